@@ -1,0 +1,3 @@
+"""Training of Sora-style video diffusion transformers in JAX."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,348 @@
+"""Configs: frozen dataclasses, and the only reader of a ConfigDict.
+
+A file of `configs/` returns a ConfigDict that holds the leaves it wants to differ
+from the defaults below. `parse` turns it into `Config` once; below that line nobody
+sees a ConfigDict, so a typo dies at start-up with the nearest right key.
+"""
+
+from collections.abc import Iterator, Mapping
+import dataclasses
+import difflib
+import json
+import types
+import typing
+from typing import Any, Literal
+
+Split = Literal["split", "refuse"]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Mesh:
+  """Sizes of the mesh axes; `data` takes the devices that the others leave."""
+
+  fsdp: int = 1
+  tensor: int = 1
+  context: int = 1
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Media:
+  """How media files become clips.
+
+  Attributes:
+    frames_per_second: rate that clips are resampled to; 0 keeps each file's own.
+    max_pixels: pixel budget of one frame; larger frames are scaled down to it.
+    max_frames: longest clip, in frames at `frames_per_second`.
+    min_frames: shortest clip of a video file; shorter ones are rejected.
+    min_side: least height and width in pixels of a source file.
+    long: `split` cuts longer videos into several clips, `refuse` rejects them.
+    max_source_pixels: limit on the declared and decoded pixels of one source frame.
+    max_seconds: limit on the duration of one source file.
+    timeout_seconds: limit on the time spent on one file.
+    keep_truncated: keep what decodes before the first damage, else reject the file.
+    workers: processes that probe and decode.
+    validation_fraction: share of clips, chosen by key, put in the validation split.
+    shard_records: records in one ArrayRecord file.
+  """
+
+  frames_per_second: float = 24.0
+  max_pixels: int = 480 * 848
+  max_frames: int = 121
+  min_frames: int = 2
+  min_side: int = 8
+  long: Split = "split"
+  max_source_pixels: int = 64_000_000
+  max_seconds: float = 4 * 3600.0
+  timeout_seconds: float = 300.0
+  keep_truncated: bool = False
+  workers: int = 2
+  validation_fraction: float = 0.02
+  shard_records: int = 512
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Autoencoder:
+  """The causal 3D-convolution autoencoder.
+
+  Attributes:
+    checkpoint: folder that the autoencoder's training run exported; empty only where
+      the autoencoder itself is trained.
+    channels: latent channels.
+    space: pixels per latent row and column; a power of two times `patch`.
+    time: frames per latent frame, after the first; a power of two.
+    patch: pixels folded into channels before the first convolution.
+    widths: channels of each level, finest first. The first log2(space / patch) level
+      ends halve space, the last log2(time) level ends halve time.
+    blocks: residual blocks of each level.
+    group: channels of one normalisation group.
+  """
+
+  checkpoint: str = ""
+  channels: int = 16
+  space: int = 8
+  time: int = 4
+  patch: int = 1
+  widths: tuple[int, ...] = (96, 192, 384, 384)
+  blocks: int = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Text:
+  """SentencePiece tokenizer and T5 v1.1 encoder.
+
+  Attributes:
+    tokenizer: a SentencePiece model file; empty trains one on the captions.
+    checkpoint: folder of a published T5 encoder; empty draws frozen random weights.
+    vocabulary: pieces of a tokenizer trained here.
+    width, depth, heads, head_size, mlp_width: the encoder's sizes (T5's d_model,
+      num_layers, num_heads, d_kv, d_ff).
+    buckets, max_distance: relative position buckets.
+    max_tokens: longest caption in tokens, end of sequence included; longer ones are
+      cut and counted.
+    seed: seed of random weights.
+  """
+
+  tokenizer: str = ""
+  checkpoint: str = ""
+  vocabulary: int = 256
+  width: int = 4096
+  depth: int = 24
+  heads: int = 64
+  head_size: int = 64
+  mlp_width: int = 10240
+  buckets: int = 32
+  max_distance: int = 128
+  max_tokens: int = 226
+  seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DiT:
+  """The diffusion transformer; everything that decides a parameter's shape.
+
+  Attributes:
+    width, depth, heads: of the transformer; heads divide the width.
+    mlp_ratio: width of the MLP over `width`.
+    patch: latent frames, rows and columns of one token.
+    rope_fractions: shares of the head size rotated by time, height and width.
+    rope_theta: base of the rotary frequencies.
+    rope_side: side, in tokens, that the geometric mean of a clip's grid is scaled to;
+      0 keeps plain indices.
+    rope_seconds: seconds of video per unit of temporal position.
+    remat: what a block's forward pass saves: `none` recomputes nothing, `block`
+      recomputes all, `attention` keeps only attention's output.
+  """
+
+  width: int = 1152
+  depth: int = 28
+  heads: int = 9
+  mlp_ratio: float = 4.0
+  patch: tuple[int, int, int] = (1, 2, 2)
+  rope_fractions: tuple[float, float, float] = (0.25, 0.375, 0.375)
+  rope_theta: float = 10_000.0
+  rope_side: float = 0.0
+  rope_seconds: float = 1 / 6
+  remat: Literal["none", "block", "attention"] = "block"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Diffusion:
+  """Process, prediction and loss.
+
+  Attributes:
+    process: `flow` (rectified flow) or `ddpm` (variance preserving).
+    schedule: DDPM's betas, `linear` or `cosine`; flow has one schedule.
+    prediction: what the network returns.
+    time_mean, time_std: of the logit-normal distribution of training times; a
+      `time_std` of 0 draws uniform times.
+    shift: resolution-dependent shift of times. A clip of n tokens is shifted by
+      `shift * sqrt(n / shift_tokens)`, clipped to [1, max_shift]; `shift` 0 is off.
+    shift_tokens: tokens at which the shift equals `shift`.
+    max_shift: greatest shift.
+    given_probability: chance that a training clip's first latent frames are given.
+  """
+
+  process: Literal["flow", "ddpm"] = "flow"
+  schedule: Literal["linear", "cosine"] = "linear"
+  prediction: Literal["velocity", "noise", "sample"] = "velocity"
+  time_mean: float = 0.0
+  time_std: float = 1.0
+  shift: float = 0.0
+  shift_tokens: int = 256
+  max_shift: float = 12.0
+  given_probability: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Data:
+  """What a training step sees.
+
+  Attributes:
+    path: folder that preprocess wrote.
+    rows: rows of a step over all devices (windows, where pixels are trained on).
+    row_length: tokens of a row.
+    row_segments: most clips in a row.
+    row_text: most text tokens in a row.
+    long: a clip longer than a row: `split` into runs of latent frames, or `refuse`.
+    lookahead: clips that the packer chooses among.
+    caption_dropout: chance that a clip's caption is replaced by the empty one.
+    window_frames, window_side: pixels' training window.
+    threads: threads that read ahead in each process.
+    prefetch: batches kept ready.
+  """
+
+  path: str = ""
+  rows: int = 8
+  row_length: int = 32_768
+  row_segments: int = 64
+  row_text: int = 4096
+  long: Split = "refuse"
+  lookahead: int = 64
+  caption_dropout: float = 0.1
+  window_frames: int = 17
+  window_side: int = 256
+  threads: int = 4
+  prefetch: int = 2
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Optimizer:
+  """AdamW with warm-up and a schedule.
+
+  Attributes:
+    learning_rate: greatest learning rate.
+    warmup_steps: steps of linear warm-up.
+    schedule: after warm-up: `constant`, or `cosine` down to `final_fraction`.
+    final_fraction: last learning rate over the greatest.
+    beta1, beta2, epsilon: of Adam.
+    weight_decay: applied to matrices, not to biases and norms.
+    clip_norm: greatest global gradient norm; 0 clips nothing.
+  """
+
+  learning_rate: float = 1e-4
+  warmup_steps: int = 1000
+  schedule: Literal["constant", "cosine"] = "constant"
+  final_fraction: float = 0.0
+  beta1: float = 0.9
+  beta2: float = 0.95
+  epsilon: float = 1e-8
+  weight_decay: float = 0.01
+  clip_norm: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Reconstruction:
+  """Weights of the autoencoder's loss; a plain autoencoder has `kl` 0 and no sampling.
+
+  Attributes:
+    sample: draw the latent from the posterior (VAE) or take its mean (AE).
+    l1, l2: of the pixel differences.
+    gradient: of the differences of finite differences in space and time.
+    kl: of the divergence from the unit normal, summed over a latent, per pixel.
+  """
+
+  sample: bool = True
+  l1: float = 1.0
+  l2: float = 0.0
+  gradient: float = 1.0
+  kl: float = 1e-6
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Train:
+  """Length and rhythm of a run; a period of 0 steps never comes.
+
+  Attributes:
+    steps: optimiser steps.
+    accumulate: batches of rows summed into one optimiser step.
+    ema_decay: decay of the averaged weights; ramped up over the first steps.
+    compute_dtype: of matrix products; parameters stay float32.
+    log_every, checkpoint_every, evaluate_every, sample_every: periods in steps.
+    keep: checkpoints kept.
+    evaluate_batches: batches of the held-out loss.
+    sample_prompts: prompts sampled during training.
+  """
+
+  steps: int = 400_000
+  accumulate: int = 1
+  ema_decay: float = 0.9999
+  compute_dtype: Literal["bfloat16", "float32"] = "bfloat16"
+  log_every: int = 50
+  checkpoint_every: int = 1000
+  keep: int = 3
+  evaluate_every: int = 1000
+  evaluate_batches: int = 4
+  sample_every: int = 5000
+  sample_prompts: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+  """How videos are generated.
+
+  Attributes:
+    sampler: `euler`, `heun` or `ddim`.
+    steps: sampler steps.
+    guidance: classifier-free guidance scale; 1 is off.
+    height, width: pixels; frames: frames at `frames_per_second`.
+    frames_per_second: of the generated clip.
+    format: file format; an image is always png.
+    seed: seed of the first request.
+    rows: rows sampled together.
+    row_length: tokens of a sampling row; 0 takes the training rows' length.
+  """
+
+  sampler: Literal["euler", "heun", "ddim"] = "euler"
+  steps: int = 50
+  guidance: float = 5.0
+  height: int = 256
+  width: int = 256
+  frames: int = 17
+  frames_per_second: float = 24.0
+  format: Literal["mp4", "gif", "png"] = "mp4"
+  seed: int = 0
+  rows: int = 8
+  row_length: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Evaluate:
+  """What `evaluate` measures.
+
+  Attributes:
+    batches: held-out batches for the loss by noise level.
+    times: noise levels of the held-out loss.
+    adherence: measure colour, direction, shape and wholeness of the shapes demo.
+  """
+
+  batches: int = 8
+  times: tuple[float, ...] = (0.1, 0.3, 0.5, 0.7, 0.9)
+  adherence: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+  """One experiment.
+
+  Attributes:
+    name: of the experiment.
+    objective: what `main` trains: `diffusion` (the DiT on latents) or
+      `reconstruction` (the autoencoder on pixels).
+    seed: of initialisation, data order, noise and dropout.
+  """
+
+  name: str
+  objective: Literal["diffusion", "reconstruction"]
+  seed: int = 0
+  mesh: Mesh = Mesh()
+  media: Media = Media()
+  autoencoder: Autoencoder = Autoencoder()
+  text: Text = Text()
+  dit: DiT = DiT()
+  diffusion: Diffusion = Diffusion()
+  reconstruction: Reconstruction = Reconstruction()
+  data: Data = Data()
+  optimizer: Optimizer = Optimizer()
+  train: Train = Train()
+  sample: Sample = Sample()
+  evaluate: Evaluate = Evaluate()
