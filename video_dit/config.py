@@ -74,7 +74,6 @@ class Autoencoder:
     widths: channels of each level, finest first. The first log2(space / patch) level
       ends halve space, the last log2(time) level ends halve time.
     blocks: residual blocks of each level.
-    group: channels of one normalisation group.
   """
 
   checkpoint: str = ""
@@ -346,3 +345,257 @@ class Config:
   train: Train = Train()
   sample: Sample = Sample()
   evaluate: Evaluate = Evaluate()
+
+
+# ------------------------------------------------------------------ reading and writing
+
+
+def template(**leaves: Any):
+  """A ConfigDict of every key at its default, for a file of `configs/` to change.
+
+  Args:
+    **leaves: top-level values, `name` and `objective` at least.
+
+  Returns:
+    A locked `ml_collections.ConfigDict`: a key that is not there cannot be set.
+  """
+  import ml_collections
+
+  config = Config(**leaves)
+  return ml_collections.ConfigDict(to_dict(config)).lock()
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+  """The config as nested plain dictionaries, tuples kept."""
+
+  def section(value):
+    if not dataclasses.is_dataclass(value):
+      return value
+    names = [f.name for f in dataclasses.fields(value)]
+    return {name: section(getattr(value, name)) for name in names}
+
+  return section(config)
+
+
+def to_text(config: Config) -> str:
+  """The config as sorted `dotted.key: value` lines, one a leaf, values in JSON."""
+  return "".join(f"{key}: {json.dumps(value)}\n" for key, value in leaves(config))
+
+
+def leaves(config: Config) -> Iterator[tuple[str, Any]]:
+  """Yields `(dotted key, value)` of every leaf, sorted by key."""
+
+  def walk(prefix: str, tree: Mapping):
+    for name in sorted(tree):
+      key = f"{prefix}{name}"
+      if isinstance(tree[name], Mapping):
+        yield from walk(f"{key}.", tree[name])
+      else:
+        yield key, tree[name]
+
+  return walk("", to_dict(config))
+
+
+def from_text(text: str) -> Config:
+  """Reads back what `to_text` wrote."""
+  tree: dict[str, Any] = {}
+  for line in text.splitlines():
+    key, value = line.split(": ", 1)
+    *sections, name = key.split(".")
+    node = tree
+    for section in sections:
+      node = node.setdefault(section, {})
+    node[name] = json.loads(value)
+  return parse(tree)
+
+
+def parse(tree: Mapping[str, Any]) -> Config:
+  """Turns a ConfigDict or plain nested dictionaries into a checked `Config`.
+
+  Raises:
+    ValueError: an unknown key, a wrong type or a value out of its range; the message
+      names the key, the value, the rule and the nearest right key.
+  """
+  if hasattr(tree, "to_dict"):
+    tree = tree.to_dict()
+  config = _parse_section(Config, tree, "config")
+  for check in (_check_sizes, _check_autoencoder, _check_dit, _check_ranges):
+    check(config)
+  return config
+
+
+def _parse_section(cls: type, tree: Any, where: str):
+  """Builds one dataclass from a mapping, key by key."""
+  if not isinstance(tree, Mapping):
+    raise ValueError(f"{where}={tree!r}: a section of keys is expected here.")
+  hints = typing.get_type_hints(cls)
+  values = {}
+  for key, value in tree.items():
+    if key not in hints:
+      near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.4)
+      hint = f" Did you mean {where}.{near[0]}?" if near else ""
+      raise ValueError(
+        f"{where}.{key}: there is no such key.{hint} Keys here: {', '.join(sorted(hints))}."
+      )
+    kind = hints[key]
+    if dataclasses.is_dataclass(kind):
+      values[key] = _parse_section(typing.cast(type, kind), value, f"{where}.{key}")
+    else:
+      values[key] = _parse_leaf(kind, value, f"{where}.{key}")
+  missing = [
+    f.name
+    for f in dataclasses.fields(cls)
+    if f.default is dataclasses.MISSING and f.name not in values
+  ]
+  if missing:
+    raise ValueError(f"{where}.{missing[0]} is missing: it has no default. Set it.")
+  return cls(**values)
+
+
+def _parse_leaf(kind: Any, value: Any, where: str) -> Any:
+  """Checks one value against its annotation; whole numbers may stand for floats."""
+  origin, args = typing.get_origin(kind), typing.get_args(kind)
+  if origin is Literal:
+    if value not in args:
+      near = difflib.get_close_matches(str(value), args, n=1)
+      hint = f" Did you mean {near[0]!r}?" if near else ""
+      raise ValueError(
+        f"{where}={value!r}: must be one of {', '.join(map(repr, args))}.{hint}"
+      )
+    return value
+  if origin is tuple:
+    if not isinstance(value, (tuple, list)):
+      raise ValueError(f"{where}={value!r}: must be a tuple, like (1, 2, 2).")
+    kinds = (args[0],) * len(value) if args[-1] is Ellipsis else args
+    if len(kinds) != len(value):
+      raise ValueError(f"{where}={value!r}: must have {len(kinds)} entries.")
+    pairs = enumerate(zip(kinds, value, strict=True))
+    return tuple(_parse_leaf(k, v, f"{where}[{i}]") for i, (k, v) in pairs)
+  if kind is float and type(value) is int:
+    return float(value)
+  if type(value) is not kind:
+    name = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
+    raise ValueError(
+      f"{where}={value!r}: must be {name}, but it is {type(value).__name__}."
+    )
+  return value
+
+
+# --------------------------------------------------------------------------- the rules
+
+
+def _require(holds: bool, where: str, value: Any, rule: str) -> None:
+  if not holds:
+    raise ValueError(f"config.{where}={value!r}: {rule}.")
+
+
+_POSITIVE = """mesh.fsdp mesh.tensor mesh.context media.max_pixels media.max_frames
+media.min_frames media.min_side media.max_source_pixels media.max_seconds
+media.timeout_seconds media.workers media.shard_records autoencoder.channels
+autoencoder.blocks text.vocabulary text.width text.depth text.heads text.head_size
+text.mlp_width text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
+dit.rope_seconds diffusion.shift_tokens data.rows data.row_length data.row_segments
+data.row_text data.lookahead data.window_frames data.window_side data.threads
+data.prefetch optimizer.learning_rate train.steps train.accumulate train.log_every
+train.keep train.evaluate_batches sample.steps sample.height sample.width sample.frames
+sample.frames_per_second sample.rows evaluate.batches""".split()
+
+_FRACTIONS = """media.validation_fraction diffusion.given_probability
+data.caption_dropout optimizer.final_fraction optimizer.beta1 optimizer.beta2
+train.ema_decay""".split()
+
+
+def _check_ranges(config: Config) -> None:
+  values = dict(leaves(config))
+  for key in _POSITIVE:
+    _require(values[key] > 0, key, values[key], "must be above 0")
+  for key in _FRACTIONS:
+    _require(0 <= values[key] <= 1, key, values[key], "must lie between 0 and 1")
+  for key, value in values.items():
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+      signed = key in ("seed", "diffusion.time_mean")
+      _require(signed or value >= 0, key, value, "must not be negative")
+
+
+def _is_power_of_two(value: int) -> bool:
+  return value > 0 and value & (value - 1) == 0
+
+
+def _check_autoencoder(config: Config) -> None:
+  ae = config.autoencoder
+  _require(_is_power_of_two(ae.patch), "autoencoder.patch", ae.patch, "a power of two")
+  _require(
+    ae.space % ae.patch == 0 and _is_power_of_two(ae.space // ae.patch),
+    "autoencoder.space",
+    ae.space,
+    f"must be a power of two times autoencoder.patch={ae.patch}",
+  )
+  _require(_is_power_of_two(ae.time), "autoencoder.time", ae.time, "a power of two")
+  needed = max((ae.space // ae.patch).bit_length(), ae.time.bit_length())
+  _require(
+    len(ae.widths) >= needed,
+    "autoencoder.widths",
+    ae.widths,
+    f"needs at least {needed} levels for space={ae.space}, patch={ae.patch},"
+    f" time={ae.time}",
+  )
+  _require(all(w > 0 for w in ae.widths), "autoencoder.widths", ae.widths, "above 0")
+
+
+def _check_dit(config: Config) -> None:
+  dit = config.dit
+  _require(
+    dit.width % dit.heads == 0,
+    "dit.width",
+    dit.width,
+    f"must be a multiple of dit.heads={dit.heads}",
+  )
+  size = dit.width // dit.heads
+  _require(
+    size % 2 == 0, "dit.heads", dit.heads, f"head size {size} must be even to be rotated"
+  )
+  _require(all(p > 0 for p in dit.patch), "dit.patch", dit.patch, "must be above 0")
+  _require(
+    abs(sum(dit.rope_fractions) - 1) < 1e-6 and all(f >= 0 for f in dit.rope_fractions),
+    "dit.rope_fractions",
+    dit.rope_fractions,
+    "must be at least 0 each and sum to 1",
+  )
+
+
+def _check_sizes(config: Config) -> None:
+  """Rules between sections."""
+  grid = config.autoencoder.space * config.dit.patch[1]
+  for key in ("height", "width"):
+    value = getattr(config.sample, key)
+    near = max(grid, round(value / grid) * grid)
+    _require(
+      value % grid == 0,
+      f"sample.{key}",
+      value,
+      f"must be a multiple of autoencoder.space * dit.patch = {grid}; {near} is near",
+    )
+  _require(
+    (config.sample.frames - 1) % config.autoencoder.time == 0,
+    "sample.frames",
+    config.sample.frames,
+    f"must be 1 + a multiple of autoencoder.time={config.autoencoder.time}",
+  )
+  _require(
+    config.data.row_length % config.mesh.context == 0,
+    "data.row_length",
+    config.data.row_length,
+    f"must be a multiple of mesh.context={config.mesh.context}",
+  )
+  _require(
+    (config.data.window_frames - 1) % config.autoencoder.time == 0,
+    "data.window_frames",
+    config.data.window_frames,
+    f"must be 1 + a multiple of autoencoder.time={config.autoencoder.time}",
+  )
+  _require(
+    config.data.window_side % config.autoencoder.space == 0,
+    "data.window_side",
+    config.data.window_side,
+    f"must be a multiple of autoencoder.space={config.autoencoder.space}",
+  )

@@ -1,0 +1,173 @@
+"""Checkpoints of a run: saved while training goes on, restored on any mesh.
+
+A checkpoint is a folder named by its step. It is written under another name and
+renamed when whole, so a run that dies during a save leaves the one before it as the
+latest. The averaged weights lie beside the rest in a tree of their own, so that
+sampling reads nothing else:
+
+    checkpoints/1200/ema/    averaged weights
+    checkpoints/1200/rest/   step, weights, optimiser
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+from orbax.checkpoint import v1 as ocp
+
+from video_dit.checkpoints.state import Params, TrainState
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Position:
+  """Where a run stands in its data; the loader needs no more to go on.
+
+  Attributes:
+    step: steps taken.
+    seed: of the run.
+    data: fingerprint of the data set.
+    window: totals of the metrics since the last line of the log.
+  """
+
+  step: int
+  seed: int
+  data: str
+  window: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+class Store:
+  """The checkpoints of one folder. Use as a context, or `close` it.
+
+  Args:
+    folder: made where missing.
+    keep: newest checkpoints kept; 0 keeps all.
+  """
+
+  def __init__(self, folder: str | pathlib.Path, *, keep: int = 0):
+    self.folder = pathlib.Path(folder).absolute()
+    policies = ocp.training.preservation_policies
+    self._checkpointer = ocp.training.Checkpointer(
+      self.folder,
+      save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
+      preservation_policy=policies.LatestN(keep) if keep else policies.PreserveAll(),
+      cleanup_tmp_directories=True,
+    )
+
+  def __enter__(self) -> "Store":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def steps(self) -> list[int]:
+    """Steps of the whole checkpoints, oldest first."""
+    return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
+
+  def latest(self) -> int | None:
+    """Step of the newest whole checkpoint."""
+    return max(self.steps(), default=None)
+
+  def save(self, state: TrainState, position: Position) -> None:
+    """Starts to save; returns when `state` may be donated.
+
+    At most one save is under way: a second waits for the first. A failed save is
+    raised by the next call.
+    """
+    self._checkpointer.save_checkpointables_async(
+      position.step,
+      {"ema": state.ema, "rest": _rest(state)},
+      custom_metadata=dataclasses.asdict(position),
+    )
+
+  def wait(self) -> None:
+    """Returns when the last save is whole."""
+    self._checkpointer.wait()
+
+  def close(self) -> None:
+    """Waits for the last save and lets the folder go."""
+    self._checkpointer.close()
+
+  def position(self, step: int | None = None) -> Position:
+    """Position of the checkpoint of `step`, by default the newest."""
+    metadata = self._checkpointer.checkpointables_metadata(self._existing(step))
+    return Position(**metadata.custom_metadata)
+
+  def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
+    """Reads a whole state into the layout of `abstract`.
+
+    Args:
+      abstract: shapes, dtypes and shardings; the mesh may differ from the writer's.
+      step: of the checkpoint; by default the newest.
+
+    Raises:
+      ValueError: there is no such checkpoint, or shapes differ; the message names
+        each parameter with both shapes.
+    """
+    target = {"ema": abstract.ema, "rest": _rest(abstract)}
+    found = self._load(step, target)
+    return TrainState(ema=found["ema"], **found["rest"])
+
+  def restore_ema(self, abstract: Params, step: int | None = None) -> Params:
+    """Reads the averaged weights alone; arguments and errors as in `restore`."""
+    return self._load(step, {"ema": abstract})["ema"]
+
+  def _existing(self, step: int | None) -> int:
+    steps = self.steps()
+    if not steps:
+      raise ValueError(
+        f"{self.folder}: holds no whole checkpoint. Train first, or name the workdir"
+        " of a run that has saved."
+      )
+    step = steps[-1] if step is None else step
+    if step not in steps:
+      raise ValueError(f"{self.folder}: no checkpoint of step {step}; there are {steps}.")
+    return step
+
+  def _load(self, step: int | None, target: dict[str, Any]) -> dict[str, Any]:
+    step = self._existing(step)
+    stored = self._checkpointer.checkpointables_metadata(step).metadata
+    for name, tree in target.items():
+      # A mismatch inside Orbax never names the parameter.
+      differences = compare(stored[name], tree)
+      if differences:
+        raise ValueError(
+          f"{self.folder / str(step)}: the checkpoint is of another model or optimiser:"
+          f" {'; '.join(differences[:8])}"
+          f"{f'; and {len(differences) - 8} more' if len(differences) > 8 else ''}."
+          " Use the config that the run was started with, or another workdir."
+        )
+    return self._checkpointer.load_checkpointables(step, target)
+
+
+def _rest(state: TrainState) -> dict[str, Any]:
+  return {"step": state.step, "params": state.params, "opt": state.opt}
+
+
+def compare(stored: Any, wanted: Any) -> list[str]:
+  """Says how the arrays of two trees differ, one line a parameter.
+
+  Args:
+    stored: tree of arrays, or of what describes them.
+    wanted: another.
+  """
+  old, new = _shapes(stored), _shapes(wanted)
+  lines = []
+  for path in sorted(old.keys() | new.keys()):
+    if path not in new:
+      lines.append(f"{path}: {old[path]} stored, not in the model")
+    elif path not in old:
+      lines.append(f"{path}: not stored, {new[path]} in the model")
+    elif old[path] != new[path]:
+      lines.append(f"{path}: {old[path]} stored, {new[path]} in the model")
+  return lines
+
+
+def _shapes(tree: Any) -> Mapping[str, tuple[int, ...]]:
+  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+  return {
+    jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
+    for path, leaf in leaves
+    if hasattr(leaf, "shape")
+  }

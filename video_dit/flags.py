@@ -1,0 +1,146 @@
+"""The flags that every command shares, and how a command is run.
+
+A command's module docstring is its `--help`. What a user got wrong ends as one message
+and exit status 2; `--debug` shows where it was raised.
+"""
+
+from collections.abc import Callable
+import difflib
+import os
+import pathlib
+import re
+import sys
+
+from absl import app
+from absl import flags
+import jax
+from ml_collections import config_flags
+
+from video_dit import config as config_lib
+from video_dit.parallel import mesh as mesh_lib
+
+FLAGS = flags.FLAGS
+
+_SAVED = pathlib.Path(__file__).with_name("saved_config.py")
+
+
+def define_config(*, saved: bool = False) -> None:
+  """Defines --config; with `saved`, a --workdir's own config is the default."""
+  default = None
+  if saved:
+    workdir = _peek(sys.argv, "workdir")
+    default = f"{_SAVED}:{workdir}" if workdir else None
+  config_flags.DEFINE_config_file("config", default, "configs/X.py[:preset]")
+
+
+def define_mesh() -> None:
+  """Defines --mesh, --distributed and --debug."""
+  flags.DEFINE_string("mesh", "", "cpu:8 | gpu | tpu, then ,axis=size ...")
+  flags.DEFINE_bool("distributed", False, "join the other hosts of this run first")
+  flags.DEFINE_bool("debug", False, "show the traceback of a refused input")
+
+
+def define_workdir(help_text: str = "folder of the run") -> None:
+  """Defines --workdir."""
+  flags.DEFINE_string("workdir", None, help_text)
+
+
+def required(name: str, example: str) -> str:
+  """The value of a flag that must be given."""
+  value = getattr(FLAGS, name)
+  if not value:
+    raise ValueError(f"--{name} is missing. Give it, like --{name}={example}.")
+  return value
+
+
+def config() -> config_lib.Config:
+  """The config that --config names, with its overrides, checked.
+
+  Raises:
+    ValueError: no config, or a leaf of it is wrong.
+  """
+  if FLAGS.config is None:
+    raise ValueError("--config is missing. Give it, like --config=configs/demo.py.")
+  return config_lib.parse(FLAGS.config)
+
+
+def mesh(config: config_lib.Config) -> jax.sharding.Mesh:
+  """Starts the devices that --mesh names and lays the mesh over them."""
+  if FLAGS.distributed:
+    jax.distributed.initialize()
+  return mesh_lib.start(FLAGS.mesh, config.mesh)
+
+
+def run(main: Callable[[], None], doc: str | None) -> None:
+  """Runs a command: prints `doc` for --help, one message for a refused input."""
+  if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(sys.argv[1:]):
+    print((doc or "").strip())
+    return
+
+  def call(argv: list[str]) -> None:
+    if len(argv) > 1:
+      raise ValueError(f"{argv[1]!r} is no flag. Flags start with --; see --help.")
+    enable_compilation_cache()
+    main()
+
+  def guarded(argv: list[str]) -> None:
+    try:
+      call(argv)
+    except (ValueError, FileNotFoundError, FileExistsError) as error:
+      if FLAGS.debug:
+        raise
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(2)
+
+  app.run(guarded, flags_parser=_parse)
+
+
+def enable_compilation_cache() -> None:
+  """Keeps compiled programs between runs, where JAX_COMPILATION_CACHE_DIR says or ~."""
+  default = pathlib.Path.home() / ".cache" / "video_dit" / "jax"
+  folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
+  jax.config.update("jax_compilation_cache_dir", folder)
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def _parse(argv: list[str]) -> list[str]:
+  """Parses flags; what absl or ml_collections refuse becomes one message."""
+  try:
+    return FLAGS(argv, known_only=False)
+  except flags.UnrecognizedFlagError as error:
+    name = error.flagname
+    near = difflib.get_close_matches(name, list(FLAGS), n=1, cutoff=0.5)
+    hint = f" Did you mean --{near[0]}?" if near else ""
+    message = f"--{name}: there is no such flag.{hint} See --help."
+  except flags.Error as error:
+    message = str(error)
+  except (AttributeError, KeyError, TypeError, ValueError) as error:
+    message = _explain_override(error)
+  except FileNotFoundError as error:
+    message = f"--config={_peek(argv, 'config')}: {error}"
+  except ImportError as error:
+    message = f"--config={_peek(argv, 'config')}: cannot be read: {error}"
+  print(f"error: {message}", file=sys.stderr)
+  sys.exit(2)
+
+
+def _explain_override(error: Exception) -> str:
+  """Shortens ml_collections' message about a key that is not there."""
+  text = str(error.args[0]) if error.args else str(error)
+  missing = re.search(r'Key "(\w+)" does not exist', text)
+  near = re.search(r'Did you mean "(\w+)"', text)
+  if not missing:
+    return text
+  hint = f" Did you mean {near[1]}?" if near else ""
+  return f"--config: there is no key {missing[1]!r} there.{hint}"
+
+
+def _peek(argv: list[str], name: str) -> str | None:
+  """The value of one flag before flags are parsed."""
+  for i, word in enumerate(argv):
+    found = re.fullmatch(rf"--?{name}=(.*)", word)
+    if found:
+      return found[1]
+    if word in (f"--{name}", f"-{name}") and i + 1 < len(argv):
+      return argv[i + 1]
+  return None

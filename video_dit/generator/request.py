@@ -1,0 +1,128 @@
+"""A request: the clip that someone asks for, checked against the grid it must fit."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+  """What a clip's extents must be multiples of.
+
+  Attributes:
+    space: pixels per latent row and column.
+    time: frames per latent frame, after the first.
+    patch: latent frames, rows and columns of one token.
+  """
+
+  space: int
+  time: int
+  patch: tuple[int, int, int]
+
+  @property
+  def side(self) -> tuple[int, int]:
+    """Pixels per token in height and width."""
+    return self.space * self.patch[1], self.space * self.patch[2]
+
+  def latent(self, height: int, width: int, frames: int) -> tuple[int, int, int]:
+    """Latent frames, rows and columns of a clip on this grid."""
+    return self.latent_frames(frames), height // self.space, width // self.space
+
+  def latent_frames(self, frames: int) -> int:
+    """Latent frames of `frames` frames: the first alone, then every `time`."""
+    return 1 + (frames - 1) // self.time
+
+  def tokens(self, height: int, width: int, frames: int) -> tuple[int, int, int]:
+    """Tokens of a clip on this grid in time, height and width."""
+    t, h, w = self.latent(height, width, frames)
+    return t // self.patch[0], h // self.patch[1], w // self.patch[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Request:
+  """One clip to generate; one frame is an image.
+
+  Attributes:
+    prompt: what it shows; empty asks for any clip.
+    height, width: pixels.
+    frames: frames at `frames_per_second`.
+    frames_per_second: rate of the clip.
+    seed: decides the noise: same seed and size, same noise, whatever the prompt.
+    guidance: classifier-free guidance scale; None takes the generator's.
+    given_FHWC: `(G, height, width, 3)` uint8, the clip's first frames where they are
+      given; the rest continues them.
+  """
+
+  prompt: str
+  height: int
+  width: int
+  frames: int = 1
+  frames_per_second: float = 24.0
+  seed: int = 0
+  guidance: float | None = None
+  given_FHWC: np.ndarray | None = None
+
+  def check(self, grid: Grid) -> None:
+    """Refuses what the grid has no place for.
+
+    Raises:
+      ValueError: names the value, the rule and the nearest values that would do.
+    """
+    for name, unit in zip(("height", "width"), grid.side, strict=True):
+      _check_multiple(self, name, unit, f"a multiple of {unit} pixels", 0)
+    # Latent frames come in whole patches: frames = 1 + time (k patch - 1).
+    span = grid.time * grid.patch[0]
+    first = span - grid.time + 1
+    rule = "1" if first == 1 else str(first)
+    _check_multiple(self, "frames", span, f"{rule} + a multiple of {span}", first)
+    if not 0 < self.frames_per_second <= 1000:
+      raise ValueError(
+        f"{self}: frames_per_second={self.frames_per_second} is not in (0, 1000]."
+        " Choose the rate of the training clips."
+      )
+    if not 0 <= self.seed < 2**64:
+      raise ValueError(f"{self}: seed={self.seed} is not in [0, 2**64). Choose one there.")
+    if self.guidance is not None and not np.isfinite(self.guidance):
+      raise ValueError(f"{self}: guidance={self.guidance} is no number; 1 turns it off.")
+    self._check_given(grid)
+
+  def _check_given(self, grid: Grid) -> None:
+    if self.given_FHWC is None:
+      return
+    given = self.given_FHWC
+    if given.dtype != np.uint8 or given.shape[1:] != (self.height, self.width, 3):
+      raise ValueError(
+        f"{self}: given frames are {given.dtype}{given.shape}, must be uint8 (frames,"
+        f" {self.height}, {self.width}, 3). Resize them to the request's size first."
+      )
+    span = grid.time * grid.patch[0]
+    first = span - grid.time + 1
+    if (given.shape[0] - first) % span or not 0 < given.shape[0] < self.frames:
+      below, above = _nearest(given.shape[0], span, first)
+      near = [n for n in (below, above) if n < self.frames]
+      raise ValueError(
+        f"{self}: {given.shape[0]} given frames; must be {first} + a multiple of {span},"
+        f" fewer than the request's {self.frames}."
+        f" Nearest: {' or '.join(map(str, near)) or 'none: ask for more frames'}."
+      )
+
+  def __str__(self) -> str:
+    prompt = self.prompt if len(self.prompt) <= 60 else self.prompt[:57] + "..."
+    return f"request {prompt!r} ({self.frames}x{self.height}x{self.width})"
+
+
+def _check_multiple(request: Request, name: str, unit: int, rule: str, first: int):
+  value = getattr(request, name)
+  if value > 0 and value >= first and (value - first) % unit == 0:
+    return
+  below, above = _nearest(value, unit, first)
+  near = f"{above}" if below == above else f"{below} or {above}"
+  raise ValueError(f"{request}: {name}={value} must be {rule}. Nearest: {near}.")
+
+
+def _nearest(value: int, unit: int, first: int) -> tuple[int, int]:
+  """The valid values on both sides of `value`: `first` plus multiples of `unit`."""
+  least = first or unit
+  below = max(least, first + (value - first) // unit * unit)
+  above = max(least, first - (first - value) // unit * unit)
+  return below, above

@@ -1,0 +1,201 @@
+"""Requests of any size and length, packed into rows of one shape.
+
+As in training, a row holds segments end to end; unlike there, the rows come in groups
+of a fixed number, so that one compiled sampler serves whatever is asked for.
+"""
+
+from collections.abc import Sequence
+import dataclasses
+
+import einops
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.data import batch as batch_lib
+from video_dit.data import patchify
+from video_dit.generator import request as request_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Shape:
+  """The one shape of all groups of rows.
+
+  Attributes:
+    rows: rows of a group.
+    length: tokens of a row.
+    segments: most segments in a row.
+    text: most caption tokens in a row.
+  """
+
+  rows: int
+  length: int
+  segments: int
+  text: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+  """Where a request lies: its index, and its row, segment and first token in a group."""
+
+  index: int
+  row: int
+  segment: int
+  start: int
+  tokens: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Group:
+  """Rows that are sampled together, as numpy arrays.
+
+  Attributes:
+    batch: the rows. `patches` hold the given latents and `weights` the guidance scale
+      of each segment (1 where there is none).
+    given: `(R, N)` bool, tokens that are given and stay as they are.
+    empty_text, empty_segments: as `batch.text` and `batch.text_segments`, with the
+      empty caption for every segment: what guidance leads away from.
+    places: where each request lies.
+  """
+
+  batch: batch_lib.Batch
+  given: np.ndarray
+  empty_text: np.ndarray
+  empty_segments: np.ndarray
+  places: tuple[Place, ...]
+
+
+def plan(
+  requests: Sequence[request_lib.Request],
+  tokens: Sequence[int],
+  text_tokens: Sequence[int],
+  shape: Shape,
+) -> list[tuple[Place, ...]]:
+  """Assigns requests to rows: longest first, onto the emptiest row of a group.
+
+  Args:
+    requests: named in errors.
+    tokens: tokens of each request.
+    text_tokens: text tokens that each request takes in a row.
+    shape: of a group.
+
+  Returns:
+    The places of each group.
+
+  Raises:
+    ValueError: a request is longer than a row, or its prompt than a row's text.
+  """
+  for request, num, num_text in zip(requests, tokens, text_tokens, strict=True):
+    if num > shape.length:
+      raise ValueError(
+        f"{request}: takes {num} tokens, a sampling row holds {shape.length}. Ask for a"
+        " smaller or shorter clip, or raise config.sample.row_length."
+      )
+    if num_text > shape.text:
+      raise ValueError(
+        f"{request}: the prompt takes {num_text} text tokens, a row holds {shape.text}."
+        " Shorten it, or raise config.data.row_text."
+      )
+  order = sorted(range(len(requests)), key=lambda i: -tokens[i])
+  groups: list[list[Place]] = []
+  rooms: list[np.ndarray] = []  # (R, 3): tokens, text tokens and segments used
+  limits = np.array([shape.length, shape.text, shape.segments])
+  for i in order:
+    need = np.array([tokens[i], text_tokens[i], 1])
+    for group, used in zip(groups, rooms, strict=True):
+      fits = np.all(used + need[None] <= limits[None], axis=1)
+      if fits.any():
+        break
+    else:
+      group, used = [], np.zeros((shape.rows, 3), np.int64)
+      groups.append(group)
+      rooms.append(used)
+      fits = np.ones(shape.rows, bool)
+    row = int(np.argmin(np.where(fits, used[:, 0], shape.length + 1)))
+    segment, start = int(used[row, 2]) + 1, int(used[row, 0])
+    group.append(Place(i, row, segment, start, tokens[i]))
+    used[row] += need
+  return [tuple(group) for group in groups]
+
+
+def assemble(
+  places: Sequence[Place],
+  requests: Sequence[request_lib.Request],
+  texts: Sequence[np.ndarray],
+  empty_text: np.ndarray,
+  given: Sequence[np.ndarray | None],
+  *,
+  shape: Shape,
+  grid: request_lib.Grid,
+  channels: int,
+  dit: config_lib.DiT,
+  guidance: float,
+) -> Group:
+  """Lays one group's requests into its rows.
+
+  Args:
+    places: of the group, from `plan`.
+    requests: all requests.
+    texts: `(tokens, E)` encoding of each request's prompt.
+    empty_text: `(tokens, E)` encoding of the empty caption.
+    given: `(t, h, w, c)` latent of each request's given frames, or None.
+    shape: of the group.
+    grid: of the autoencoder and the patch.
+    channels: latent channels.
+    dit: decides patch and positions.
+    guidance: scale of requests that name none.
+  """
+  patch_dim = channels * int(np.prod(dit.patch))
+  rows, length, segments = shape.rows, shape.length, shape.segments
+  width = empty_text.shape[1]
+  batch = batch_lib.Batch(
+    patches=np.zeros((rows, length, patch_dim), np.float32),
+    segments=np.zeros((rows, length), np.int32),
+    positions=np.zeros((rows, length, 3), np.float32),
+    frames=np.zeros((rows, length), np.int32),
+    keys=np.zeros((rows, segments, 2), np.uint32),
+    tokens=np.zeros((rows, segments), np.int32),
+    weights=np.ones((rows, segments), np.float32),
+    text=np.zeros((rows, shape.text, width), np.float32),
+    text_segments=np.zeros((rows, shape.text), np.int32),
+  )
+  group = Group(
+    batch=batch,
+    given=np.zeros((rows, length), bool),
+    empty_text=np.zeros_like(batch.text),
+    empty_segments=np.zeros_like(batch.text_segments),
+    places=tuple(places),
+  )
+  for place in places:
+    request, row = requests[place.index], place.row
+    here = slice(place.start, place.start + place.tokens)
+    t, h, w = grid.tokens(request.height, request.width, request.frames)
+    batch.segments[row, here] = place.segment
+    batch.positions[row, here] = patchify.positions(
+      (t, h, w),
+      dit=dit,
+      time=grid.time,
+      frames_per_second=request.frames_per_second,
+    )
+    frames = np.arange(t, dtype=np.int32) * dit.patch[0]
+    batch.frames[row, here] = einops.repeat(frames, "t -> (t h w)", h=h, w=w)
+    column = place.segment - 1
+    batch.keys[row, column] = (request.seed & 0xFFFFFFFF, request.seed >> 32)
+    batch.tokens[row, column] = place.tokens
+    scale = guidance if request.guidance is None else request.guidance
+    batch.weights[row, column] = scale
+    _append(batch.text[row], batch.text_segments[row], texts[place.index], place.segment)
+    _append(group.empty_text[row], group.empty_segments[row], empty_text, place.segment)
+    latent = given[place.index]
+    if latent is not None:
+      patches = np.asarray(patchify.patchify(latent, dit.patch))
+      known = slice(place.start, place.start + patches.shape[0])
+      batch.patches[row, known] = patches
+      group.given[row, known] = True
+  return group
+
+
+def _append(text_LE: np.ndarray, segments_L: np.ndarray, add_LE: np.ndarray, segment: int):
+  """Puts a caption's tokens behind the last caption in the row."""
+  start = int(np.count_nonzero(segments_L))
+  text_LE[start : start + len(add_LE)] = add_LE
+  segments_L[start : start + len(add_LE)] = segment

@@ -1,0 +1,120 @@
+"""The device mesh: four axes over CPU, GPU or TPU devices.
+
+`data` and `fsdp` split the rows of a batch; `fsdp` also splits parameters; `tensor`
+splits heads and hidden units; `context` splits the tokens of a row.
+"""
+
+import dataclasses
+import difflib
+import re
+
+import jax
+from jax.sharding import AxisType
+
+from video_dit import config as config_lib
+
+AXES = ("data", "fsdp", "tensor", "context")
+PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """What a --mesh flag says: a platform, a number of devices (cpu), axis sizes."""
+
+  platform: str | None
+  devices: int | None
+  axes: dict[str, int]
+
+
+def parse(text: str) -> Spec:
+  """Reads `cpu:8`, `gpu`, `tpu,fsdp=4,context=2`; empty takes what JAX finds.
+
+  Raises:
+    ValueError: an unknown platform or axis, or a size that is no whole number.
+  """
+  head, *tail = text.split(",") if text else [""]
+  if "=" in head:
+    head, tail = "", [head, *tail]
+  platform, _, count = head.partition(":")
+  if platform and platform not in PLATFORMS:
+    raise ValueError(
+      f"--mesh={text}: {platform!r} is no platform. Choose cpu:N, gpu or tpu."
+    )
+  if count and not re.fullmatch(r"[1-9]\d*", count):
+    raise ValueError(f"--mesh={text}: {count!r} is no number of devices, like cpu:8.")
+  if count and platform != "cpu":
+    raise ValueError(
+      f"--mesh={text}: only cpu takes a number of devices; {platform} uses all it has."
+    )
+  axes = {}
+  for item in tail:
+    name, _, size = item.partition("=")
+    if name not in AXES:
+      near = difflib.get_close_matches(name, AXES, n=1)
+      hint = f" Did you mean {near[0]}?" if near else ""
+      raise ValueError(
+        f"--mesh={text}: {name!r} is no axis.{hint} Axes: {', '.join(AXES)}."
+      )
+    if name in axes or not re.fullmatch(r"[1-9]\d*", size):
+      raise ValueError(f"--mesh={text}: {item!r} must be one size, like {name}=2.")
+    axes[name] = int(size)
+  return Spec(platform or None, int(count) if count else None, axes)
+
+
+def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
+  """Starts the devices and lays the mesh over all of them.
+
+  Must come before anything else touches a device.
+
+  Args:
+    text: the --mesh flag.
+    defaults: axis sizes where the flag gives none.
+
+  Raises:
+    ValueError: no such devices here, fewer than asked for, or axes that do not divide.
+  """
+  spec = parse(text)
+  if spec.platform:
+    jax.config.update("jax_platforms", PLATFORMS[spec.platform])
+  if spec.devices:
+    jax.config.update("jax_num_cpu_devices", spec.devices)
+  try:
+    devices = jax.devices()
+  except RuntimeError as error:
+    extra = f" Install it with pip install 'video_dit[{spec.platform}]'."
+    raise ValueError(
+      f"--mesh={text}: JAX finds no {spec.platform or ''} device here ({error})."
+      f"{extra if spec.platform in ('gpu', 'tpu') else ''}"
+    ) from error
+  if spec.devices and len(devices) != spec.devices:
+    raise ValueError(
+      f"--mesh={text}: {spec.devices} devices asked for, {len(devices)} are running."
+      " Start them before JAX is used, or ask for as many."
+    )
+  return make(devices, sizes(len(devices), spec.axes, defaults, text))
+
+
+def sizes(
+  num_devices: int, axes: dict[str, int], defaults: config_lib.Mesh, text: str = ""
+) -> tuple[int, int, int, int]:
+  """Axis sizes whose product is the number of devices; `data` takes the rest.
+
+  Raises:
+    ValueError: the axes do not divide the devices, or ask for more or fewer.
+  """
+  inner = {a: axes.get(a, getattr(defaults, a)) for a in AXES[1:]}
+  product = inner["fsdp"] * inner["tensor"] * inner["context"]
+  data = axes.get("data") or max(1, num_devices // product)
+  if data * product != num_devices:
+    shown = ", ".join(f"{k}={v}" for k, v in {"data": data, **inner}.items())
+    raise ValueError(
+      f"--mesh={text}: {shown} asks for {data * product} devices, {num_devices} are"
+      " there. The product of the axes must equal the devices; data takes the rest"
+      " where it is not given."
+    )
+  return (data, inner["fsdp"], inner["tensor"], inner["context"])
+
+
+def make(devices, shape: tuple[int, int, int, int]) -> jax.sharding.Mesh:
+  """A mesh of the four axes over `devices`, sharded by the partitioner."""
+  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices)

@@ -1,0 +1,107 @@
+"""The partition table: names beside parameters to mesh axes, in one place.
+
+Nothing in a model names a mesh axis; nothing in the table names a layer.
+"""
+
+from flax import nnx
+import jax
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec
+
+TABLE: dict[str, str | None] = {
+  "layer": None,
+  "embed": "fsdp",
+  "heads": "tensor",
+  "mlp": "tensor",
+  "head": None,
+  "patch": None,
+  "text": None,
+  "freq": None,
+  "vocabulary": "tensor",
+  "buckets": None,
+  "window": None,
+  "channels_in": None,
+  "channels_out": "fsdp",
+}
+
+ROWS = ("data", "fsdp")  # the mesh axes that split the rows of a batch
+
+
+def spec_for(
+  path: tuple, shape: tuple[int, ...], axes: tuple[str | None, ...] | None, mesh
+) -> PartitionSpec:
+  """Turns the names beside one parameter into a PartitionSpec.
+
+  Args:
+    path: of the parameter, for messages.
+    shape: of the parameter; dimensions ahead of the named ones are stacked layers.
+    axes: a name or None for each dimension.
+    mesh: concrete or abstract.
+
+  Raises:
+    ValueError: no names, too many names, two names on one mesh axis, or a dimension
+      that does not divide over its mesh axis.
+  """
+  where = "/".join(map(str, path))
+  if axes is None or len(axes) > len(shape):
+    raise ValueError(f"{where}: parameter of shape {shape} has the names {axes}.")
+  names = ("layer",) * (len(shape) - len(axes)) + tuple(axes)
+  targets: list[str | None] = []
+  for size, name in zip(shape, names, strict=True):
+    if name is not None and name not in TABLE:
+      raise ValueError(f"{where}: the partition table has no axis {name!r}.")
+    target = TABLE[name] if name is not None else None
+    ways = mesh.shape[target] if target else 1
+    if target in targets:
+      raise ValueError(f"{where}: two of the axes {names} go to {target!r}.")
+    if size % ways:
+      raise ValueError(
+        f"{where}: axis {name!r} of size {size} does not divide over {target}={ways}."
+        f" Choose a smaller {target} in --mesh or config.mesh, or another size."
+      )
+    targets.append(target if ways > 1 else None)
+  return PartitionSpec(*targets)
+
+
+def shardings(shapes: nnx.State, mesh: jax.sharding.Mesh):
+  """The sharding of every parameter, as a pure dictionary like the parameters'.
+
+  Args:
+    shapes: abstract parameters that carry `axes`, from `nnx.eval_shape`.
+    mesh: over which they are laid.
+  """
+
+  def one(path, variable):
+    axes = variable.get_metadata().get("axes")
+    return NamedSharding(mesh, spec_for(path, variable.shape, axes, mesh))
+
+  return nnx.to_pure_dict(nnx.map_state(one, shapes))
+
+
+def rows_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Layout of a batch's arrays: rows over `data` and `fsdp`."""
+  return NamedSharding(mesh, PartitionSpec(ROWS))
+
+
+def tokens_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Layout of per-token arrays: rows over `data` and `fsdp`, tokens over `context`."""
+  return NamedSharding(mesh, PartitionSpec(ROWS, "context"))
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+  """Layout of what every device holds whole."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def constrain(x: jax.Array, *axes) -> jax.Array:
+  """Pins an activation's layout by logical names; does nothing outside a mesh.
+
+  Args:
+    x: the activation.
+    *axes: for each dimension `rows`, `tokens`, a name of the table, or None.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  places = {"rows": ROWS, "tokens": "context", **TABLE, None: None}
+  return jax.lax.with_sharding_constraint(x, PartitionSpec(*(places[a] for a in axes)))
