@@ -1,7 +1,8 @@
 """The captioned moving shapes of the demo: scenes, their pixels and their words."""
 
-from video_dit.media.shapes.caption import caption
-from video_dit.media.shapes.render import render
+from video_dit.media.shapes.captioning import caption
+from video_dit.media.shapes.demo import held_out_prompts, truth, write_demo
+from video_dit.media.shapes.rendering import render
 from video_dit.media.shapes.scene import (
   BACKGROUNDS,
   COLOURS,
@@ -24,6 +25,9 @@ __all__ = [
   "Object",
   "Scene",
   "caption",
+  "held_out_prompts",
   "random_scene",
   "render",
+  "truth",
+  "write_demo",
 ]

@@ -55,7 +55,8 @@ LENGTHS: dict[int, float] = {5: 0.15, 9: 0.5, 13: 0.2, 17: 0.15}
 IMAGES = 0.18
 PAIRS = 0.15
 
-# Of the frame's short side: radii, and the least and greatest distance travelled.
+# Of the frame's short side: radii. Distance travelled: the least of the short side,
+# the greatest of the side that it goes along.
 RADIUS = (0.22, 0.27)
 RADIUS_OF_PAIR = (0.19, 0.22)
 TRAVEL = (0.32, 0.46)
@@ -153,8 +154,8 @@ def _random_object(
   if direction is not None:
     step = DIRECTIONS[direction]
     axis = 0 if step[0] else 1
-    least, most = (share * side for share, side in zip(TRAVEL, (short, box[2 + axis])))
-    travel = min(float(rng.uniform(least, max(most, least))), room[axis])
+    least, most = TRAVEL[0] * short, TRAVEL[1] * box[2 + axis]
+    travel = min(float(rng.uniform(least, most)), room[axis])
     slack = float(rng.uniform()) * (room[axis] - travel)
     start[axis] = low[axis] + slack + (travel if step[axis] < 0 else 0.0)
   return Object(
@@ -215,7 +216,7 @@ def random_scene(
     pair = _random_pair(rng, stacked, image)
     things = [
       _random_object(rng, one, (*corner, *lane), short, RADIUS_OF_PAIR)
-      for one, corner in zip(pair, corners)
+      for one, corner in zip(pair, corners, strict=True)
     ]
   else:
     colour, shape, direction = words or SEEN[rng.integers(len(SEEN))]

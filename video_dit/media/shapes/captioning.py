@@ -16,10 +16,10 @@ _ONE = (
   "{background} background, a {thing} {moving} {way}",
 )
 _TWO = (
-  "a {thing} {moves} {way} {place} and a {other} {moves} {other_way} {other_place},"
-  " on a {background} background",
-  "on {background}, a {thing} {moving} {way} {place}, a {other} {moving} {other_way}"
-  " {other_place}",
+  "a {thing} {moves} {way} {place} and a {other_thing} {moves} {other_way}"
+  " {other_place}, on a {background} background",
+  "on {background}, a {thing} {moving} {way} {place}, a {other_thing} {moving}"
+  " {other_way} {other_place}",
 )
 _IMAGE_ONE = (
   "a photo of a {thing} on a {background} background",
@@ -27,9 +27,9 @@ _IMAGE_ONE = (
   "on {background}, a photo of a {thing}",
 )
 _IMAGE_TWO = (
-  "a photo of a {thing} {place} and a {other} {other_place}, on a {background}"
+  "a photo of a {thing} {place} and a {other_thing} {other_place}, on a {background}"
   " background",
-  "a still image of a {thing} {place} and a {other} {other_place} on {background}",
+  "a still image of a {thing} {place} and a {other_thing} {other_place} on {background}",
 )
 _PLACES = {
   True: ("at the top", "at the bottom"),
@@ -55,8 +55,8 @@ def caption(scene: scenes.Scene) -> str:
   moves, moving = pick(_VERBS)
   words = {"background": scene.background, "moves": moves, "moving": moving}
   places = ("", "") if single else _PLACES[scene.stacked]
-  for prefix, thing, place in zip(("", "other_"), scene.objects, places):
-    words[prefix.rstrip("_") or "thing"] = f"{thing.colour} {thing.shape}"
+  for prefix, thing, place in zip(("", "other_"), scene.objects, places, strict=False):
+    words[prefix + "thing"] = f"{thing.colour} {thing.shape}"
     words[prefix + "place"] = place
     if thing.direction:
       words[prefix + "way"] = pick(_WAYS[thing.direction])
