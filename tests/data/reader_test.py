@@ -1,0 +1,73 @@
+"""The reader: the index, and refusals by name."""
+
+import numpy as np
+import pytest
+
+from tests.data import clips
+from video_dit.data import reader, schema
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A finished set of 40 clips."""
+  return clips.write(tmp_path_factory.mktemp("latents"), 40)
+
+
+def test_index_says_what_the_records_hold(folder):
+  dataset = reader.Dataset(folder, "validation")
+  assert len(dataset) == len(dataset.index) == 8
+  for i in range(len(dataset)):
+    line = dataset[i].line()
+    for name in ("t", "h", "w", "text_tokens"):
+      assert getattr(dataset.index, name)[i] == line[name]
+    assert dataset.index.key[i].decode() == line["key"]
+    assert dataset.index.column("caption")[i] == line["caption"]
+
+
+def test_metadata_comes_back(folder):
+  metadata = reader.Dataset(folder).metadata
+  assert metadata == clips.metadata()
+  np.testing.assert_array_equal(metadata.empty, clips.metadata().empty)
+  assert metadata.folder == str(folder)
+
+
+def test_a_missing_set_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=rf"{tmp_path}.*no data set.*preprocess"):
+    reader.Dataset(tmp_path)
+
+
+def test_an_unfinished_set_is_refused(tmp_path):
+  clips.metadata().save(tmp_path)
+  with pytest.raises(ValueError, match=r"unfinished.*preprocess"):
+    reader.Dataset(tmp_path)
+
+
+def test_a_missing_split_and_a_missing_shard_are_refused(tmp_path):
+  clips.write(tmp_path, 4)
+  with pytest.raises(ValueError, match=r"no split 'validation', only \['train'\]"):
+    reader.Dataset(tmp_path, "validation")
+  next(tmp_path.glob("latents-train*")).unlink()
+  with pytest.raises(ValueError, match=r"latents-train.*missing"):
+    reader.Dataset(tmp_path)
+
+
+def test_other_encoders_are_refused_by_name(folder):
+  metadata = schema.Metadata.load(folder)
+  reader.check(metadata, "ae-1", "t5-1")
+  with pytest.raises(ValueError, match=rf"{folder}.*autoencoder.*ae-1.*ae-2.*again"):
+    reader.check(metadata, "ae-2", "t5-1")
+  with pytest.raises(ValueError, match=r"text encoder.*t5-1.*t5-2.*preprocess again"):
+    reader.check(metadata, "ae-1", "t5-2")
+  with pytest.raises(ValueError, match=r"'latents' where 'pixels'"):
+    reader.check(metadata, kind="pixels")
+
+
+def test_a_damaged_record_is_named(tmp_path):
+  clips.write(tmp_path, 4)
+  dataset = reader.Dataset(tmp_path)
+  shard = next(tmp_path.glob("latents-train*"))
+  damaged = bytearray(shard.read_bytes())
+  damaged[70_000:90_000] = bytes(20_000)  # the records start at 64 KiB steps
+  shard.write_bytes(damaged)
+  with pytest.raises(reader.RecordError, match=r"latents-train.*record"):
+    [dataset[i] for i in range(len(dataset))]

@@ -1,0 +1,177 @@
+"""The writer: what TFDS reads, and what a kill cannot spoil."""
+
+import hashlib
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from tests.data import clips
+from video_dit.data import reader, schema, writer
+
+_CHILD = """
+import os, sys
+from video_dit.data import writer
+from tests.data import clips
+
+folder, stop, where = sys.argv[1], int(sys.argv[2]), sys.argv[3]
+if where == "rename":  # dies in the middle of finish, after some renames
+  import pathlib
+  real, left = pathlib.Path.replace, [stop]
+  def replace(self, target):
+    left[0] -= 1
+    if left[0] < 0:
+      os._exit(9)
+    return real(self, target)
+  pathlib.Path.replace = replace
+w = writer.ShardWriter(folder, clips.metadata(), shard_records=4)
+for i, (record, split) in enumerate(clips.records(23)):
+  if record.key in w.written_keys():
+    continue
+  if where == "write" and i == stop:
+    os._exit(9)
+  w.write(record, split)
+w.finish()
+"""
+
+
+def _run(folder: pathlib.Path, stop: int, where: str) -> int:
+  root = pathlib.Path(__file__).resolve().parents[2]
+  return subprocess.run(
+    [sys.executable, "-c", _CHILD, str(folder), str(stop), where],
+    env={**os.environ, "PYTHONPATH": str(root), "JAX_PLATFORMS": "cpu"},
+    check=False,
+  ).returncode
+
+
+def _write(folder: pathlib.Path, num: int, start: int = 0) -> None:
+  with writer.ShardWriter(folder, clips.metadata(), shard_records=4) as w:
+    for record, split in clips.records(num, start):
+      w.write(record, split)
+    w.finish()
+
+
+def _checksums(folder: pathlib.Path) -> list[tuple[str, str]]:
+  """Split and checksum of every record's bytes, sorted."""
+  builder = tfds.builder_from_directory(str(folder))
+  raw = tfds.decode.DeserializeMethod.RAW_BYTES
+  return sorted(
+    (split, hashlib.sha256(record).hexdigest())
+    for split in builder.info.splits
+    for record in builder.as_data_source(split, deserialize_method=raw)
+  )
+
+
+def test_tfds_reads_what_is_written_without_tensorflow(tmp_path):
+  _write(tmp_path, 11)
+  code = f"""
+import sys
+import tensorflow_datasets as tfds
+builder = tfds.builder_from_directory({str(tmp_path)!r})
+source = builder.as_data_source("train")
+example = source[3]
+print(len(source), example["latent"].dtype, example["latent"].ndim, example["text"].ndim)
+assert "tensorflow" not in sys.modules
+"""
+  out = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+  assert out.stdout.decode().split() == ["9", "float16", "4", "2"]
+  assert "tensorflow" not in sys.modules
+
+
+def test_shards_have_the_names_of_tfds(tmp_path):
+  _write(tmp_path, 11)
+  assert sorted(path.name for path in tmp_path.glob("*array_record*")) == [
+    "latents-train.array_record-00000-of-00003",
+    "latents-train.array_record-00001-of-00003",
+    "latents-train.array_record-00002-of-00003",
+    "latents-validation.array_record-00000-of-00001",
+  ]
+
+
+def test_records_come_back_as_written(tmp_path):
+  _write(tmp_path, 11)
+  written = {record.key: record for record, _ in clips.records(11)}
+  dataset = reader.Dataset(tmp_path)
+  for i in range(len(dataset)):
+    record = dataset[i]
+    expected = written[record.key]
+    np.testing.assert_array_equal(record.latent, expected.latent)
+    np.testing.assert_array_equal(record.text, expected.text)
+    assert record.caption == expected.caption
+    assert record.frames_per_second == expected.frames_per_second
+    assert record.line() == expected.line()
+
+
+def test_pixels_come_back_as_written(tmp_path):
+  clip = np.arange(2 * 6 * 4 * 3, dtype=np.uint8).reshape(2, 6, 4, 3)
+  record = schema.PixelRecord(
+    key="0" * 32, clip=clip, caption="é", frames_per_second=8.0, start_seconds=1.5
+  )
+  with writer.ShardWriter(tmp_path, schema.Metadata(kind="pixels")) as w:
+    w.write(record, "train")
+    w.finish()
+  read = reader.Dataset(tmp_path)[0]
+  np.testing.assert_array_equal(read.clip, clip)
+  assert (read.caption, read.start_seconds) == ("é", 1.5)
+
+
+@pytest.mark.parametrize(
+  ("stop", "where"),
+  # Renames: 2 of the metadata, 12 of six parts, then shards.json, 6 shards, the index,
+  # features.json and dataset_info.json.
+  [(9, "write"), (7, "rename"), (18, "rename"), (23, "rename")],
+)
+def test_killed_and_run_again_equals_uninterrupted(tmp_path, stop, where):
+  assert _run(tmp_path / "killed", stop, where) == 9
+  assert not (tmp_path / "killed" / "dataset_info.json").exists()
+  assert _run(tmp_path / "killed", 0, "nowhere") == 0
+  _write(tmp_path / "whole", 23)
+  assert _checksums(tmp_path / "killed") == _checksums(tmp_path / "whole")
+
+
+def test_an_error_commits_the_whole_records(tmp_path):
+  with pytest.raises(RuntimeError), writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    for record, split in clips.records(5):
+      w.write(record, split)
+    raise RuntimeError
+  again = writer.ShardWriter(tmp_path, clips.metadata())
+  assert again.written_keys() == {record.key for record, _ in clips.records(5)}
+
+
+def test_records_are_added_to_a_finished_set(tmp_path):
+  _write(tmp_path / "once", 11)
+  _write(tmp_path / "twice", 6)
+  _write(tmp_path / "twice", 5, start=6)
+  assert _checksums(tmp_path / "once") == _checksums(tmp_path / "twice")
+  files = list((tmp_path / "twice").glob("*array_record*"))
+  assert {path.name[-5:] for path in files if "train" in path.name} == {"00003"}
+
+
+def test_finishing_again_changes_nothing(tmp_path):
+  _write(tmp_path, 6)
+  before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*array_record*")}
+  _write(tmp_path, 0)
+  assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_key_is_written_once(tmp_path):
+  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    record, split = next(clips.records(1))
+    w.write(record, split)
+    with pytest.raises(ValueError, match=record.key):
+      w.write(record, split)
+
+
+def test_one_set_has_one_maker(tmp_path):
+  _write(tmp_path, 2)
+  with pytest.raises(ValueError, match=r"autoencoder 'ae-1'.*'ae-2'.*[Cc]hoose"):
+    writer.ShardWriter(tmp_path, clips.metadata(autoencoder="ae-2"))
+
+
+def test_nothing_to_finish_is_an_error(tmp_path):
+  with pytest.raises(ValueError, match="no record was written"):
+    writer.ShardWriter(tmp_path, clips.metadata()).finish()

@@ -1,0 +1,142 @@
+"""Reads a data set: its index in a few bytes a clip, its records at random."""
+
+import functools
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import tensorflow_datasets as tfds
+
+from video_dit.data import schema
+
+
+class RecordError(ValueError):
+  """A record that cannot be read; names the shard and the record."""
+
+
+class Index:
+  """Columns of `index.parquet` for one split, in the order of the records.
+
+  Attributes:
+    t, h, w: `(n,)` int32, latent extents (pixels' frames, height and width).
+    text_tokens: `(n,)` int32.
+  """
+
+  def __init__(self, path: pathlib.Path, split: str):
+    self._path = path
+    self._split = split
+    self.t = self.column("t")
+    self.h = self.column("h")
+    self.w = self.column("w")
+    self.text_tokens = self.column("text_tokens")
+
+  def __len__(self) -> int:
+    return len(self.t)
+
+  @functools.cached_property
+  def key(self) -> np.ndarray:
+    """`(n,)` bytes of 32 hexadecimal digits; read when first asked for."""
+    return self.column("key").astype("S32")
+
+  def column(self, name: str) -> np.ndarray:
+    """Any column: key, t, h, w, text_tokens, frames_per_second, caption, shard, ..."""
+    table = pq.read_table(self._path, columns=[name, "split"])
+    rows = table.filter(pc.field("split") == self._split)
+    return rows[name].to_numpy()
+
+
+class Dataset:
+  """One split of a data set; `len`, and `[i]` for the record. Safe among threads."""
+
+  def __init__(self, folder: str | os.PathLike, split: str = "train"):
+    """Opens a finished set; no record is read yet.
+
+    Raises:
+      ValueError: there is no set, it is unfinished, lacks a shard, or has no such split.
+    """
+    self.folder = pathlib.Path(folder)
+    self.split = split
+    self.metadata = schema.Metadata.load(self.folder)
+    if not (self.folder / "dataset_info.json").exists():
+      raise ValueError(
+        f"{self.folder}: the data set is unfinished (no dataset_info.json). Run"
+        " `python -m video_dit.preprocess` again; it goes on where it stopped."
+      )
+    builder = tfds.builder_from_directory(str(self.folder))
+    if split not in builder.info.splits:
+      raise ValueError(
+        f"{self.folder}: no split {split!r}, only {sorted(builder.info.splits)}."
+        " Preprocess more clips, or set media.validation_fraction."
+      )
+    for path in builder.info.splits[split].filepaths:
+      if not path.exists():
+        raise ValueError(f"{path}: a shard of the data set is missing. Put it back.")
+    self._source = builder.as_data_source(split)
+    self.index = Index(self.folder / schema.INDEX, split)
+    if len(self.index) != len(self._source):
+      raise ValueError(
+        f"{self.folder / schema.INDEX}: {len(self.index)} lines for {len(self._source)}"
+        f" records of split {split!r}. Delete dataset_info.json and preprocess again."
+      )
+
+  def __len__(self) -> int:
+    return len(self.index)
+
+  def __getitem__(self, i: int) -> Any:
+    """The record at `i`.
+
+    Raises:
+      RecordError: its bytes are damaged.
+    """
+    try:
+      return schema.record(self.metadata.kind, self._source[int(i)])
+    except Exception as error:
+      if not 0 <= i < len(self):
+        raise IndexError(f"{self.folder}: no record {i} of {len(self)}.") from error
+      shard, offset = (self.index.column(name)[i] for name in ("shard", "offset"))
+      raise RecordError(
+        f"{self.folder / shard}: record {offset} of split {self.split!r} cannot be read"
+        f" ({type(error).__name__}: {error}). Restore the file or preprocess again."
+      ) from error
+
+
+def check(
+  metadata: schema.Metadata,
+  autoencoder_fingerprint: str | None = None,
+  text_fingerprint: str | None = None,
+  *,
+  kind: schema.Kind = "latents",
+) -> None:
+  """Refuses a set of another kind, or one that other encoders made.
+
+  Args:
+    metadata: of the set.
+    autoencoder_fingerprint, text_fingerprint: of the encoders in use; None asks nothing.
+    kind: what is wanted.
+
+  Raises:
+    ValueError: naming the folder, both values and the remedy.
+  """
+  if metadata.kind != kind:
+    raise ValueError(
+      f"{metadata.folder}: a data set of {metadata.kind!r} where {kind!r} are needed."
+      " Correct data.path, or config.objective."
+    )
+  encoders = {
+    "autoencoder": (
+      metadata.autoencoder,
+      metadata.autoencoder_path,
+      autoencoder_fingerprint,
+    ),
+    "text encoder": (metadata.text, metadata.text_path, text_fingerprint),
+  }
+  for name, (made, path, used) in encoders.items():
+    if used is not None and made != used:
+      raise ValueError(
+        f"{metadata.folder}: made by the {name} with fingerprint {made!r}"
+        f" ({path or 'path unknown'}), but the one in use has {used!r}."
+        f" Use that {name}, or preprocess again with this one."
+      )

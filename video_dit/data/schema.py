@@ -1,0 +1,209 @@
+"""What one record holds, and who made it.
+
+A data set of kind `latents` feeds the diffusion transformer; one of kind `pixels` feeds
+the autoencoder's training. Both are ordinary TFDS data sets in ArrayRecord format,
+written and read without TensorFlow. Beside TFDS's own files a set holds
+
+    provenance.json   who made it: fingerprints and sizes of the encoders
+    empty.npy         the encoding of the empty caption (latents only)
+    index.parquet     one line a record, so that planning reads no record
+    parts/            what the writer needs to go on after a kill
+"""
+
+from collections.abc import Callable
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any, Literal
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+Kind = Literal["latents", "pixels"]
+SPLITS = ("train", "validation")
+VERSION = "1.0.0"
+PROVENANCE = "provenance.json"
+EMPTY = "empty.npy"
+INDEX = "index.parquet"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class LatentRecord:
+  """One encoded clip.
+
+  Attributes:
+    key: 32 hexadecimal digits; the same media and settings give the same key.
+    latent: `(t, h, w, c)` float16, normalised by the autoencoder's statistics.
+    text: `(tokens, width)` float16, the caption's encoding, no padding stored.
+    caption: the text itself.
+    frames_per_second: of the clip; 0 for an image that has none.
+    frames, height, width: of the clip in pixels, before the autoencoder.
+    start_seconds: where the clip starts in its source.
+  """
+
+  key: str
+  latent: np.ndarray
+  text: np.ndarray
+  caption: str
+  frames_per_second: float
+  frames: int
+  height: int
+  width: int
+  start_seconds: float = 0.0
+
+  def line(self) -> dict[str, Any]:
+    """The record's line of the index."""
+    t, h, w, _ = self.latent.shape
+    return _line(self, t, h, w, len(self.text))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class PixelRecord:
+  """One clip as pixels.
+
+  Attributes:
+    clip: `(frames, height, width, 3)` uint8.
+    Others: as in `LatentRecord`.
+  """
+
+  key: str
+  clip: np.ndarray
+  caption: str
+  frames_per_second: float
+  start_seconds: float = 0.0
+
+  def line(self) -> dict[str, Any]:
+    """The record's line of the index."""
+    return _line(self, *self.clip.shape[:3], 0)
+
+
+Record = LatentRecord | PixelRecord
+
+
+def _line(record: Record, t: int, h: int, w: int, text_tokens: int) -> dict[str, Any]:
+  return {
+    "key": record.key,
+    "t": t,
+    "h": h,
+    "w": w,
+    "text_tokens": text_tokens,
+    "frames_per_second": float(record.frames_per_second),
+    "caption": record.caption,
+  }
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Metadata:
+  """Who made a data set; another autoencoder or text encoder is refused by it.
+
+  Attributes:
+    kind: `latents` or `pixels`.
+    settings: fingerprint of the settings that cut the clips.
+    autoencoder, autoencoder_path: fingerprint and folder of the autoencoder.
+    channels, space, time: latent channels, pixels per latent row or column, and frames
+      per latent frame after the first; 3, 1, 1 for pixels.
+    text, text_path, text_width: fingerprint, folder and width of the text encoder.
+    empty: `(tokens, width)` float16, the empty caption's encoding.
+    folder: where it was loaded from; not stored.
+  """
+
+  kind: Kind
+  settings: str = ""
+  autoencoder: str = ""
+  autoencoder_path: str = ""
+  channels: int = 3
+  space: int = 1
+  time: int = 1
+  text: str = ""
+  text_path: str = ""
+  text_width: int = 0
+  empty: np.ndarray | None = dataclasses.field(default=None, compare=False)
+  folder: str = dataclasses.field(default="", compare=False)
+
+  def save(self, folder: str | os.PathLike) -> None:
+    """Writes `provenance.json` and, where there is one, the empty caption's encoding."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if self.empty is not None:
+      empty = np.asarray(self.empty, np.float16)
+      replace(folder / EMPTY, lambda path: _save_array(path, empty))
+    fields = {
+      f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare
+    }
+    text = json.dumps(fields, indent=2) + "\n"
+    replace(folder / PROVENANCE, lambda path: path.write_text(text))
+
+  @classmethod
+  def load(cls, folder: str | os.PathLike) -> "Metadata":
+    """Reads what `save` wrote.
+
+    Raises:
+      ValueError: the folder holds no data set of ours.
+    """
+    folder = pathlib.Path(folder)
+    path = folder / PROVENANCE
+    if not path.is_file():
+      raise ValueError(
+        f"{folder}: no data set here ({PROVENANCE} is missing). Run"
+        " `python -m video_dit.preprocess` with this output, or correct data.path."
+      )
+    fields = json.loads(path.read_text())
+    known = {f.name for f in dataclasses.fields(cls) if f.compare}
+    if unknown := sorted(set(fields) - known):
+      raise ValueError(
+        f"{path}: unknown fields {unknown}; the set was written by another version."
+        " Preprocess again, or use the version that wrote it."
+      )
+    empty = folder / EMPTY
+    return cls(
+      **fields,
+      empty=np.load(empty, allow_pickle=False) if empty.is_file() else None,
+      folder=str(folder),
+    )
+
+
+def _save_array(path: pathlib.Path, array: np.ndarray) -> None:
+  with path.open("wb") as file:
+    np.save(file, array, allow_pickle=False)
+
+
+def features(metadata: Metadata) -> tfds.features.FeaturesDict:
+  """TFDS features of a record; several unknown extents need `encoding='bytes'`."""
+  f = tfds.features
+  common = {
+    "key": f.Text(),
+    "caption": f.Text(),
+    "frames_per_second": f.Scalar(np.float32),
+    "start_seconds": f.Scalar(np.float32),
+  }
+  if metadata.kind == "pixels":
+    clip = f.Tensor(shape=(None, None, None, 3), dtype=np.uint8, encoding="bytes")
+    return f.FeaturesDict({**common, "clip": clip})
+  return f.FeaturesDict(
+    {
+      **common,
+      "frames": f.Scalar(np.int32),
+      "height": f.Scalar(np.int32),
+      "width": f.Scalar(np.int32),
+      "latent": f.Tensor(
+        shape=(None, None, None, metadata.channels), dtype=np.float16, encoding="bytes"
+      ),
+      "text": f.Tensor(
+        shape=(None, metadata.text_width), dtype=np.float16, encoding="bytes"
+      ),
+    }
+  )
+
+
+def record(kind: Kind, example: dict[str, Any]) -> Record:
+  """A TFDS example, as `as_data_source` gives it, as our record."""
+  example = {k: v.decode() if isinstance(v, bytes) else v for k, v in example.items()}
+  return LatentRecord(**example) if kind == "latents" else PixelRecord(**example)
+
+
+def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
+  """Writes a file as a whole or not at all: under another name, then renamed."""
+  unfinished = path.with_name(path.name + ".unfinished")
+  write(unfinished)
+  unfinished.replace(path)
