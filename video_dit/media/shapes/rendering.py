@@ -7,7 +7,19 @@ import numpy as np
 from video_dit.media.shapes import scene as scenes
 
 
-def _coverage(shape: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
+def area(shape: str) -> float:
+  """Returns the area of a shape of radius 1."""
+  half_width, half_height = scenes.EXTENTS[shape]
+  fill = {"circle": math.pi / 4, "square": 1.0, "triangle": 0.5}[shape]
+  return 4 * half_width * half_height * fill
+
+
+def centroid(shape: str) -> float:
+  """Returns how far a shape's centroid lies below its box's centre, at radius 1."""
+  return scenes.EXTENTS[shape][1] / 3 if shape == "triangle" else 0.0
+
+
+def coverage(shape: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
   """Share of each pixel that a shape covers.
 
   Args:
@@ -46,7 +58,7 @@ def render(scene: scenes.Scene) -> np.ndarray:
       thing.start[i] + step[i] * thing.travel * progress[:, None, None] for i in range(2)
     )
     y, x = rows[None, :, None] - centre_y, columns[None, None, :] - centre_x
-    alpha = _coverage(thing.shape, y, x, thing.radius)[..., None].astype(np.float32)
+    alpha = coverage(thing.shape, y, x, thing.radius)[..., None].astype(np.float32)
     colour = np.array(scenes.COLOURS[thing.colour], np.float32) * thing.brightness
     frames_FHWC += alpha * (colour - frames_FHWC)
   return np.clip(np.rint(frames_FHWC), 0, 255).astype(np.uint8)

@@ -16,8 +16,8 @@ Colour = tuple[int, int, int]
 COLOURS: dict[str, Colour] = {
   "red": (224, 36, 36),
   "yellow": (240, 208, 24),
-  "green": (32, 176, 48),
-  "cyan": (24, 196, 208),
+  "green": (16, 150, 40),
+  "cyan": (40, 216, 228),
   "blue": (40, 72, 232),
   "purple": (176, 40, 200),
 }
