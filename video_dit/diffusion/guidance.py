@@ -1,0 +1,26 @@
+"""Guidance: away from what the network says without the caption."""
+
+import jax
+
+from video_dit.diffusion import process
+
+
+def guide(
+  conditional: jax.Array, unconditional: jax.Array, scale: jax.Array | float
+) -> jax.Array:
+  """Classifier-free guidance (Ho and Salimans 2022, arXiv:2207.12598, equation 6).
+
+  Here a scale of 1 is the conditional prediction, 0 the unconditional one. It may act
+  on predictions of any kind: at a given x_t all are affine in each other.
+
+  Args:
+    conditional: prediction with the caption, `(..., P)`.
+    unconditional: prediction with the empty caption, like `conditional`.
+    scale: a number, or an array whose shape is that of the predictions' first axes.
+
+  Returns:
+    `unconditional + scale (conditional - unconditional)`, like `conditional`.
+  """
+  if isinstance(scale, jax.Array):
+    scale = process.trail(scale, conditional)
+  return unconditional + scale * (conditional - unconditional)

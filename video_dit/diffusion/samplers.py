@@ -1,0 +1,202 @@
+"""Samplers: from noise to data by steps in time, on any process.
+
+Divided by `alpha + sigma`, every process is the straight flow: with
+`y = x / (alpha + sigma)` and `s = sigma / (alpha + sigma)`,
+
+    y = (1 - s) x_0 + s noise,    dy/ds = noise - x_0
+
+and both stay bounded at both ends. `euler` and `heun` are the methods of first and
+second order for this equation; on the flow process they are the usual ones. An Euler
+step here is the step of DDIM without noise (Song et al. 2020, arXiv:2010.02502,
+equation 12), whatever the process.
+
+A sampler is a function `step(estimate, x, now, then, process, fresh)`; `sample` scans it
+over the times, so that any number of steps is compiled once.
+"""
+
+from collections.abc import Callable
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from video_dit import config
+from video_dit.diffusion import predictions
+from video_dit.diffusion import process as processes
+from video_dit.diffusion import times as times_lib
+
+
+class Moment(NamedTuple):
+  """One time of a schedule: as the network gets it, and as each token has it."""
+
+  network: jax.Array
+  tokens: jax.Array
+
+
+Estimate = Callable[[jax.Array, Moment], tuple[jax.Array, jax.Array]]
+Fresh = Callable[[], jax.Array]
+Step = Callable[
+  [Estimate, jax.Array, Moment, Moment, processes.Process, Fresh | None], jax.Array
+]
+
+
+def euler(estimate, x, now, then, process, fresh=None) -> jax.Array:
+  """First order; one evaluation a step."""
+  del fresh
+  x0, noise = estimate(x, now)
+  return process.add_noise(x0, noise, then.tokens)
+
+
+def heun(estimate, x, now, then, process, fresh=None) -> jax.Array:
+  """Second order; two evaluations a step.
+
+  The slope is the mean of those at both ends of the step. A step that ends in the data
+  is Euler's, as in Karras et al. 2022 (arXiv:2206.00364, algorithm 1).
+  """
+  del fresh
+  x0, noise = estimate(x, now)
+  guess = process.add_noise(x0, noise, then.tokens)
+  x0_then, noise_then = estimate(guess, then)
+  slope = 0.5 * (noise - x0 + noise_then - x0_then)
+
+  s_now, scale_now = _straighten(process, now.tokens)
+  s_then, scale_then = _straighten(process, then.tokens)
+  y_now = x / processes.trail(scale_now, x)
+  y_then = y_now + processes.trail(s_then - s_now, x) * slope
+  corrected = processes.trail(scale_then, x) * y_then
+  return jnp.where(processes.trail(then.tokens, x) > 0, corrected, guess)
+
+
+@dataclasses.dataclass(frozen=True)
+class DDIM:
+  """DDIM (arXiv:2010.02502, equations 12 and 16).
+
+  Attributes:
+    eta: fresh noise of each step, as a share of the posterior's deviation: 0 is
+      deterministic, 1 is DDPM's ancestral sampling.
+  """
+
+  eta: float = 0.0
+
+  def __call__(self, estimate, x, now, then, process, fresh=None) -> jax.Array:
+    """One step; with `eta`, draws `fresh()`."""
+    x0, noise = estimate(x, now)
+    if not self.eta:
+      return process.add_noise(x0, noise, then.tokens)  # what `euler` does
+    if fresh is None:
+      raise ValueError(f"DDIM with eta={self.eta} draws noise: pass `fresh` to sample.")
+    alpha_now, sigma_now = process.alpha(now.tokens), process.sigma(now.tokens)
+    alpha, sigma = process.alpha(then.tokens), process.sigma(then.tokens)
+    # Of q(x_then | x_now, x_0), for any alpha and sigma.
+    kept = alpha_now * sigma / jnp.maximum(alpha * sigma_now, predictions.FLOOR)
+    deviation = self.eta * sigma * jnp.sqrt(jnp.maximum(1.0 - jnp.square(kept), 0.0))
+    rest = jnp.sqrt(jnp.maximum(jnp.square(sigma) - jnp.square(deviation), 0.0))
+    alpha, deviation, rest = (processes.trail(w, x) for w in (alpha, deviation, rest))
+    return alpha * x0 + rest * noise + deviation * fresh()
+
+
+def from_config(sample: config.Sample) -> Step:
+  """The sampler that a config names."""
+  return {"euler": euler, "heun": heun, "ddim": DDIM()}[sample.sampler]
+
+
+def start_time(prediction: predictions.Kind) -> float:
+  """The time to start from: 1, or just below it where noise is predicted.
+
+  At alpha = 0 the noise says nothing about the sample, so no sampler can start there.
+  """
+  return 0.999 if prediction == "noise" else 1.0
+
+
+def schedule_times(
+  steps: int, *, shift: jax.Array | float = 1.0, start: float = 1.0
+) -> jax.Array:
+  """Times from `start` down to 0, evenly spaced, then shifted.
+
+  Args:
+    steps: number of steps.
+    shift: a number, or one for each segment `(R, S)`.
+    start: the first time, before the shift.
+
+  Returns:
+    `(steps + 1,)` or `(steps + 1, R, S)` float32.
+
+  Raises:
+    ValueError: fewer than one step.
+  """
+  if steps < 1:
+    raise ValueError(f"sample.steps={steps}: at least 1 step is needed.")
+  shift = jnp.asarray(shift, jnp.float32)
+  even = start * (1.0 - jnp.arange(steps + 1, dtype=jnp.float32) / steps)
+  return jax.vmap(times_lib.shift_times, in_axes=(0, None))(even, shift)
+
+
+def sample(
+  denoise: Callable[[jax.Array, jax.Array], jax.Array],
+  noise: jax.Array,
+  times: jax.Array,
+  sampler: Step,
+  *,
+  process: processes.Process,
+  prediction: predictions.Kind,
+  segments_RN: jax.Array | None = None,
+  given: jax.Array | None = None,
+  given_RN: jax.Array | None = None,
+  fresh: Callable[[jax.Array], jax.Array] | None = None,
+  trajectory: bool = False,
+) -> jax.Array:
+  """Carries noise to data; one compilation for all steps.
+
+  Args:
+    denoise: `(x, t) -> prediction` like x. Gets x in float32, and t as `times` has it
+      without its first axis; where tokens are given, t is `(R, N)` and 0 at those.
+    noise: x at the first time, `(..., P)` float32.
+    times: falling, `(steps + 1, ...)`: further axes are none, the first axes of
+      `noise`, or `(R, S)` together with `segments_RN`.
+    sampler: `euler`, `heun`, `DDIM()`, or any function like them.
+    process: that the network was trained on.
+    prediction: what `denoise` returns.
+    segments_RN: segment of each token, where `times` is per segment.
+    given: clean values, like `noise`, of the tokens that stay fixed.
+    given_RN: bool, which tokens those are.
+    fresh: `step index -> ` standard normal like `noise`; for samplers that draw.
+    trajectory: return every state, `(steps + 1, ..., P)`, the first one included.
+
+  Returns:
+    Data like `noise`, or the trajectory.
+  """
+
+  def moment(time) -> Moment:
+    tokens = time if segments_RN is None else times_lib.token_times(time, segments_RN)
+    if given_RN is None:
+      return Moment(time, tokens)
+    tokens = processes.trail(tokens, given_RN)
+    tokens = jnp.where(given_RN, 0.0, jnp.broadcast_to(tokens, given_RN.shape))
+    return Moment(tokens, tokens)
+
+  def estimate(x, at: Moment):
+    out = denoise(x, at.network).astype(jnp.float32)
+    return predictions.to_sample_and_noise(process, prediction, out, x, at.tokens)
+
+  def keep(x):
+    return x if given_RN is None else jnp.where(given_RN[..., None], given, x)
+
+  def body(x, step):
+    now, then, index = step
+    draw = None if fresh is None else lambda: fresh(index)
+    x = keep(sampler(estimate, x, moment(now), moment(then), process, draw))
+    return x, x if trajectory else None
+
+  start = keep(noise.astype(jnp.float32))
+  indices = jnp.arange(times.shape[0] - 1, dtype=jnp.int32)
+  end, states = jax.lax.scan(body, start, (times[:-1], times[1:], indices))
+  if trajectory:
+    return jnp.concatenate([start[None], states], axis=0)
+  return end
+
+
+def _straighten(process: processes.Process, times: jax.Array):
+  """The straight flow's time `s`, and the scale `alpha + sigma` of x over y."""
+  alpha, sigma = process.alpha(times), process.sigma(times)
+  return sigma / (alpha + sigma), alpha + sigma
