@@ -81,7 +81,9 @@ class Request:
         " Choose the rate of the training clips."
       )
     if not 0 <= self.seed < 2**64:
-      raise ValueError(f"{self}: seed={self.seed} is not in [0, 2**64). Choose one there.")
+      raise ValueError(
+        f"{self}: seed={self.seed} is not in [0, 2**64). Choose one there."
+      )
     if self.guidance is not None and not np.isfinite(self.guidance):
       raise ValueError(f"{self}: guidance={self.guidance} is no number; 1 turns it off.")
     self._check_given(grid)

@@ -7,7 +7,6 @@ of a fixed number, so that one compiled sampler serves whatever is asked for.
 from collections.abc import Sequence
 import dataclasses
 
-import einops
 import numpy as np
 
 from video_dit import config as config_lib
@@ -101,16 +100,14 @@ def plan(
   limits = np.array([shape.length, shape.text, shape.segments])
   for i in order:
     need = np.array([tokens[i], text_tokens[i], 1])
-    for group, used in zip(groups, rooms, strict=True):
-      fits = np.all(used + need[None] <= limits[None], axis=1)
-      if fits.any():
-        break
-    else:
-      group, used = [], np.zeros((shape.rows, 3), np.int64)
-      groups.append(group)
-      rooms.append(used)
-      fits = np.ones(shape.rows, bool)
-    row = int(np.argmin(np.where(fits, used[:, 0], shape.length + 1)))
+    fits = [np.all(used + need[None] <= limits[None], axis=1) for used in rooms]
+    number = next((n for n, rows in enumerate(fits) if rows.any()), len(groups))
+    if number == len(groups):
+      groups.append([])
+      rooms.append(np.zeros((shape.rows, 3), np.int64))
+      fits.append(np.ones(shape.rows, bool))
+    group, used = groups[number], rooms[number]
+    row = int(np.argmin(np.where(fits[number], used[:, 0], shape.length + 1)))
     segment, start = int(used[row, 2]) + 1, int(used[row, 0])
     group.append(Place(i, row, segment, start, tokens[i]))
     used[row] += need
@@ -176,8 +173,7 @@ def assemble(
       time=grid.time,
       frames_per_second=request.frames_per_second,
     )
-    frames = np.arange(t, dtype=np.int32) * dit.patch[0]
-    batch.frames[row, here] = einops.repeat(frames, "t -> (t h w)", h=h, w=w)
+    batch.frames[row, here] = patchify.frames((t, h, w), dit.patch)
     column = place.segment - 1
     batch.keys[row, column] = (request.seed & 0xFFFFFFFF, request.seed >> 32)
     batch.tokens[row, column] = place.tokens
@@ -194,7 +190,9 @@ def assemble(
   return group
 
 
-def _append(text_LE: np.ndarray, segments_L: np.ndarray, add_LE: np.ndarray, segment: int):
+def _append(
+  text_LE: np.ndarray, segments_L: np.ndarray, add_LE: np.ndarray, segment: int
+):
   """Puts a caption's tokens behind the last caption in the row."""
   start = int(np.count_nonzero(segments_L))
   text_LE[start : start + len(add_LE)] = add_LE

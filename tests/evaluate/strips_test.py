@@ -1,0 +1,35 @@
+"""Filmstrips."""
+
+import numpy as np
+
+from video_dit.evaluate import strips
+
+
+def test_a_strip_holds_first_and_last_frame():
+  frames = np.zeros((17, 24, 36, 3), np.uint8)
+  frames += (np.arange(17, dtype=np.uint8) * 10)[:, None, None, None]
+  strip = strips.strip(frames, count=3)
+  assert strip.shape == (72, 3 * 108 + 2 * 3, 3)
+  assert strip[0, 0, 0] == 0 and strip[0, 111, 0] == 80 and strip[0, -1, 0] == 160
+
+
+def test_an_image_is_one_cell_and_large_frames_are_averaged():
+  checks = np.zeros((1, 720, 1280, 3), np.uint8)
+  checks[:, ::2] = 200
+  strip = strips.strip(checks)
+  assert strip.shape == (72, 128, 3)
+  assert (abs(strip.astype(int) - 100) <= 1).all()
+
+
+def test_stacks_keep_every_strip():
+  wide, narrow = np.zeros((72, 50, 3), np.uint8), np.ones((72, 30, 3), np.uint8)
+  both = strips.stack([wide, narrow])
+  assert both.shape == (72 + 3 + 72, 50, 3)
+  assert (both[75:, 30:] == 255).all() and (both[75:, :30] == 1).all()
+
+
+def test_files_last_as_long_as_the_context():
+  with strips.as_files([("a", np.zeros((4, 4, 3), np.uint8))]) as items:
+    ((caption, path),) = items
+    assert caption == "a" and path.read_bytes()[:4] == b"\x89PNG"
+  assert not path.exists()

@@ -1,0 +1,90 @@
+"""The samples of a folder, as the sample command recorded and wrote them."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+import json
+import pathlib
+from typing import Any
+
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.media import decode
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+  """A generated clip on disk.
+
+  Attributes:
+    path: its file.
+    prompt: what was asked for.
+    truth: words that it must show; empty where nobody said.
+    settings: the rest of its record.
+  """
+
+  path: pathlib.Path
+  prompt: str
+  truth: dict[str, str]
+  settings: dict[str, Any]
+
+
+def read(folder: pathlib.Path) -> list[Sample]:
+  """Reads `samples.jsonl`.
+
+  Raises:
+    ValueError: there is none, it is empty, or a file that it names is gone.
+  """
+  records = folder / "samples.jsonl"
+  if not records.is_file():
+    raise ValueError(
+      f"{records}: there is no such file. Name the --output of video_dit.sample."
+    )
+  found = []
+  for number, text in enumerate(records.read_text(encoding="utf-8").splitlines(), 1):
+    line = json.loads(text)
+    path = folder / line.pop("file")
+    if not path.is_file():
+      raise ValueError(f"{records}:{number}: {path} is missing. Sample again.")
+    found.append(
+      Sample(path=path, prompt=line.pop("prompt"), truth=line.pop("truth"), settings=line)
+    )
+  if not found:
+    raise ValueError(f"{records}: holds no sample. Sample again.")
+  return found
+
+
+def with_truth(samples: Sequence[Sample], path: pathlib.Path) -> list[Sample]:
+  """Adds the truth of a prompts file to the samples with the same prompt.
+
+  Args:
+    samples: from `read`.
+    path: a JSONL file whose lines hold `prompt` and any of colour, shape, direction.
+
+  Raises:
+    ValueError: no prompt of the file was sampled.
+  """
+  words = ("colour", "shape", "direction", "background")
+  truths = {}
+  for text in path.read_text(encoding="utf-8").splitlines():
+    line = json.loads(text)
+    truths[line["prompt"]] = {word: line[word] for word in words if word in line}
+  known = [s.prompt in truths for s in samples]
+  if not any(known):
+    raise ValueError(
+      f"--prompts={path}: no sample has a prompt of this file. Name the file that the"
+      " samples were made from."
+    )
+  return [
+    dataclasses.replace(s, truth=truths[s.prompt]) if there else s
+    for s, there in zip(samples, known, strict=True)
+  ]
+
+
+def frames(
+  samples: Sequence[Sample], media: config_lib.Media
+) -> Iterator[tuple[Sample, np.ndarray]]:
+  """Yields each sample with its decoded frames `(F, H, W, 3)`, at the file's own rate."""
+  media = dataclasses.replace(media, frames_per_second=0.0)
+  for sample in samples:
+    yield sample, np.stack(list(decode.frames(sample.path, media)))

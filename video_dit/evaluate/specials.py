@@ -1,0 +1,98 @@
+"""Clips of kinds that training never showed: an image, a new size, a new length."""
+
+import collections
+from collections.abc import Iterator, Sequence
+import dataclasses
+
+from video_dit.generator import request as request_lib
+
+
+@dataclasses.dataclass(frozen=True)
+class Special:
+  """A request, and what is special about it."""
+
+  title: str
+  request: request_lib.Request
+
+
+def choose(
+  sizes: Sequence[tuple[int, int, int]],
+  prompts: Sequence[str],
+  image_prompts: Sequence[str],
+  *,
+  grid: request_lib.Grid,
+  row_length: int,
+  frames_per_second: float,
+  seed: int = 0,
+) -> list[Special]:
+  """Picks an image, and the nearest size and length that no training clip has.
+
+  Args:
+    sizes: frames, height and width of the training clips.
+    prompts: of moving clips, at least one; they take turns.
+    image_prompts: of the image; empty takes `prompts`.
+    grid: that requests must fit.
+    row_length: tokens of a sampling row.
+    frames_per_second: of the clips.
+    seed: of the first.
+
+  Returns:
+    Up to three; one is left out where nothing new fits a row.
+  """
+  common = collections.Counter(sizes).most_common(1)[0][0]
+  moving = collections.Counter(s for s in sizes if s[0] > 1).most_common(1)
+  frames, height, width = moving[0][0] if moving else common
+  seen_sizes = {size[1:] for size in sizes}
+  seen_lengths = {size[0] for size in sizes}
+
+  def fits(frames, height, width):
+    t, h, w = grid.tokens(height, width, frames)
+    return t * h * w <= row_length
+
+  found: list[tuple[str, tuple[int, int, int]]] = []
+  if grid.patch[0] == 1:  # else a token spans several frames and there are no images
+    found.append(("an image", (1, height, width)))
+  for size in _near_sizes(height, width, grid):
+    if size not in seen_sizes and fits(frames, *size):
+      shown = f"{size[1]}x{size[0]} pixels"
+      found.append((f"a size that no training clip has: {shown}", (frames, *size)))
+      break
+  for length in _near_lengths(frames, grid):
+    if length not in seen_lengths and fits(length, height, width):
+      title = f"a length that no training clip has: {length} frames"
+      found.append((title, (length, height, width)))
+      break
+  specials = []
+  for i, (title, size) in enumerate(found):
+    texts = (image_prompts or prompts) if size[0] == 1 else prompts
+    request = request_lib.Request(
+      prompt=texts[i % len(texts)],
+      frames=size[0],
+      height=size[1],
+      width=size[2],
+      frames_per_second=frames_per_second,
+      seed=seed + i,
+    )
+    specials.append(Special(title, request))
+  return specials
+
+
+def _near_sizes(height: int, width: int, grid: request_lib.Grid) -> Iterator[tuple]:
+  """Sizes on the grid, larger ones of nearly the same area first."""
+  unit_y, unit_x = grid.side
+  sizes = [
+    (y, x)
+    for y in range(unit_y, 2 * height + 1, unit_y)
+    for x in range(unit_x, 2 * width + 1, unit_x)
+    if height <= 2 * y and width <= 2 * x
+  ]
+  area = height * width
+  yield from sorted(sizes, key=lambda s: (abs(s[0] * s[1] - area), s[0] * s[1] < area, s))
+
+
+def _near_lengths(frames: int, grid: request_lib.Grid) -> Iterator[int]:
+  """Lengths on the grid, nearest first, longer before shorter."""
+  span = grid.time * grid.patch[0]
+  lengths = range(span - grid.time + 1, 4 * frames + span, span)
+  moving = [n for n in lengths if n > 1]
+  yield from sorted(moving, key=lambda n: (abs(n - frames), -n))

@@ -1,0 +1,65 @@
+"""Filmstrips: some frames of a clip side by side, as one picture for a page."""
+
+from collections.abc import Iterator, Sequence
+import contextlib
+import pathlib
+import tempfile
+
+import einops
+import numpy as np
+from PIL import Image
+
+HEIGHT = 72
+COUNT = 6
+_GAP = 3
+
+
+def strip(frames_FHWC: np.ndarray, *, count: int = COUNT) -> np.ndarray:
+  """Evenly spread frames of one clip, the first and the last among them.
+
+  Args:
+    frames_FHWC: uint8.
+    count: most frames shown.
+
+  Returns:
+    `(HEIGHT, width, 3)` uint8.
+  """
+  num = min(count, len(frames_FHWC))
+  picks = np.unique(np.rint(np.linspace(0, len(frames_FHWC) - 1, num)).astype(int))
+  height, width = frames_FHWC.shape[1:3]
+  size = (max(1, round(width * HEIGHT / height)), HEIGHT)
+  # Small clips keep their pixels; large ones are averaged down.
+  method = Image.Resampling.NEAREST if height < HEIGHT else Image.Resampling.BOX
+  cells = [
+    np.asarray(Image.fromarray(frames_FHWC[i]).resize(size, method)) for i in picks
+  ]
+  padded = [np.pad(c, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for c in cells]
+  return einops.rearrange(np.stack(padded), "n h w c -> h (n w) c")[:, :-_GAP]
+
+
+def stack(strips: Sequence[np.ndarray]) -> np.ndarray:
+  """Strips below each other, on white."""
+  width = max(s.shape[1] for s in strips)
+  padded = [
+    np.pad(s, ((0, _GAP), (0, width - s.shape[1]), (0, 0)), constant_values=255)
+    for s in strips
+  ]
+  return np.concatenate(padded)[:-_GAP]
+
+
+@contextlib.contextmanager
+def as_files(
+  pictures: Sequence[tuple[str, np.ndarray]],
+) -> Iterator[list[tuple[str, pathlib.Path]]]:
+  """Pictures as png files while the context lasts, for a page that takes their bytes.
+
+  Args:
+    pictures: captions and `(H, W, 3)` uint8.
+  """
+  with tempfile.TemporaryDirectory() as folder:
+    paths = []
+    for i, (caption, picture) in enumerate(pictures):
+      path = pathlib.Path(folder) / f"{i}.png"
+      Image.fromarray(picture).save(path, optimize=True)
+      paths.append((caption, path))
+    yield paths

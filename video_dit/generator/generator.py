@@ -1,0 +1,229 @@
+"""Prompts to frames: what `train`, `sample` and `evaluate` generate clips with."""
+
+from collections.abc import Callable, Iterator, Sequence
+import pathlib
+
+from absl import logging
+from flax import nnx
+import jax
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.checkpoints import state as state_lib
+from video_dit.checkpoints import store as store_lib
+from video_dit.data import patchify, reader
+from video_dit.generator import request as request_lib
+from video_dit.generator import rows as rows_lib
+from video_dit.generator import sampler as sampler_lib
+from video_dit.models.autoencoder import store as autoencoder_store
+from video_dit.models.dit import model as dit_lib
+from video_dit.models.text import encoder as text_lib
+from video_dit.parallel import partition
+
+Progress = Callable[[str], None]
+
+
+class Generator:
+  """Generates clips of any size and length from prompts.
+
+  Args:
+    config: of the run; `config.sample` says how.
+    mesh: that the work is spread over.
+    params: the model's averaged weights, laid over the mesh. Training replaces them
+      through the attribute `params` before each `generate`.
+    frozen: the autoencoder that the model was trained with.
+    encoder: the text encoder that it was trained with.
+    step: training steps behind `params`, for records.
+  """
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    params: state_lib.Params | None,
+    frozen: autoencoder_store.Frozen,
+    encoder: text_lib.TextEncoder,
+    *,
+    step: int = 0,
+  ):
+    self.config, self.mesh, self.params, self.step = config, mesh, params, step
+    self.frozen, self.encoder = frozen, encoder
+    self.grid = request_lib.Grid(
+      space=frozen.space, time=frozen.time, patch=config.dit.patch
+    )
+    graphdef, _ = abstract_model(config, frozen.channels, encoder.width)
+    self.sampler = sampler_lib.Sampler(config, mesh, graphdef)
+    self.shape = self.sampler.shape
+    self._empty = encoder.encode([""])[0].astype(np.float32)
+
+  @classmethod
+  def from_workdir(
+    cls,
+    workdir: pathlib.Path,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    *,
+    step: int | None = None,
+  ) -> "Generator":
+    """Loads a run's averaged weights and the encoders that its data set names.
+
+    Args:
+      workdir: of the run.
+      config: of the run, with what the caller changed of `sample`.
+      mesh: any; it need not be the one of training.
+      step: of the checkpoint; by default the newest.
+
+    Raises:
+      ValueError: there is no checkpoint, it is of another model, or an encoder is not
+        the one that made the latents.
+    """
+    if config.objective != "diffusion":
+      raise ValueError(
+        f"{workdir}: config.objective={config.objective!r} trains no generator. Name the"
+        " workdir of a run whose objective is 'diffusion'."
+      )
+    frozen, encoder = load_encoders(config)
+    _, shapes = abstract_model(config, frozen.channels, encoder.width)
+    with _open_store(workdir) as store:
+      step = store.latest() if step is None else step
+      params = store.restore_ema(abstract_params(shapes, mesh), step)
+    return cls(config, mesh, params, frozen, encoder, step=step or 0)
+
+  def check(self, requests: Sequence[request_lib.Request]) -> None:
+    """Refuses what `generate` would refuse; nothing is compiled.
+
+    Raises:
+      ValueError: a request is off the grid or longer than a row.
+    """
+    for request in requests:
+      request.check(self.grid)
+    texts = self.encoder.encode([request.prompt for request in requests])
+    self._plan(requests, texts)
+
+  def _plan(self, requests, texts):
+    tokens = [
+      int(np.prod(self.grid.tokens(r.height, r.width, r.frames))) for r in requests
+    ]
+    # Both the prompt and the empty caption must fit, each in its own text.
+    num_text = [max(len(text), len(self._empty)) for text in texts]
+    return rows_lib.plan(requests, tokens, num_text, self.shape)
+
+  def generate(
+    self,
+    requests: Sequence[request_lib.Request],
+    progress: Progress | None = None,
+  ) -> Iterator[tuple[request_lib.Request, np.ndarray]]:
+    """Generates a clip for every request, as rows become ready, longest first.
+
+    Args:
+      requests: any number, of any sizes and lengths.
+      progress: called with a few words before each part of the work.
+
+    Yields:
+      A request, as it was passed, and its frames `(F, H, W, 3)` uint8.
+
+    Raises:
+      ValueError: as `check`.
+    """
+    say = progress or (lambda text: None)
+    for request in requests:
+      request.check(self.grid)
+    if not requests:
+      return
+    if self.params is None:
+      raise ValueError("the generator has no weights: set its `params` first.")
+    texts = self.encoder.encode([request.prompt for request in requests])
+    groups = self._plan(requests, texts)
+    for number, places in enumerate(groups, 1):
+      say(f"rows {number}/{len(groups)}")
+      given = [None] * len(requests)
+      for place in places:
+        given[place.index] = self._encode_given(requests[place.index])
+      group = rows_lib.assemble(
+        places,
+        requests,
+        texts,
+        self._empty,
+        given,
+        shape=self.shape,
+        grid=self.grid,
+        channels=self.frozen.channels,
+        dit=self.config.dit,
+        guidance=self.config.sample.guidance,
+      )
+      patches_RNP = np.asarray(self.sampler(self.params, group))
+      for place in sorted(places, key=lambda place: place.index):
+        say(f"decoding {number}/{len(groups)}")
+        request = requests[place.index]
+        yield request, self._decode(patches_RNP[place.row], place, request)
+
+  def _encode_given(self, request: request_lib.Request) -> np.ndarray | None:
+    if request.given_FHWC is None:
+      return None
+    return np.asarray(self.frozen.encode(request.given_FHWC), np.float32)
+
+  def _decode(self, patches_NP, place, request: request_lib.Request) -> np.ndarray:
+    here = slice(place.start, place.start + place.tokens)
+    grid = self.grid.tokens(request.height, request.width, request.frames)
+    latent_FHWC = patchify.unpatchify(patches_NP[here], grid, self.grid.patch)
+    if not np.isfinite(latent_FHWC).all():
+      logging.error(
+        "%s: the sampled latent is not finite, so the clip is blank. Lower"
+        " config.sample.guidance, or take an earlier checkpoint.",
+        request,
+      )
+      latent_FHWC = np.zeros_like(latent_FHWC)
+    return np.asarray(self.frozen.decode(np.asarray(latent_FHWC, np.float32)))
+
+
+def abstract_model(config: config_lib.Config, channels: int, text_width: int):
+  """The model without its weights.
+
+  Args:
+    config: of the run.
+    channels: of the latents.
+    text_width: of the captions' encodings.
+
+  Returns:
+    The graph definition and the abstract parameters, which carry their axes.
+  """
+  patch_dim = channels * int(np.prod(config.dit.patch))
+
+  def make() -> dit_lib.DiT:
+    return dit_lib.DiT(config.dit, patch_dim, text_width, rngs=nnx.Rngs(0))
+
+  return nnx.split(nnx.eval_shape(make))
+
+
+def abstract_params(shapes: nnx.State, mesh: jax.sharding.Mesh) -> state_lib.Params:
+  """Shapes, dtypes and shardings of the parameters: what a checkpoint is read into."""
+  laid = partition.shardings(shapes, mesh)
+  return jax.tree.map(
+    lambda x, sharding: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding),
+    nnx.to_pure_dict(shapes),
+    laid,
+  )
+
+
+def load_encoders(
+  config: config_lib.Config,
+) -> tuple[autoencoder_store.Frozen, text_lib.TextEncoder]:
+  """Loads the autoencoder and the text encoder that made the run's latents.
+
+  Raises:
+    ValueError: the data set is missing, or an encoder is another than it names.
+  """
+  metadata = reader.Dataset(config.data.path, "train").metadata
+  frozen = autoencoder_store.load(metadata.autoencoder_path)
+  encoder = text_lib.TextEncoder.load(config.text, metadata.text_path)
+  reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
+  return frozen, encoder
+
+
+def _open_store(workdir: pathlib.Path) -> store_lib.Store:
+  folder = pathlib.Path(workdir) / "checkpoints"
+  if not folder.is_dir():
+    raise ValueError(
+      f"{folder}: there is no such folder. Name the --workdir of a run of video_dit.main."
+    )
+  return store_lib.Store(folder)

@@ -1,0 +1,143 @@
+"""The one compiled program that turns the noise of a group of rows into latents."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from video_dit import config as config_lib
+from video_dit.diffusion import guidance as guidance_lib
+from video_dit.diffusion import process as process_lib
+from video_dit.diffusion import samplers
+from video_dit.diffusion import times as times_lib
+from video_dit.generator import rows as rows_lib
+from video_dit.parallel import partition
+
+
+class Sampler:
+  """Samples groups of rows; one compilation serves all sizes, lengths and prompts.
+
+  A second one is made when a request has given frames, because their tokens have times
+  of their own, and another when nothing is guided, which saves half the work.
+
+  Args:
+    config: sampler, steps, process and prediction.
+    mesh: over whose `data` and `fsdp` axes the rows are spread, and whose `context`
+      axis splits each row.
+    graphdef: of the `DiT`, from `nnx.split`.
+
+  Raises:
+    ValueError: the rows or their length do not divide over the mesh.
+  """
+
+  def __init__(self, config: config_lib.Config, mesh, graphdef: nnx.GraphDef):
+    self._config, self._mesh, self._graphdef = config, mesh, graphdef
+    sample = config.sample
+    self.shape = rows_lib.Shape(
+      rows=sample.rows,
+      length=sample.row_length or config.data.row_length,
+      segments=config.data.row_segments,
+      text=config.data.row_text,
+    )
+    ways = mesh.shape["data"] * mesh.shape["fsdp"]
+    if self.shape.rows % ways:
+      raise ValueError(
+        f"config.sample.rows={self.shape.rows} does not divide over data x fsdp ="
+        f" {ways}. Choose a multiple of {ways}."
+      )
+    if self.shape.length % mesh.shape["context"]:
+      raise ValueError(
+        f"a sampling row of {self.shape.length} tokens does not divide over"
+        f" context={mesh.shape['context']}. Change config.sample.row_length."
+      )
+    self.program = jax.jit(
+      self._program,
+      static_argnames=("guided", "has_given"),
+      out_shardings=partition.replicated(mesh),
+    )
+
+  def __call__(self, params, group: rows_lib.Group) -> jax.Array:
+    """Samples a group.
+
+    Args:
+      params: of the model.
+      group: rows from `rows.assemble`.
+
+    Returns:
+      `(R, N, P)` float32 latent patches on every device.
+    """
+    guided = bool((group.batch.weights != 1).any())
+    arrays = {
+      f.name: getattr(group.batch, f.name) for f in dataclasses.fields(group.batch)
+    }
+    arrays |= {
+      "given": group.given,
+      "empty_text": group.empty_text,
+      "empty_segments": group.empty_segments,
+    }
+    tokens = {"patches", "segments", "positions", "frames", "given"}
+    by_token = partition.tokens_sharding(self._mesh)
+    by_row = partition.rows_sharding(self._mesh)
+    arrays = {
+      name: jax.device_put(array, by_token if name in tokens else by_row)
+      for name, array in arrays.items()
+    }
+    with jax.set_mesh(self._mesh):
+      return self.program(
+        params, arrays, guided=guided, has_given=bool(group.given.any())
+      )
+
+  def _program(self, params, arrays, *, guided: bool, has_given: bool) -> jax.Array:
+    config = self._config
+    model = nnx.merge(self._graphdef, params)
+    segments_RN, positions_RN3 = arrays["segments"], arrays["positions"]
+    scale_RN = jnp.take_along_axis(
+      arrays["weights"], jnp.maximum(segments_RN - 1, 0), axis=1
+    )
+    captions = (arrays["text"], arrays["text_segments"])
+    empties = (arrays["empty_text"], arrays["empty_segments"])
+    both = jax.tree.map(lambda *x: jnp.stack(x), captions, empties)
+
+    def predict(x_RNP, times, caption):
+      return model(
+        x_RNP,
+        times,
+        segments_RN,
+        positions_RN3,
+        *caption,
+        dtype=jnp.dtype(config.train.compute_dtype),
+      )
+
+    def denoise(x_RNP, times):
+      if not guided:
+        return predict(x_RNP, times, captions)
+      # One after the other: the model is compiled once, the memory is that of one.
+      with_caption, without = jax.lax.map(lambda c: predict(x_RNP, times, c), both)
+      return guidance_lib.guide(with_caption, without, scale_RN)
+
+    noise_RNP = times_lib.noise(
+      arrays["keys"],
+      segments_RN,
+      times_lib.token_indices(segments_RN),
+      0,
+      0,
+      arrays["patches"].shape[-1],
+    )
+    prediction = config.diffusion.prediction
+    times = samplers.schedule_times(
+      config.sample.steps,
+      shift=times_lib.segment_shift(arrays["tokens"], config.diffusion),
+      start=samplers.start_time(prediction),
+    )
+    given = {"given": arrays["patches"], "given_RN": arrays["given"]} if has_given else {}
+    return samplers.sample(
+      denoise,
+      partition.constrain(noise_RNP, "rows", "tokens", None),
+      times,
+      samplers.from_config(config.sample),
+      process=process_lib.from_config(config.diffusion),
+      prediction=prediction,
+      segments_RN=segments_RN,
+      **given,
+    )

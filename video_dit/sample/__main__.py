@@ -1,0 +1,54 @@
+r"""Generates clips from prompts with a trained checkpoint.
+
+  python -m video_dit.sample --workdir=runs/demo --prompt="a red circle moves left"
+  python -m video_dit.sample --workdir=runs/demo --prompts=prompts.jsonl --mesh=cpu:8 \
+      --config.sample.steps=30 --config.sample.guidance=3
+
+Flags:
+  --workdir    folder of the training run
+  --prompt     what a clip shows; may be given several times, and may be empty
+  --prompts    a .txt file with a prompt a line, or a .jsonl file whose lines have a
+               prompt and, where wanted, height, width, frames, frames_per_second, seed,
+               guidance, given (a media file whose first given_frames frames begin the
+               clip); may be given several times
+  --output     folder of the clips, samples.jsonl and index.html [WORKDIR/samples]
+  --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
+  --config.sample.KEY=VALUE   sampler, steps, guidance, height, width, frames,
+               frames_per_second, format (mp4, gif, png), seed, rows, row_length
+
+The i-th prompt has the seed config.sample.seed + i unless its line says another. The
+same seed and size give the same clip whatever else is generated beside it.
+"""
+
+import pathlib
+
+from absl import flags as absl_flags
+
+from video_dit import flags
+from video_dit.generator import generator as generator_lib
+from video_dit.sample import prompts, run
+
+FLAGS = absl_flags.FLAGS
+
+flags.define_config(saved=True)
+flags.define_workdir()
+flags.define_mesh()
+absl_flags.DEFINE_multi_string("prompt", [], "what the clip shows")
+absl_flags.DEFINE_multi_string("prompts", [], ".txt or .jsonl file of prompts")
+absl_flags.DEFINE_string("output", None, "folder of the clips")
+
+
+def main() -> None:
+  """Samples what the flags ask for and names the gallery."""
+  workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  lines = prompts.lines(FLAGS.prompt, FLAGS.prompts)
+  config = flags.config()
+  mesh = flags.mesh(config)
+  generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
+  folder = pathlib.Path(FLAGS.output) if FLAGS.output else workdir / "samples"
+  samples = run.sample(generator, lines, folder)
+  print(f"{len(samples)} clips, {folder / 'samples.jsonl'}, {folder / 'index.html'}")
+
+
+if __name__ == "__main__":
+  flags.run(main, __doc__)

@@ -1,0 +1,82 @@
+"""Names of sample files, and the record of what was sampled."""
+
+import dataclasses
+import json
+import pathlib
+import re
+from typing import Any
+import unicodedata
+
+from video_dit.generator import request as request_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sample:
+  """One line of `samples.jsonl`.
+
+  Attributes:
+    file: name in the folder of the samples.
+    prompt, height, width, frames, frames_per_second, seed, guidance: as requested.
+    given: number of given frames.
+    sampler, steps, checkpoint: how it was made; `checkpoint` is the training step.
+    truth: what the clip must show, as the prompts file said.
+  """
+
+  file: str
+  prompt: str
+  height: int
+  width: int
+  frames: int
+  frames_per_second: float
+  seed: int
+  guidance: float
+  given: int = 0
+  sampler: str = ""
+  steps: int = 0
+  checkpoint: int = 0
+  truth: dict[str, str] = dataclasses.field(default_factory=dict)
+
+
+def slug(prompt: str, length: int = 48) -> str:
+  """Lower-case words of the prompt, joined by hyphens, in plain letters and digits."""
+  plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
+  words = re.findall(r"[a-z0-9]+", plain.lower())
+  text = ""
+  for word in words:
+    longer = f"{text}-{word}" if text else word[:length]
+    if len(longer) > length:
+      break
+    text = longer
+  return text or "clip"
+
+
+def name(index: int, request: request_lib.Request, form: str) -> str:
+  """File name of a sample: number, prompt, seed; an image is always png."""
+  suffix = "png" if request.frames == 1 else form
+  return f"{index:04d}_{slug(request.prompt)}_seed{request.seed}.{suffix}"
+
+
+def metadata(sample: Sample) -> dict[str, str]:
+  """What is recorded inside the file where its format allows."""
+  return {
+    "title": sample.prompt,
+    "prompt": sample.prompt,
+    "seed": str(sample.seed),
+    "comment": json.dumps(settings(sample)),
+  }
+
+
+def settings(sample: Sample) -> dict[str, Any]:
+  """All but file, prompt and truth."""
+  record = dataclasses.asdict(sample)
+  return {k: v for k, v in record.items() if k not in ("file", "prompt", "truth")}
+
+
+def write_records(folder: pathlib.Path, samples: list[Sample]) -> pathlib.Path:
+  """Writes `samples.jsonl`, whole or not at all."""
+  path = folder / "samples.jsonl"
+  partial = folder / "samples.jsonl.partial"
+  text = "".join(f"{json.dumps(dataclasses.asdict(s))}\n" for s in samples)
+  partial.write_text(text, encoding="utf-8")
+  partial.replace(path)
+  return path

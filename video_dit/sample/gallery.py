@@ -1,0 +1,38 @@
+"""The gallery of a folder of samples, and a still of it."""
+
+from collections.abc import Sequence
+import pathlib
+
+from video_dit.report import page as page_lib
+from video_dit.sample import files
+
+
+def write(folder: pathlib.Path, samples: Sequence[files.Sample]) -> pathlib.Path:
+  """Writes `index.html`: every sample with its prompt and how it was made."""
+  path = folder / "index.html"
+  page = page_lib.Page("Samples")
+  if samples:
+    first = samples[0]
+    page.facts(
+      {
+        "clips": len(samples),
+        "checkpoint": f"step {first.checkpoint}",
+        "sampler": f"{first.sampler}, {first.steps} steps",
+      }
+    )
+  page.gallery([(label(s), folder / s.file) for s in samples], folder=folder)
+  page.write(path)
+  return path
+
+
+def label(sample: files.Sample) -> str:
+  """Prompt and settings of a sample, on one line."""
+  prompt = sample.prompt or "(empty prompt)"
+  length = "image" if sample.frames == 1 else f"{sample.frames} frames"
+  if sample.frames > 1:
+    length += f" at {sample.frames_per_second:g}/s"
+  given = f", {sample.given} given" if sample.given else ""
+  return (
+    f"{prompt} — {sample.width}x{sample.height}, {length}{given},"
+    f" seed {sample.seed}, guidance {sample.guidance:g}"
+  )

@@ -1,0 +1,82 @@
+"""Sampling: prompts in, files out."""
+
+from collections.abc import Sequence
+import pathlib
+from typing import Any
+
+import tqdm
+
+from video_dit.generator import generator as generator_lib
+from video_dit.generator import request as request_lib
+from video_dit.media import write
+from video_dit.sample import files, gallery, prompts
+
+
+def sample(
+  generator: generator_lib.Generator,
+  lines: Sequence[dict[str, Any]],
+  folder: pathlib.Path,
+) -> list[files.Sample]:
+  """Generates a clip for every line and writes it, the records and the gallery.
+
+  Args:
+    generator: of the run.
+    lines: from `prompts.lines`.
+    folder: where the files go; made where missing.
+
+  Returns:
+    The records, in the order of the lines.
+
+  Raises:
+    ValueError: a request that the grid or the row has no place for, before anything is
+      generated.
+  """
+  config = generator.config
+  requests = prompts.requests(lines, config.sample, config.media)
+  generator.check(requests)
+  folder.mkdir(parents=True, exist_ok=True)
+  numbers = {id(request): i for i, request in enumerate(requests)}
+  done: dict[int, files.Sample] = {}
+  with tqdm.tqdm(total=len(requests), desc="sample", unit="clip") as bar:
+    for request, frames_FHWC in generator.generate(
+      requests, progress=bar.set_postfix_str
+    ):
+      number = numbers[id(request)]
+      record = _record(generator, request, number, prompts.truth(lines[number]))
+      write.write_video(
+        folder / record.file,
+        frames_FHWC,
+        request.frames_per_second,
+        metadata=files.metadata(record),
+      )
+      done[number] = record
+      bar.update()
+  samples = [done[i] for i in range(len(requests))]
+  files.write_records(folder, samples)
+  gallery.write(folder, samples)
+  return samples
+
+
+def _record(
+  generator: generator_lib.Generator,
+  request: request_lib.Request,
+  number: int,
+  truth: dict[str, str],
+) -> files.Sample:
+  settings = generator.config.sample
+  given = request.given_FHWC
+  return files.Sample(
+    file=files.name(number, request, settings.format),
+    prompt=request.prompt,
+    height=request.height,
+    width=request.width,
+    frames=request.frames,
+    frames_per_second=request.frames_per_second,
+    seed=request.seed,
+    guidance=settings.guidance if request.guidance is None else request.guidance,
+    given=0 if given is None else len(given),
+    sampler=settings.sampler,
+    steps=settings.steps,
+    checkpoint=generator.step,
+    truth=truth,
+  )
