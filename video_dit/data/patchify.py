@@ -1,0 +1,122 @@
+"""Latents <-> tokens, and where each token stands.
+
+Tokens run frame-major, then row-major; a grid is the extent in tokens `(t, h, w)`. All
+functions take NumPy or JAX arrays and return the same.
+"""
+
+import einops
+import numpy as np
+
+from video_dit import config
+from video_dit.data import batch
+
+Extent = tuple[int, int, int]
+_TOKENS = "(f pf) (h ph) (w pw) c -> (f h w) (pf ph pw c)"
+_LATENT = "(f h w) (pf ph pw c) -> (f pf) (h ph) (w pw) c"
+
+
+def patchify(latent_FHWC: batch.Array, size: Extent) -> batch.Array:
+  """Cuts one latent clip into tokens, frame-major, then row-major.
+
+  Args:
+    latent_FHWC: latent frames; each of F, H, W a multiple of its `size`.
+    size: patch extent in latent frames, rows and columns.
+
+  Returns:
+    Tokens `(N, P)` with N = F H W / volume and P = volume * C.
+
+  Raises:
+    ValueError: an extent is no multiple of its size.
+  """
+  _ = grid(latent_FHWC.shape[:3], size)
+  pf, ph, pw = size
+  return einops.rearrange(latent_FHWC, _TOKENS, pf=pf, ph=ph, pw=pw)
+
+
+def unpatchify(tokens_NP: batch.Array, grid: Extent, size: Extent) -> batch.Array:
+  """Puts tokens back together; the inverse of `patchify`.
+
+  Args:
+    tokens_NP: tokens of one clip.
+    grid: the clip's extent in tokens.
+    size: patch extent in latent frames, rows and columns.
+
+  Returns:
+    Latent frames `(F, H, W, C)`.
+  """
+  (f, h, w), (pf, ph, pw) = grid, size
+  return einops.rearrange(tokens_NP, _LATENT, f=f, h=h, w=w, pf=pf, ph=ph, pw=pw)
+
+
+def grid(extent: Extent, size: Extent) -> Extent:
+  """Extent in tokens of a latent of this extent.
+
+  Raises:
+    ValueError: an extent is no multiple of its size.
+  """
+  if any(e % s or e < s for e, s in zip(extent, size, strict=True)):
+    raise ValueError(
+      f"latent of extent {tuple(map(int, extent))}: not a multiple of the patch"
+      f" {tuple(size)}. Choose another dit.patch, or preprocess for this one."
+    )
+  t, h, w = (int(e) // s for e, s in zip(extent, size, strict=True))
+  return t, h, w
+
+
+def grid_tokens(t: int, h: int, w: int, size: Extent) -> int:
+  """Tokens of a latent of extent t, h, w; see `grid`."""
+  t, h, w = grid((t, h, w), size)
+  return t * h * w
+
+
+def positions(
+  grid: Extent,
+  *,
+  dit: config.DiT,
+  time: int,
+  frames_per_second: float,
+  first: int = 0,
+) -> np.ndarray:
+  """Time, row and column of each token, for the rotary embedding.
+
+  Latent frame 0 stands at 0 s and latent frame i > 0 at i * time / frames_per_second,
+  the moment of the last of its frames. Rows and columns are counted from the clip's
+  centre, so that a subject in the middle has the same position at every size.
+
+  Args:
+    grid: extent in tokens.
+    dit: `patch`, `rope_seconds` and `rope_side` are read.
+    time: frames per latent frame.
+    frames_per_second: of the clip; may be 0 where there is one latent frame.
+    first: index of the first latent frame, where the grid continues a longer clip.
+
+  Returns:
+    `(N, 3)` float32: seconds / `rope_seconds`, rows, columns; rows and columns are in
+    tokens, scaled by rope_side / sqrt(h w) unless `rope_side` is 0.
+
+  Raises:
+    ValueError: several latent frames without a frame rate.
+  """
+  t, h, w = grid
+  last = first + (t - 1) * dit.patch[0]
+  if last and not frames_per_second > 0:
+    raise ValueError(
+      f"clip of {last + 1} latent frames at {frames_per_second} frames per second: time"
+      " needs a rate above 0. Set media.frames_per_second and preprocess again."
+    )
+  frame_seconds = time / frames_per_second if last else 0.0
+  scale = dit.rope_side / np.sqrt(h * w) if dit.rope_side else 1.0
+  axes = (
+    (first + np.arange(t) * dit.patch[0]) * (frame_seconds / dit.rope_seconds),
+    (np.arange(h) + 0.5 - h / 2) * scale,
+    (np.arange(w) + 0.5 - w / 2) * scale,
+  )
+  points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
+  return einops.rearrange(points, "t h w a -> (t h w) a").astype(np.float32)
+
+
+def frames(grid: Extent, size: Extent, first: int = 0) -> np.ndarray:
+  """`(N,)` int32: the index in its clip of each token's (first) latent frame."""
+  t, h, w = grid
+  index = (first + np.arange(t) * size[0]).astype(np.int32)
+  return einops.repeat(index, "t -> (t h w)", h=h, w=w)
