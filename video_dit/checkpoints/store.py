@@ -41,18 +41,24 @@ class Store:
   """The checkpoints of one folder. Use as a context, or `close` it.
 
   Args:
-    folder: made where missing.
-    keep: newest checkpoints kept; 0 keeps all.
+    folder: made where missing, for a run that writes.
+    keep: newest checkpoints kept by a run that writes; None only reads, and leaves
+      alone what a run beside it is writing.
+
+  Raises:
+    ValueError: the folder to read does not exist.
   """
 
-  def __init__(self, folder: str | pathlib.Path, *, keep: int = 0):
+  def __init__(self, folder: str | pathlib.Path, *, keep: int | None = None):
     self.folder = pathlib.Path(folder).absolute()
+    if keep is None and not self.folder.is_dir():
+      raise ValueError(f"{self.folder}: holds no checkpoints. Train first.")
     policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
       self.folder,
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
       preservation_policy=policies.LatestN(keep) if keep else policies.PreserveAll(),
-      cleanup_tmp_directories=True,
+      cleanup_tmp_directories=keep is not None,
     )
 
   def __enter__(self) -> "Store":
@@ -165,7 +171,9 @@ def compare(stored: Any, wanted: Any) -> list[str]:
 
 
 def _shapes(tree: Any) -> Mapping[str, tuple[int, ...]]:
-  leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf=lambda x: hasattr(x, "shape"))
+  leaves = jax.tree_util.tree_leaves_with_path(
+    tree, is_leaf=lambda x: hasattr(x, "shape")
+  )
   return {
     jax.tree_util.keystr(path, simple=True, separator="/"): tuple(leaf.shape)
     for path, leaf in leaves

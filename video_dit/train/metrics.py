@@ -1,0 +1,193 @@
+"""Metrics of a run: totals on the device, windows on the host, lines in files.
+
+A step returns `StepMetrics`, which are read one step late so that the host never waits
+for the device. `Window` adds them up between two lines of the log; `Log` writes a line
+to `metrics.jsonl`, to TensorBoard and to the console.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import math
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import tensorboardX
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+  """What one step measured; float32 scalars.
+
+  Attributes:
+    means: name to (total, weight); the mean is total over weight.
+    counts: name to amount, such as tokens.
+    learning_rate: of this step.
+    skipped: 1 where the gradient was not finite and nothing was updated, else 0.
+    num_skipped: skipped steps of the whole run.
+  """
+
+  means: dict[str, tuple[jax.Array, jax.Array]]
+  counts: dict[str, jax.Array]
+  learning_rate: jax.Array
+  skipped: jax.Array
+  num_skipped: jax.Array
+
+
+class Window:
+  """Means and counts of the steps since the last line of the log.
+
+  Args:
+    totals: of a window that a checkpoint interrupted, as `totals()` returned them.
+  """
+
+  def __init__(self, totals: Mapping[str, Any] | None = None):
+    totals = totals or {}
+    self._means = {k: tuple(v) for k, v in totals.get("means", {}).items()}
+    self._counts = dict(totals.get("counts", {}))
+    self._last = dict(totals.get("last", {}))
+    self.steps = int(totals.get("steps", 0))
+
+  def add(self, metrics: StepMetrics) -> None:
+    """Adds a step's metrics, already on the host; a skipped step adds no means."""
+    self.steps += 1
+    if not metrics.skipped:
+      for name, (total, weight) in metrics.means.items():
+        old_total, old_weight = self._means.get(name, (0.0, 0.0))
+        self._means[name] = (old_total + float(total), old_weight + float(weight))
+    for name, amount in metrics.counts.items():
+      self._counts[name] = self._counts.get(name, 0.0) + float(amount)
+    self._last = {"learning_rate": float(metrics.learning_rate)}
+    self._last["skipped_steps"] = int(metrics.num_skipped)
+
+  def means(self) -> dict[str, float]:
+    """Means of what was measured, and the last learning rate and skipped steps."""
+    means = {
+      k: total / weight for k, (total, weight) in self._means.items() if weight > 0
+    }
+    return means | self._last
+
+  def counts(self) -> dict[str, float]:
+    """Amounts per step."""
+    return {name: total / max(1, self.steps) for name, total in self._counts.items()}
+
+  def totals(self) -> dict[str, Any]:
+    """All of the window, for a checkpoint's JSON; Python's floats survive it exactly."""
+    return {
+      "means": {k: list(v) for k, v in self._means.items()},
+      "counts": self._counts,
+      "last": self._last,
+      "steps": self.steps,
+    }
+
+
+class Log:
+  """The files of a run's metrics. Use as a context, or `close` it.
+
+  Args:
+    workdir: of the run; lines after `step`, which a killed run left, are cut off.
+    step: that the run continues from.
+    enabled: whether this process writes; only one does.
+  """
+
+  def __init__(self, workdir: pathlib.Path, *, step: int, enabled: bool = True):
+    self._enabled = enabled
+    if not enabled:
+      return
+    path = workdir / "metrics.jsonl"
+    kept = [line for line in read(path) if line["step"] <= step]
+    partial = path.with_suffix(".partial")
+    partial.write_text(
+      "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
+    )
+    partial.replace(path)
+    self._file = path.open("a", encoding="utf-8")
+    self._board = tensorboardX.SummaryWriter(
+      logdir=str(workdir / "tensorboard"), purge_step=step + 1 if kept else None
+    )
+
+  def __enter__(self) -> "Log":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds one line; values that are not finite are written as null."""
+    if not self._enabled:
+      return
+    finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
+    self._file.write(json.dumps({"step": step, **finite}) + "\n")
+    self._file.flush()
+    for name, value in finite.items():
+      if value is not None:
+        self._board.add_scalar(name, value, step)
+
+  def close(self) -> None:
+    """Flushes and closes the files."""
+    if self._enabled:
+      self._file.close()
+      self._board.close()
+
+
+def read(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Lines of a `metrics.jsonl`, oldest first; a last line that is torn is left out."""
+  if not path.is_file():
+    return []
+  lines = []
+  for line in path.read_text(encoding="utf-8").splitlines():
+    try:
+      lines.append(json.loads(line))
+    except json.JSONDecodeError:
+      break
+  return lines
+
+
+# Peak bfloat16 FLOP/s of one device, by the name JAX gives its kind.
+PEAK_FLOPS: dict[str, float] = {
+  "TPU v5 lite": 197e12,
+  "TPU v5e": 197e12,
+  "TPU v5": 459e12,
+  "TPU v5p": 459e12,
+  "TPU v6 lite": 918e12,
+  "TPU v6e": 918e12,
+  "NVIDIA H100 80GB HBM3": 989e12,
+  "NVIDIA H200": 989e12,
+  "NVIDIA A100-SXM4-80GB": 312e12,
+}
+
+
+def speed(
+  seconds: float, steps: int, counts: Mapping[str, float], mesh: jax.sharding.Mesh
+) -> dict[str, float]:
+  """Rates of a window.
+
+  Args:
+    seconds: that its steps took.
+    steps: in the window.
+    counts: amounts per step; `tokens` and `model_flops` turn into rates.
+    mesh: of the run; MFU is given where its devices' peak is known.
+  """
+  if not seconds or not steps:
+    return {}
+  per_second = steps / seconds
+  values = {"steps_per_second": per_second}
+  for name in ("tokens", "clips"):
+    if name in counts:
+      values[f"{name}_per_second"] = counts[name] * per_second
+  flops = counts.get("model_flops")
+  if flops:
+    values["model_tflops_per_step"] = flops / 1e12
+    values["model_tflops_per_second"] = flops * per_second / 1e12
+    peak = PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
+    if peak:
+      values["mfu"] = flops * per_second / (peak * mesh.size)
+  return values
+
+
+def to_host(metrics: StepMetrics) -> StepMetrics:
+  """Reads metrics from the device; waits for their step."""
+  return jax.tree.map(np.asarray, jax.device_get(metrics))

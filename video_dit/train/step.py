@@ -1,0 +1,158 @@
+"""The trainer: sharded birth of a state, and the step that takes it forward.
+
+A `Trainer` ties an objective, an optimiser and a mesh together and holds no arrays.
+Parameters and optimiser are float32; the objective decides the dtype of the arithmetic.
+"""
+
+from typing import Any
+
+import einops
+from flax import nnx
+import jax
+from jax.sharding import NamedSharding
+import jax.numpy as jnp
+import optax
+
+from video_dit import config as config_lib
+from video_dit.checkpoints.state import Params, TrainState
+from video_dit.parallel import partition
+from video_dit.train import objectives
+from video_dit.train import optimizer
+from video_dit.train.metrics import StepMetrics
+
+
+class Trainer:
+  """Makes, lays out and advances the state of one run.
+
+  Args:
+    objective: what is trained.
+    config: of the run.
+    mesh: over which state and batches are laid.
+
+  Raises:
+    ValueError: the model holds more than parameters, or does not divide over the mesh.
+  """
+
+  def __init__(
+    self,
+    objective: objectives.Objective,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+  ):
+    self.objective, self.config, self.mesh = objective, config, mesh
+    shadow = nnx.eval_shape(lambda: objective.build(nnx.Rngs(config.seed)))
+    self.graphdef, params, rest = nnx.split(shadow, nnx.Param, ...)
+    if jax.tree.leaves(rest):
+      raise ValueError(f"the model must hold parameters only, but has {rest}")
+    self.direction = optimizer.direction(config.optimizer, _num_axes(params))
+    param_shardings = partition.shardings(params, mesh)
+    self.replicated: NamedSharding = partition.replicated(mesh)
+    shapes = jax.eval_shape(self._fresh, jax.random.key(config.seed))
+    opt = optax.tree_map_params(
+      self.direction,
+      lambda _, sharding: sharding,
+      shapes.opt,
+      param_shardings,
+      transform_non_params=lambda _: self.replicated,
+    )
+    self.shardings = TrainState(
+      step=self.replicated, params=param_shardings, ema=param_shardings, opt=opt
+    )
+    self.abstract = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      self.shardings,
+    )
+    self.step = jax.jit(
+      self._step,
+      in_shardings=(self.shardings, objective.layout(mesh)),
+      out_shardings=(self.shardings, self.replicated),
+      donate_argnums=(0,),
+    )
+
+  def num_params(self) -> int:
+    """Parameters of the model."""
+    return sum(x.size for x in jax.tree.leaves(self.abstract.params))
+
+  def init(self) -> TrainState:
+    """A fresh state: every shard is born on its own device, the same on any mesh."""
+    key = jax.device_put(jax.random.key(self.config.seed), self.replicated)
+    with jax.set_mesh(self.mesh):
+      return jax.jit(self._fresh, out_shardings=self.shardings)(key)
+
+  def model(self, params: Params) -> Any:
+    """The module around `params`."""
+    return nnx.merge(self.graphdef, params)
+
+  def _fresh(self, key: jax.Array) -> TrainState:
+    params = nnx.to_pure_dict(nnx.state(self.objective.build(nnx.Rngs(key)), nnx.Param))
+    return TrainState(
+      step=jnp.zeros((), jnp.int32),
+      params=params,
+      ema=jax.tree.map(jnp.copy, params),
+      opt=self.direction.init(params),
+    )
+
+  def _step(self, state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+    config = self.config
+    grads, sums = self._gradient(state.params, batch, state.step)
+    grad_norm = optax.tree.norm(grads)
+    updates, opt = self.direction.update(grads, state.opt, state.params)
+    rate = optimizer.learning_rate(state.step, config.optimizer, config.train.steps)
+    params = jax.tree.map(lambda p, u: p - rate * u, state.params, updates)
+    decay = optimizer.ema_decay(state.step, config.train.ema_decay)
+    ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+
+    finite = jnp.isfinite(grad_norm)
+    new, old = (params, ema, opt), (state.params, state.ema, state.opt)
+    params, ema, opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
+    state = TrainState(step=state.step + 1, params=params, ema=ema, opt=opt)
+
+    one = jnp.ones((), jnp.float32)
+    means = {"loss": (sums.loss / sums.weight, one), "grad_norm": (grad_norm, one)}
+    return state, StepMetrics(
+      means=means | sums.means,
+      counts=sums.counts,
+      learning_rate=rate,
+      skipped=1 - finite.astype(jnp.int32),
+      num_skipped=state.step - optimizer.num_updates(opt),
+    )
+
+  def _gradient(
+    self, params: Params, batch: Any, step: jax.Array
+  ) -> tuple[Params, objectives.Sums]:
+    """Gradient of the mean loss of the whole batch, one micro-batch after the other.
+
+    Losses and weights are summed over the micro-batches and divided once, so that the
+    result does not depend on how many there are.
+    """
+    seed = jnp.int32(self.config.seed)
+
+    def total(params, micro):
+      sums = self.objective.loss(self.model(params), micro, seed, step)
+      return sums.loss, sums
+
+    def gradient(micro):
+      (_, sums), grads = jax.value_and_grad(total, has_aux=True)(params, micro)
+      return grads, sums
+
+    parts = self.config.train.accumulate
+    if parts == 1:
+      grads, sums = gradient(batch)
+    else:
+      # Every device keeps its own rows: a micro-batch takes each parts-th of them.
+      split = lambda x: einops.rearrange(x, "(r parts) ... -> parts r ...", parts=parts)
+      micros = jax.tree.map(split, batch)
+      zeros = jax.tree.map(
+        lambda x: jnp.zeros(x.shape, x.dtype),
+        jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], micros)),
+      )
+      add = lambda so_far, micro: (jax.tree.map(jnp.add, so_far, gradient(micro)), None)
+      (grads, sums), _ = jax.lax.scan(add, zeros, micros)
+    return jax.tree.map(lambda g: g / sums.weight, grads), sums
+
+
+def _num_axes(params: nnx.State) -> dict[str, Any]:
+  """For each parameter its number of named axes: a stack's layer axis has none."""
+  count = lambda _, variable: len(variable.get_metadata().get("axes") or ())
+  return nnx.to_pure_dict(nnx.map_state(count, params))
