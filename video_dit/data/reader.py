@@ -49,7 +49,13 @@ class Index:
 
 
 class Dataset:
-  """One split of a data set; `len`, and `[i]` for the record. Safe among threads."""
+  """One split of a data set; `len`, and `[i]` for the record. Safe among threads.
+
+  Attributes:
+    metadata: who made the set.
+    index: the columns that planning needs.
+    damaged: records found unusable so far, by number, and why.
+  """
 
   def __init__(self, folder: str | os.PathLike, split: str = "train"):
     """Opens a finished set; no record is read yet.
@@ -74,6 +80,7 @@ class Dataset:
     for path in builder.info.splits[split].filepaths:
       if not path.exists():
         raise ValueError(f"{path}: a shard of the data set is missing. Put it back.")
+    self.damaged: dict[int, str] = {}
     self._source = builder.as_data_source(split)
     self.index = Index(self.folder / schema.INDEX, split)
     if len(self.index) != len(self._source):

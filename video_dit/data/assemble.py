@@ -1,0 +1,115 @@
+"""Rows of arrays from the records that a plan puts together."""
+
+from collections.abc import Iterable, Sequence
+import dataclasses
+import hashlib
+import math
+import struct
+
+import numpy as np
+
+from video_dit import config
+from video_dit.data import batch, patchify, schema
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Segment:
+  """A run of latent frames of one record; the whole of it, mostly.
+
+  Attributes:
+    record: the clip.
+    first, count: latent frames of the run.
+    run: number of the run in its clip.
+  """
+
+  record: schema.LatentRecord
+  first: int
+  count: int
+  run: int = 0
+
+
+def assemble(
+  rows: Sequence[Iterable[Segment]],
+  metadata: schema.Metadata,
+  data: config.Data,
+  dit: config.DiT,
+  *,
+  seed: int,
+  step: int,
+) -> batch.Batch:
+  """Packs segments into arrays, dropping captions by `data.caption_dropout`.
+
+  Args:
+    rows: segments of each row, within the limits of `data`; a row may be empty.
+    metadata: of the data set.
+    data: extents of a row, and the dropout.
+    dit: `patch` and the rotary scales.
+    seed, step: decide, with a segment's key, whether its caption is dropped.
+
+  Returns:
+    A batch of NumPy arrays; every segment has weight 1.
+  """
+  out = _blank(len(rows), metadata, data, dit)
+  for r, segments in enumerate(rows):
+    token = text_token = 0
+    for s, segment in enumerate(segments):
+      record = segment.record
+      latent = record.latent[segment.first : segment.first + segment.count]
+      grid = patchify.grid(latent.shape[:3], dit.patch)
+      here = slice(token, token := token + math.prod(grid))
+      key = segment_key(record.key, segment.run)
+      text = record.text
+      if draw(seed, step, key) < data.caption_dropout:
+        text = metadata.empty
+      there = slice(text_token, text_token := text_token + len(text))
+      out.patches[r, here] = patchify.patchify(latent, dit.patch)
+      out.segments[r, here] = s + 1
+      out.positions[r, here] = patchify.positions(
+        grid,
+        dit=dit,
+        time=metadata.time,
+        frames_per_second=record.frames_per_second,
+        first=segment.first,
+      )
+      out.frames[r, here] = patchify.frames(grid, dit.patch, segment.first)
+      out.keys[r, s] = key
+      out.tokens[r, s] = math.prod(grid)
+      out.weights[r, s] = 1.0
+      out.text[r, there] = text
+      out.text_segments[r, there] = s + 1
+  return out
+
+
+def segment_key(key: str, run: int = 0) -> np.ndarray:
+  """`(2,)` uint32: the first 8 bytes of a record's key; another for each later run."""
+  words = bytes.fromhex(key[:16])
+  if run:
+    words = hashlib.blake2b(words + struct.pack(">q", run), digest_size=8).digest()
+  return np.frombuffer(words, ">u4").astype(np.uint32)
+
+
+def draw(seed: int, step: int, key: np.ndarray) -> float:
+  """A number of [0, 1) that depends on seed, step and segment key alone."""
+  words = struct.pack(">qqII", seed, step, *key.tolist())
+  digest = hashlib.blake2b(words, digest_size=8).digest()
+  return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
+
+
+def _blank(
+  rows: int, metadata: schema.Metadata, data: config.Data, dit: config.DiT
+) -> batch.Batch:
+  """Rows of nothing but padding."""
+  tokens, segments, text = data.row_length, data.row_segments, data.row_text
+  return batch.Batch(
+    patches=np.zeros(
+      (rows, tokens, math.prod(dit.patch) * metadata.channels), np.float32
+    ),
+    segments=np.zeros((rows, tokens), np.int32),
+    positions=np.zeros((rows, tokens, 3), np.float32),
+    frames=np.zeros((rows, tokens), np.int32),
+    keys=np.zeros((rows, segments, 2), np.uint32),
+    tokens=np.zeros((rows, segments), np.int32),
+    weights=np.zeros((rows, segments), np.float32),
+    text=np.zeros((rows, text, metadata.text_width), np.float32),
+    text_segments=np.zeros((rows, text), np.int32),
+  )

@@ -1,0 +1,292 @@
+"""From a data set to batches on the devices; the position in the data is the step.
+
+Batches are a `grain.MapDataset` indexed by step, so that a run starts anywhere at once,
+on any number of processes, and sees the same segments. Threads read ahead; no process is
+forked. What cannot be read is named in the log and in `Dataset.damaged`, and its place
+in the row stays empty.
+"""
+
+import collections
+from collections.abc import Iterator
+import dataclasses
+import sys
+from typing import Any
+
+from absl import logging
+import grain
+import jax
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.data import assemble, batch, pack, reader, schema, windows
+
+
+def steps(
+  dataset: reader.Dataset, config: config_lib.Config, *, shuffle: bool = True
+) -> pack.Steps:
+  """Plans which clips make which step; reads no record.
+
+  Raises:
+    ValueError: the set is not of latents, or a clip or its caption fits no row.
+  """
+  reader.check(dataset.metadata)
+  index, empty = dataset.index, dataset.metadata.empty
+  pieces = pack.cut(
+    index.t,
+    index.h,
+    index.w,
+    index.text_tokens,
+    data=config.data,
+    patch=config.dit.patch,
+    empty_tokens=0 if empty is None else len(empty),
+    keys=_Keys(index),
+  )
+  if empty is None and config.data.caption_dropout:
+    raise ValueError(
+      f"{dataset.folder}: no encoding of the empty caption ({schema.EMPTY}), so"
+      f" data.caption_dropout={config.data.caption_dropout} has nothing to put in a"
+      " caption's place. Preprocess again, or set data.caption_dropout=0."
+    )
+  return pack.Steps(pieces, config.data, config.seed, shuffle=shuffle)
+
+
+class Batches:
+  """The batch of each step, host-local, by random access."""
+
+  def __init__(
+    self,
+    dataset: reader.Dataset,
+    config: config_lib.Config,
+    steps: pack.Steps,
+    *,
+    process_index: int = 0,
+    process_count: int = 1,
+    num: int = sys.maxsize,
+    one_epoch: bool = False,
+  ):
+    """Reads nothing yet.
+
+    Args:
+      dataset: of latents.
+      config: `data`, `dit` and `seed` are read.
+      steps: the plan.
+      process_index, process_count: which share of each step's rows is made.
+      num: steps there are.
+      one_epoch: leave rows of later epochs empty.
+
+    Raises:
+      ValueError: `data.rows` does not divide over the processes.
+    """
+    self._dataset = dataset
+    self._config = config
+    self._steps = steps
+    self._rows = _share(config.data.rows, process_index, process_count)
+    self._num = num
+    self._one_epoch = one_epoch
+
+  def __len__(self) -> int:
+    return self._num
+
+  def __getitem__(self, step: int) -> batch.Batch:
+    rows = [
+      [] if row.epoch and self._one_epoch else self._segments(row)
+      for row in self._steps.rows_for_step(step)[self._rows]
+    ]
+    config = self._config
+    return assemble.assemble(
+      rows,
+      self._dataset.metadata,
+      config.data,
+      config.dit,
+      seed=config.seed,
+      step=step,
+    )
+
+  def _segments(self, row: pack.Row) -> Iterator[assemble.Segment]:
+    pieces = self._steps.pieces
+    for i in row.pieces:
+      record = read(self._dataset, int(pieces.clip[i]))
+      if record is not None:
+        yield assemble.Segment(
+          record, int(pieces.first[i]), int(pieces.count[i]), int(pieces.run[i])
+        )
+
+
+def loader(
+  dataset: reader.Dataset,
+  config: config_lib.Config,
+  *,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+  plan: pack.Steps | None = None,
+) -> grain.DatasetIterator[batch.Batch]:
+  """Endless training batches from `start_step` on.
+
+  Args:
+    dataset: of latents.
+    config: `data`, `dit` and `seed` are read.
+    start_step: the first batch's step.
+    process_index, process_count: which share of each step's rows is made.
+    plan: as `steps` makes it, where the caller has it already.
+
+  Returns:
+    An iterator of host-local batches; its state is the next step.
+
+  Raises:
+    ValueError: as `steps`; or `data.rows` does not divide over the processes.
+  """
+  batches = Batches(
+    dataset,
+    config,
+    plan or steps(dataset, config),
+    process_index=process_index,
+    process_count=process_count,
+  )
+  return _iterate(batches, config.data, start_step)
+
+
+def held_out(
+  dataset: reader.Dataset,
+  config: config_lib.Config,
+  *,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> Batches:
+  """All clips once, in their own order, with their captions; by index of the batch.
+
+  Rows that the last batch has no clips for are padding.
+  """
+  config = dataclasses.replace(
+    config, data=dataclasses.replace(config.data, caption_dropout=0.0)
+  )
+  plan = steps(dataset, config, shuffle=False)
+  return Batches(
+    dataset,
+    config,
+    plan,
+    process_index=process_index,
+    process_count=process_count,
+    num=-(-len(plan.plan(0)) // config.data.rows),
+    one_epoch=True,
+  )
+
+
+class _Windows:
+  """The windows of each step, host-local, by random access."""
+
+  def __init__(self, dataset: reader.Dataset, config: config_lib.Config, rows: slice):
+    self._dataset = dataset
+    self._config = config
+    self._order = windows.Order(len(dataset), config.data.rows, config.seed)
+    self._rows = rows
+
+  def __len__(self) -> int:
+    return sys.maxsize
+
+  def __getitem__(self, step: int) -> batch.Windows:
+    config, dataset = self._config, self._dataset
+    numbers = self._order(step)[self._rows]
+    records = [read(dataset, i) for i in numbers]
+    good = [record for record in records if record is not None]
+    if not good:
+      raise reader.RecordError(dataset.damaged[numbers[0]])
+    # A window has no empty form: another clip of the step stands in for a damaged one.
+    filled = [record or good[i % len(good)] for i, record in enumerate(records)]
+    return windows.stack(filled, config.data, seed=config.seed, step=step)
+
+
+def windows_loader(
+  dataset: reader.Dataset,
+  config: config_lib.Config,
+  *,
+  start_step: int = 0,
+  process_index: int = 0,
+  process_count: int = 1,
+) -> grain.DatasetIterator[batch.Windows]:
+  """Endless windows of pixels; arguments and errors as `loader`'s."""
+  reader.check(dataset.metadata, kind="pixels")
+  rows = _share(config.data.rows, process_index, process_count)
+  return _iterate(_Windows(dataset, config, rows), config.data, start_step)
+
+
+def prefetch_to_device(
+  iterator: Iterator[Any], sharding: Any, size: int
+) -> Iterator[Any]:
+  """Keeps `size` batches on their way to the devices.
+
+  Args:
+    iterator: of host-local batches (pytrees of NumPy arrays, rows first).
+    sharding: of the global batch: one for all arrays, or a pytree of them.
+    size: batches under way, beside the one handed out.
+
+  Yields:
+    Batches of global `jax.Array`s.
+  """
+  one = isinstance(sharding, jax.sharding.Sharding)
+
+  def put(host: Any) -> Any:
+    wanted = jax.tree.map(lambda _: sharding, host) if one else sharding
+    place = jax.make_array_from_process_local_data
+    return jax.tree.map(lambda array, s: place(s, array), host, wanted)
+
+  ready: collections.deque[Any] = collections.deque()
+  for host in iterator:
+    ready.append(put(host))
+    if len(ready) > size:
+      yield ready.popleft()
+  yield from ready
+
+
+def read(dataset: reader.Dataset, i: int) -> Any:
+  """Record i, or None where it cannot be used; then `dataset.damaged[i]` says why.
+
+  Raises:
+    RecordError: over a hundredth of the set (and over 8 records) cannot be used.
+  """
+  try:
+    record = dataset[i]
+    if isinstance(record, schema.LatentRecord) and not np.isfinite(record.latent).all():
+      raise reader.RecordError(
+        f"{dataset.folder}: clip {record.key} has latents that are not finite."
+      )
+    return record
+  except reader.RecordError as error:
+    if i not in dataset.damaged:
+      dataset.damaged[i] = str(error)
+      logging.error("%s It is left out.", error)
+    if len(dataset.damaged) > max(8, len(dataset) // 100):
+      raise reader.RecordError(
+        f"{len(dataset.damaged)} of {len(dataset)} records cannot be used, the last"
+        f" because: {error}"
+      ) from error
+    return None
+
+
+class _Keys:
+  """The index's keys, read only if a message needs one."""
+
+  def __init__(self, index: reader.Index):
+    self._index = index
+
+  def __getitem__(self, i: int) -> bytes:
+    return self._index.key[i]
+
+
+def _share(rows: int, process_index: int, process_count: int) -> slice:
+  if rows % process_count:
+    raise ValueError(
+      f"data.rows={rows} does not divide over {process_count} processes. Choose a"
+      " multiple."
+    )
+  each = rows // process_count
+  return slice(process_index * each, (process_index + 1) * each)
+
+
+def _iterate(source: Any, data: config_lib.Data, start: int) -> grain.DatasetIterator:
+  options = grain.ReadOptions(
+    num_threads=data.threads, prefetch_buffer_size=max(data.threads, data.prefetch)
+  )
+  iterator = iter(grain.MapDataset.source(source).to_iter_dataset(options))
+  grain.experimental.set_next_index(iterator, start)
+  return iterator
