@@ -13,6 +13,7 @@ import sys
 
 from absl import app
 from absl import flags
+from absl import logging
 import jax
 from ml_collections import config_flags
 
@@ -80,6 +81,7 @@ def run(main: Callable[[], None], doc: str | None) -> None:
   def call(argv: list[str]) -> None:
     if len(argv) > 1:
       raise ValueError(f"{argv[1]!r} is no flag. Flags start with --; see --help.")
+    logging.set_verbosity(logging.WARNING)
     enable_compilation_cache()
     main()
 
@@ -116,7 +118,9 @@ def _parse(argv: list[str]) -> list[str]:
     message = str(error)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     message = _explain_override(error)
-  except FileNotFoundError as error:
+  except OSError as error:
+    while isinstance(error.__cause__, OSError):
+      error = error.__cause__
     message = f"--config={_peek(argv, 'config')}: {error}"
   except ImportError as error:
     message = f"--config={_peek(argv, 'config')}: cannot be read: {error}"
@@ -127,12 +131,10 @@ def _parse(argv: list[str]) -> list[str]:
 def _explain_override(error: Exception) -> str:
   """Shortens ml_collections' message about a key that is not there."""
   text = str(error.args[0]) if error.args else str(error)
-  missing = re.search(r'Key "(\w+)" does not exist', text)
-  near = re.search(r'Did you mean "(\w+)"', text)
-  if not missing:
-    return text
-  hint = f" Did you mean {near[1]}?" if near else ""
-  return f"--config: there is no key {missing[1]!r} there.{hint}"
+  near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text)
+  if near:
+    return f"--config: there is no key {near[2]!r}. Did you mean {near[1]!r}?"
+  return f"--config: {text}"
 
 
 def _peek(argv: list[str], name: str) -> str | None:

@@ -1,0 +1,181 @@
+"""Causal 3D convolutions, and the layers that are built of them.
+
+Causal in time: an output frame sees its own and earlier frames alone, so that an image
+is the first frame of a clip and a clip of any length can be streamed. A `Stream`
+carries the few frames that each convolution still needs from the chunk before.
+
+Source: the causal convolutions of MAGVIT-v2 (Yu et al., 2023, arXiv:2310.05737).
+"""
+
+from collections.abc import Iterator
+import functools
+
+import einops
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+Cache = tuple[jax.Array, ...]
+
+
+class Stream:
+  """Hands each convolution its frames of the chunk before, in the order of calls.
+
+  Attributes:
+    first: this chunk is the clip's beginning (or the whole clip).
+  """
+
+  def __init__(self, cache: Cache | None = None):
+    self.first = cache is None
+    self._old: Iterator[jax.Array] = iter(cache or ())
+    self._new: list[jax.Array] = []
+
+  def extend(self, x_BFHWC: jax.Array, reach: int, stride: int) -> jax.Array:
+    """Puts the earlier frames before a chunk.
+
+    Args:
+      x_BFHWC: the chunk.
+      reach: frames of the kernel before its last.
+      stride: of the convolution in time; the chunk's frames divide by it, but for
+        the first chunk's one more.
+
+    Returns:
+      The chunk behind `reach` zero frames, or behind what the last chunk left.
+    """
+    if reach == 0:
+      return x_BFHWC
+    if self.first:
+      padding = [(0, 0), (reach, 0), (0, 0), (0, 0), (0, 0)]
+      x_BFHWC = jnp.pad(x_BFHWC, padding)
+    else:
+      x_BFHWC = jnp.concatenate([next(self._old).astype(x_BFHWC.dtype), x_BFHWC], axis=1)
+    self._new.append(x_BFHWC[:, x_BFHWC.shape[1] - (reach + 1 - stride) :])
+    return x_BFHWC
+
+  def cache(self) -> Cache:
+    """What the next chunk needs."""
+    return tuple(self._new)
+
+
+class CausalConv(nnx.Module):
+  """A convolution over `(F, H, W)`, causal in time, zero-padded in space."""
+
+  def __init__(
+    self,
+    num_in: int,
+    num_out: int,
+    *,
+    kernel: tuple[int, int, int] = (3, 3, 3),
+    stride: tuple[int, int, int] = (1, 1, 1),
+    gain: float = 1.0,
+    rngs: nnx.Rngs,
+  ):
+    self.stride = stride
+    fan_in = num_in * kernel[0] * kernel[1] * kernel[2]
+    scale = gain / fan_in**0.5
+    shape = (*kernel, num_in, num_out)
+    axes = ("window", "window", "window", "channels_in", "channels_out")
+    self.kernel = nnx.Param(
+      scale * jax.random.normal(rngs.params(), shape, jnp.float32), axes=axes
+    )
+    self.bias = nnx.Param(jnp.zeros((num_out,), jnp.float32), axes=axes[-1:])
+
+  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    kernel = self.kernel[...].astype(x_BFHWC.dtype)
+    x_BFHWC = stream.extend(x_BFHWC, kernel.shape[0] - 1, self.stride[0])
+    y_BFHWC = jax.lax.platform_dependent(
+      x_BFHWC,
+      kernel,
+      cpu=functools.partial(convolve_by_frames, stride=self.stride),
+      default=functools.partial(convolve, stride=self.stride),
+    )
+    return y_BFHWC + self.bias[...].astype(y_BFHWC.dtype)[None, None, None, None]
+
+
+def convolve(
+  x_BFHWC: jax.Array, kernel: jax.Array, stride: tuple[int, int, int]
+) -> jax.Array:
+  """One 3D convolution: no padding in time, zeros in space; kernel `(3D, I, O)`."""
+  pads = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3]]
+  return jax.lax.conv_general_dilated(
+    x_BFHWC,
+    kernel,
+    window_strides=stride,
+    padding=[(0, 0), *pads],
+    dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+  )
+
+
+def convolve_by_frames(
+  x_BFHWC: jax.Array, kernel: jax.Array, stride: tuple[int, int, int]
+) -> jax.Array:
+  """The same as a sum of 2D convolutions, one a kernel frame.
+
+  XLA on CPU runs 2D convolutions several times faster than 3D ones.
+  """
+  batch, frames = x_BFHWC.shape[:2]
+  reach = kernel.shape[0]
+  num_out = (frames - reach) // stride[0] + 1
+  pads = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3]]
+  total: jax.Array | None = None
+  for i in range(reach):
+    frame = jax.lax.slice_in_dim(
+      x_BFHWC, i, i + (num_out - 1) * stride[0] + 1, stride[0], axis=1
+    )
+    y = jax.lax.conv_general_dilated(
+      einops.rearrange(frame, "b f h w c -> (b f) h w c"),
+      kernel[i],
+      window_strides=stride[1:],
+      padding=pads,
+      dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
+    total = y if total is None else total + y
+  return einops.rearrange(total, "(b f) h w c -> b f h w c", b=batch)
+
+
+class ChannelNorm(nnx.Module):
+  """Root-mean-square norm over channels at each point: it never mixes frames."""
+
+  def __init__(self, channels: int):
+    self.scale = nnx.Param(jnp.ones((channels,), jnp.float32), axes=("channels_in",))
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    h = x.astype(jnp.float32)
+    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + 1e-6)
+    return (h * jnp.expand_dims(self.scale[...], range(x.ndim - 1))).astype(x.dtype)
+
+
+class ResidualBlock(nnx.Module):
+  """Two convolutions behind norm and SiLU, around which the input is added."""
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    self.norm1 = ChannelNorm(channels)
+    self.conv1 = CausalConv(channels, channels, rngs=rngs)
+    self.norm2 = ChannelNorm(channels)
+    self.conv2 = CausalConv(channels, channels, gain=0.1, rngs=rngs)
+
+  def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+    h = self.conv1(jax.nn.silu(self.norm1(x)), stream)
+    return x + self.conv2(jax.nn.silu(self.norm2(h)), stream)
+
+
+class Upsample(nnx.Module):
+  """Sub-pixel convolution: each point becomes `time x space x space` points.
+
+  In time the clip's first frame becomes one frame, each later one `time` frames, so
+  that 1 + k frames become 1 + time k.
+  """
+
+  def __init__(self, num_in: int, num_out: int, time: int, space: int, *, rngs: nnx.Rngs):
+    self.time, self.space = time, space
+    self.conv = CausalConv(num_in, num_out * time * space**2, rngs=rngs)
+
+  def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
+    y = einops.rearrange(
+      self.conv(x, stream),
+      "b f h w (t p q c) -> b (f t) (h p) (w q) c",
+      t=self.time,
+      p=self.space,
+      q=self.space,
+    )
+    return y[:, self.time - 1 :] if stream.first else y

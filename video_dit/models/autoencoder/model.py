@@ -1,0 +1,138 @@
+"""The autoencoder: clips to latents and back, by causal 3D convolutions.
+
+1 + time k frames of `space` h x `space` w pixels become 1 + k latent frames of h x w;
+an image is a clip of one frame. Variational by Kingma and Welling (arXiv:1312.6114):
+the encoder returns the mean and the log-variance of a normal distribution.
+"""
+
+import math
+
+import einops
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from video_dit import config as config_lib
+from video_dit.models.autoencoder.layers import Cache
+from video_dit.models.autoencoder.layers import CausalConv
+from video_dit.models.autoencoder.layers import ChannelNorm
+from video_dit.models.autoencoder.layers import ResidualBlock
+from video_dit.models.autoencoder.layers import Stream
+from video_dit.models.autoencoder.layers import Upsample
+
+
+def strides(arch: config_lib.Autoencoder) -> list[tuple[int, int]]:
+  """`(time, space)` factor behind each level but the last."""
+  ends = len(arch.widths) - 1
+  halve_space = int(math.log2(arch.space // arch.patch))
+  halve_time = int(math.log2(arch.time))
+  return [
+    (2 if i >= ends - halve_time else 1, 2 if i < halve_space else 1) for i in range(ends)
+  ]
+
+
+class Encoder(nnx.Module):
+  """Pixels to the statistics of latents, in chunks or whole."""
+
+  def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
+    self.patch = arch.patch
+    self.conv_in = CausalConv(3 * arch.patch**2, arch.widths[0], rngs=rngs)
+    self.levels = nnx.List(
+      nnx.List(ResidualBlock(width, rngs=rngs) for _ in range(arch.blocks))
+      for width in arch.widths
+    )
+    self.downs = nnx.List(
+      CausalConv(a, b, stride=(time, space, space), rngs=rngs)
+      for a, b, (time, space) in zip(
+        arch.widths[:-1], arch.widths[1:], strides(arch), strict=True
+      )
+    )
+    self.norm_out = ChannelNorm(arch.widths[-1])
+    self.conv_out = CausalConv(arch.widths[-1], 2 * arch.channels, rngs=rngs)
+
+  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    x = einops.rearrange(
+      x_BFHWC, "b f (h p) (w q) c -> b f h w (p q c)", p=self.patch, q=self.patch
+    )
+    x = self.conv_in(x, stream)
+    for i, level in enumerate(self.levels):
+      for block in level:
+        x = block(x, stream)
+      if i < len(self.downs):
+        x = self.downs[i](x, stream)
+    return self.conv_out(jax.nn.silu(self.norm_out(x)), stream)
+
+
+class Decoder(nnx.Module):
+  """Latents to pixels, in chunks or whole."""
+
+  def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
+    self.patch = arch.patch
+    widths = arch.widths[::-1]
+    self.conv_in = CausalConv(arch.channels, widths[0], rngs=rngs)
+    self.levels = nnx.List(
+      nnx.List(ResidualBlock(width, rngs=rngs) for _ in range(arch.blocks))
+      for width in widths
+    )
+    self.ups = nnx.List(
+      Upsample(a, b, time, space, rngs=rngs)
+      for a, b, (time, space) in zip(
+        widths[:-1], widths[1:], strides(arch)[::-1], strict=True
+      )
+    )
+    self.norm_out = ChannelNorm(widths[-1])
+    self.conv_out = CausalConv(widths[-1], 3 * arch.patch**2, rngs=rngs)
+
+  def __call__(self, z_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    x = self.conv_in(z_BFHWC, stream)
+    for i, level in enumerate(self.levels):
+      for block in level:
+        x = block(x, stream)
+      if i < len(self.ups):
+        x = self.ups[i](x, stream)
+    x = self.conv_out(jax.nn.silu(self.norm_out(x)), stream)
+    return einops.rearrange(
+      x, "b f h w (p q c) -> b f (h p) (w q) c", p=self.patch, q=self.patch
+    )
+
+
+class Autoencoder(nnx.Module):
+  """Encoder and decoder; pixels lie in [-1, 1]."""
+
+  def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
+    self.encoder = Encoder(arch, rngs=rngs)
+    self.decoder = Decoder(arch, rngs=rngs)
+
+  def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
+    mean, logvar, _ = self.encode_chunk(x_BFHWC, None)
+    return mean, logvar
+
+  def decode(self, z_BFHWC: jax.Array) -> jax.Array:
+    """Pixels `(B, F, H, W, 3)` float32 of whole latents, about [-1, 1]."""
+    return self.decode_chunk(z_BFHWC, None)[0]
+
+  def encode_chunk(
+    self, x_BFHWC: jax.Array, cache: Cache | None
+  ) -> tuple[jax.Array, jax.Array, Cache]:
+    """Encodes the next frames of a clip.
+
+    Args:
+      x_BFHWC: 1 + time k frames where `cache` is None, else time k frames.
+      cache: what the chunk before returned.
+
+    Returns:
+      Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.
+    """
+    stream = Stream(cache)
+    out = self.encoder(x_BFHWC, stream).astype(jnp.float32)
+    mean, logvar = jnp.split(out, 2, axis=-1)
+    return mean, jnp.clip(logvar, -30.0, 20.0), stream.cache()
+
+  def decode_chunk(
+    self, z_BFHWC: jax.Array, cache: Cache | None
+  ) -> tuple[jax.Array, Cache]:
+    """Decodes the next latent frames of a clip; any number of them."""
+    stream = Stream(cache)
+    x_BFHWC = self.decoder(z_BFHWC, stream).astype(jnp.float32)
+    return x_BFHWC, stream.cache()
