@@ -1,0 +1,196 @@
+"""The loader: batches are a function of the step, on any number of processes."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from tests.data import clips
+from video_dit import config
+from video_dit.data import loader, reader, schema, writer
+
+_CONFIG = config.Config(
+  name="test",
+  objective="diffusion",
+  seed=5,
+  dit=config.DiT(patch=(1, 2, 2)),
+  data=config.Data(
+    rows=4, row_length=64, row_segments=16, row_text=48, threads=2, caption_dropout=0.2
+  ),
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  """A finished set of 120 clips, 24 of them for validation."""
+  return clips.write(tmp_path_factory.mktemp("latents"), 120)
+
+
+@pytest.fixture
+def dataset(folder):
+  """Its training split."""
+  return reader.Dataset(folder)
+
+
+def _with(**changes):
+  return dataclasses.replace(_CONFIG, data=dataclasses.replace(_CONFIG.data, **changes))
+
+
+def _take(iterator, num):
+  return [next(iterator) for _ in range(num)]
+
+
+def _equal(one, other):
+  jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
+def _keys(batches):
+  return [
+    tuple(key) for b in batches for key in b.keys[b.tokens > 0].reshape(-1, 2).tolist()
+  ]
+
+
+def test_batches_start_at_any_step(dataset):
+  walked = _take(loader.loader(dataset, _CONFIG), 9)
+  for start in (1, 8):
+    jumped = loader.loader(dataset, _CONFIG, start_step=start)
+    _equal(next(jumped), walked[start])
+
+
+def test_the_state_is_the_next_step(dataset):
+  iterator = loader.loader(dataset, _CONFIG, start_step=4)
+  _take(iterator, 2)
+  state = iterator.get_state()
+  assert state == {"next_index": 6}
+  expected = next(iterator)
+  again = loader.loader(dataset, _CONFIG)
+  again.set_state(state)
+  _equal(next(again), expected)
+
+
+def test_threads_change_nothing(dataset):
+  one = _take(loader.loader(dataset, _with(threads=1)), 6)
+  many = _take(loader.loader(dataset, _with(threads=4, prefetch=6)), 6)
+  for a, b in zip(one, many, strict=True):
+    _equal(a, b)
+
+
+@pytest.mark.parametrize("processes", [2, 4])
+def test_processes_share_each_step(dataset, processes):
+  whole = _take(loader.loader(dataset, _CONFIG), 3)
+  shares = [
+    _take(loader.loader(dataset, _CONFIG, process_index=i, process_count=processes), 3)
+    for i in range(processes)
+  ]
+  for step, expected in enumerate(whole):
+    parts = [share[step] for share in shares]
+    _equal(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts), expected)
+
+
+def test_rows_divide_over_processes(dataset):
+  with pytest.raises(ValueError, match=r"data.rows=4 .* 3 processes"):
+    loader.loader(dataset, _CONFIG, process_count=3)
+
+
+def test_an_epoch_has_every_clip_once(dataset):
+  plan = loader.steps(dataset, _CONFIG)
+  rows = len(plan.plan(0))
+  batches = _take(loader.loader(dataset, _CONFIG, plan=plan), -(-rows // 4))
+  first = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:rows], *batches)
+  expected = {(int(k[:8], 16), int(k[8:16], 16)) for k in dataset.index.key.tolist()}
+  assert len(_keys([first])) == len(expected) == 96
+  assert set(_keys([first])) == expected
+  report = plan.report(0)
+  assert report["fill"] == pytest.approx((first.segments > 0).mean())
+  assert report["text_fill"] == pytest.approx(
+    sum(dataset.index.text_tokens) / (rows * 48)
+  )
+
+
+def test_long_clips_are_split_when_asked(dataset):
+  with pytest.raises(ValueError, match=r"clip [0-9a-f]{32} .*row_length=32"):
+    loader.loader(dataset, _with(row_length=32))
+  batch = next(loader.loader(dataset, _with(row_length=32, long="split", row_text=96)))
+  assert batch.patches.shape == (4, 32, 12)
+
+
+def test_held_out_batches_have_every_clip_once_with_its_caption(folder):
+  dataset = reader.Dataset(folder, "validation")
+  batches = loader.held_out(dataset, _CONFIG)
+  taken = [batches[i] for i in range(len(batches))]
+  assert len(_keys(taken)) == len(set(_keys(taken))) == 24
+  captions = sum((b.text_segments > 0).sum() for b in taken)
+  assert captions == dataset.index.text_tokens.sum()
+  assert all(b.patches.shape == taken[0].patches.shape for b in taken)
+  other_seed = loader.held_out(dataset, dataclasses.replace(_CONFIG, seed=6))
+  _equal(other_seed[0], taken[0])
+
+
+def test_a_bad_record_is_named_and_left_out(tmp_path):
+  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    for i, (record, _) in enumerate(clips.records(6)):
+      if i == 2:
+        record.latent[0, 0, 0, 0] = np.inf
+      w.write(record, "train")
+    w.finish()
+  dataset = reader.Dataset(tmp_path)
+  rows = len(loader.steps(dataset, _CONFIG).plan(0))
+  batch = next(loader.loader(dataset, _with(rows=rows)))
+  assert len(_keys([batch])) == 5
+  assert np.isfinite(batch.patches).all()
+  assert list(dataset.damaged) == [2]
+  assert clips.key(2) in dataset.damaged[2]
+
+
+def test_other_kinds_and_sets_without_the_empty_caption_are_refused(dataset, tmp_path):
+  with pytest.raises(ValueError, match=r"'latents' where 'pixels'"):
+    loader.windows_loader(dataset, _CONFIG)
+  metadata = clips.metadata(empty=None)
+  with writer.ShardWriter(tmp_path, metadata) as w:
+    w.write(next(clips.records(1))[0], "train")
+    w.finish()
+  bare = reader.Dataset(tmp_path)
+  with pytest.raises(ValueError, match=r"empty caption.*caption_dropout=0"):
+    loader.loader(bare, _CONFIG)
+  loader.loader(bare, _with(caption_dropout=0.0))
+
+
+def test_windows_are_a_function_of_the_step_on_any_number_of_processes(tmp_path):
+  with writer.ShardWriter(tmp_path, schema.Metadata(kind="pixels")) as w:
+    for i in range(7):
+      clip = np.random.default_rng(i).integers(0, 255, (3 + i, 12, 16, 3), np.uint8)
+      w.write(
+        schema.PixelRecord(
+          key=clips.key(i), clip=clip, caption="", frames_per_second=8.0
+        ),
+        "train",
+      )
+    w.finish()
+  dataset, settings = reader.Dataset(tmp_path), _with(window_frames=5, window_side=8)
+  walked = _take(loader.windows_loader(dataset, settings), 4)
+  assert walked[0].clips.shape == (4, 5, 8, 8, 3)
+  _equal(next(loader.windows_loader(dataset, settings, start_step=3)), walked[3])
+  shares = [
+    next(loader.windows_loader(dataset, settings, process_index=i, process_count=2))
+    for i in range(2)
+  ]
+  _equal(jax.tree.map(lambda *arrays: np.concatenate(arrays), *shares), walked[0])
+
+
+def test_batches_go_to_the_devices_in_order(dataset):
+  mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
+  sharding = jax.NamedSharding(mesh, jax.P("data"))
+  hosts = _take(loader.loader(dataset, _CONFIG), 5)
+  ahead = []
+
+  def counted():
+    for host in hosts:
+      ahead.append(host)
+      yield host
+
+  for i, batch in enumerate(loader.prefetch_to_device(counted(), sharding, 2)):
+    assert len(ahead) == min(i + 3, 5)
+    assert batch.patches.sharding == sharding
+    _equal(batch, hosts[i])
+  assert i == 4
