@@ -1,0 +1,1 @@
+"""Meshes, the partition table, and attention over packed rows."""

@@ -1,0 +1,1 @@
+"""The diffusion transformer over packed rows."""

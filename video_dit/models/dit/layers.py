@@ -1,0 +1,62 @@
+"""Layers of the transformer: named linear maps, norms, time embedding."""
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+class Linear(nnx.Module):
+  """`x @ kernel + bias`: parameters float32, product in the dtype of `x`."""
+
+  def __init__(
+    self,
+    num_in: int,
+    num_out: int,
+    axes: tuple[str | None, str | None],
+    *,
+    zero: bool = False,
+    bias: bool = True,
+    rngs: nnx.Rngs,
+  ):
+    init = nnx.initializers.zeros_init() if zero else nnx.initializers.xavier_uniform()
+    self.kernel = nnx.Param(
+      init(rngs.params(), (num_in, num_out), jnp.float32), axes=axes
+    )
+    self.bias = (
+      nnx.Param(jnp.zeros((num_out,), jnp.float32), axes=axes[1:]) if bias else None
+    )
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    y = jnp.dot(x, self.kernel[...].astype(x.dtype))
+    if self.bias is None:
+      return y
+    bias = self.bias[...].astype(x.dtype)
+    return y + jnp.expand_dims(bias, range(y.ndim - 1))
+
+
+class HeadNorm(nnx.Module):
+  """Root-mean-square norm of each head of queries or keys (QK-norm, Dehghani 2023)."""
+
+  def __init__(self, size: int):
+    self.scale = nnx.Param(jnp.ones((size,), jnp.float32), axes=("head",))
+
+  def __call__(self, x_RNAK: jax.Array) -> jax.Array:
+    h = x_RNAK.astype(jnp.float32)
+    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + 1e-6)
+    return (h * self.scale[...][None, None, None]).astype(x_RNAK.dtype)
+
+
+def layer_norm(x: jax.Array) -> jax.Array:
+  """Layer norm without parameters, in float32."""
+  h = x.astype(jnp.float32)
+  h -= h.mean(-1, keepdims=True)
+  return h * jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + 1e-6)
+
+
+def sinusoid(time: jax.Array, size: int) -> jax.Array:
+  """Embeds times in [0, 1] as `(..., size)` [cos, sin], as DiT does of 1000 t."""
+  frequencies = np.exp(-np.log(10_000.0) * np.arange(size // 2) / (size // 2))
+  scale = (1000.0 * frequencies).astype(np.float32)
+  angle = time.astype(jnp.float32)[..., None] * np.expand_dims(scale, range(time.ndim))
+  return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)

@@ -1,0 +1,188 @@
+"""The diffusion transformer over packed rows.
+
+DiT's adaLN-Zero blocks (Peebles and Xie, 2023, arXiv:2212.09748) with cross-attention
+to the captions that are packed beside the row. Each segment has its own time and text;
+no token feels another segment. At initialisation the prediction is zero.
+"""
+
+import einops
+from flax import nnx
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+
+from video_dit import config as config_lib
+from video_dit.models.dit.layers import HeadNorm
+from video_dit.models.dit.layers import layer_norm
+from video_dit.models.dit.layers import Linear
+from video_dit.models.dit.layers import sinusoid
+from video_dit.models.dit.rotary import rotate
+from video_dit.models.dit.rotary import rotation
+from video_dit.parallel.attention import packed_attention
+from video_dit.parallel.partition import constrain
+
+FREQUENCIES = 256
+
+
+class Block(nnx.Module):
+  """Self-attention, cross-attention and MLP, each added to what came in."""
+
+  def __init__(self, dit: config_lib.DiT, *, rngs: nnx.Rngs):
+    width, hidden = dit.width, int(dit.width * dit.mlp_ratio)
+    size = width // dit.heads
+    self.heads = dit.heads
+    self.modulation = Linear(width, 6 * width, ("embed", "mlp"), zero=True, rngs=rngs)
+    self.qkv = Linear(width, 3 * width, ("embed", "heads"), rngs=rngs)
+    self.q_norm, self.k_norm = HeadNorm(size), HeadNorm(size)
+    self.out = Linear(width, width, ("heads", "embed"), rngs=rngs)
+    self.text_q = Linear(width, width, ("embed", "heads"), rngs=rngs)
+    self.text_kv = Linear(width, 2 * width, ("embed", "heads"), rngs=rngs)
+    self.text_q_norm, self.text_k_norm = HeadNorm(size), HeadNorm(size)
+    self.text_out = Linear(width, width, ("heads", "embed"), zero=True, rngs=rngs)
+    self.up = Linear(width, hidden, ("embed", "mlp"), rngs=rngs)
+    self.down = Linear(hidden, width, ("mlp", "embed"), rngs=rngs)
+
+  def __call__(self, x_RND, condition, text_RLD, row: "Row"):
+    shift1, scale1, gate1, shift2, scale2, gate2 = row.modulations(
+      self.modulation(condition)
+    )
+    h = (layer_norm(x_RND) * (1 + scale1) + shift1).astype(x_RND.dtype)
+    x_RND = x_RND + gate1.astype(x_RND.dtype) * self.attend(h, row)
+    h = layer_norm(x_RND).astype(x_RND.dtype)
+    x_RND = x_RND + self.attend_text(h, text_RLD, row)
+    h = (layer_norm(x_RND) * (1 + scale2) + shift2).astype(x_RND.dtype)
+    h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
+    x_RND = x_RND + gate2.astype(x_RND.dtype) * self.down(h)
+    return constrain(x_RND, "rows", "tokens", None)
+
+  def attend(self, h_RND: jax.Array, row: "Row") -> jax.Array:
+    """Self-attention within segments."""
+    q, k, v = einops.rearrange(
+      self.qkv(h_RND), "r n (a three k) -> three r n a k", three=3, a=self.heads
+    )
+    q = rotate(self.q_norm(q), *row.rotation)
+    k = rotate(self.k_norm(k), *row.rotation)
+    out = packed_attention(q, k, v, row.segments, row.segments)
+    out = checkpoint_name(out, "attention")
+    return self.out(einops.rearrange(out, "r n a k -> r n (a k)"))
+
+  def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
+    """Cross-attention to the caption of each token's segment."""
+    q = einops.rearrange(self.text_q(h_RND), "r n (a k) -> r n a k", a=self.heads)
+    k, v = einops.rearrange(
+      self.text_kv(text_RLD), "r l (a two k) -> two r l a k", two=2, a=self.heads
+    )
+    q, k = self.text_q_norm(q), self.text_k_norm(k)
+    out = packed_attention(q, k, v, row.segments, row.text_segments)
+    return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
+
+
+class Row:
+  """What every block reads of the rows: segments, rotations, and who is where."""
+
+  def __init__(self, segments, text_segments, positions, dit, num_segments, per_token):
+    self.segments, self.text_segments = segments, text_segments
+    self.rotation = rotation(positions, dit)
+    self.per_token = per_token
+    numbers = jnp.arange(1, num_segments + 1)[None, None]
+    self.members_RNS = (segments[:, :, None] == numbers).astype(jnp.float32)
+
+  def to_tokens(self, x_RSD: jax.Array) -> jax.Array:
+    """Hands each token its segment's row, by a one-hot product: faster than a gather."""
+    one_hot = self.members_RNS.astype(x_RSD.dtype)
+    return jnp.einsum("rns,rsd->rnd", one_hot, x_RSD)
+
+  def modulations(self, table: jax.Array) -> list[jax.Array]:
+    """Cuts modulations in six, for every token."""
+    table = table if self.per_token else self.to_tokens(table)
+    return jnp.split(constrain(table, "rows", "tokens", None), 6, axis=-1)
+
+
+class DiT(nnx.Module):
+  """Noisy patches, times and captions in; the prediction for each patch out."""
+
+  def __init__(
+    self, dit: config_lib.DiT, patch_dim: int, text_width: int, *, rngs: nnx.Rngs
+  ):
+    self.dit = dit
+    width = dit.width
+    self.embed = Linear(patch_dim, width, ("patch", "embed"), rngs=rngs)
+    self.time1 = Linear(FREQUENCIES, width, ("freq", "embed"), rngs=rngs)
+    self.time2 = Linear(width, width, (None, "embed"), rngs=rngs)
+    self.text = Linear(text_width, width, ("text", "embed"), rngs=rngs)
+    self.text_pool = Linear(text_width, width, ("text", "embed"), rngs=rngs)
+    # A stack is one Block whose every parameter has a leading layer axis.
+    keys = jax.random.split(rngs.params(), dit.depth)
+    self.blocks = jax.vmap(lambda key: Block(dit, rngs=nnx.Rngs(key)))(keys)
+    self.last = Linear(width, 2 * width, ("embed", "mlp"), zero=True, rngs=rngs)
+    self.head = Linear(width, patch_dim, ("embed", "patch"), zero=True, rngs=rngs)
+
+  def __call__(
+    self,
+    patches_RNP: jax.Array,
+    times: jax.Array,
+    segments_RN: jax.Array,
+    positions_RN3: jax.Array,
+    text_RLE: jax.Array,
+    text_segments_RL: jax.Array,
+    *,
+    dtype: jnp.dtype = jnp.bfloat16,
+    num_segments: int | None = None,
+  ) -> jax.Array:
+    """Predicts for each patch what the config's `diffusion.prediction` names.
+
+    Args:
+      patches_RNP: noisy patches.
+      times: noise levels in [0, 1], one a segment `(R, S)` or one a token `(R, N)`.
+      segments_RN: segment of each token, 0 is padding.
+      positions_RN3: time, row and column of each token.
+      text_RLE: caption tokens of all segments.
+      text_segments_RL: segment of each caption token.
+      dtype: of the matrix products.
+      num_segments: S where `times` are per token; else its second size.
+
+    Returns:
+      `(R, N, P)` float32.
+    """
+    per_token = num_segments is not None
+    count = num_segments if num_segments is not None else times.shape[1]
+    row = Row(segments_RN, text_segments_RL, positions_RN3, self.dit, count, per_token)
+    x = self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None))
+    x = constrain(x, "rows", "tokens", None)
+
+    text = text_RLE.astype(dtype)
+    pooled = self.text_pool(_pool(text, text_segments_RL, count))
+    pooled = row.to_tokens(pooled) if per_token else pooled
+    time = self.time1(sinusoid(times, FREQUENCIES).astype(dtype))
+    condition = jax.nn.silu(self.time2(jax.nn.silu(time)) + pooled)
+    text = constrain(self.text(text), "rows", None, None)
+
+    def body(x, block):
+      return block(x, condition, text, row), None
+
+    x, _ = jax.lax.scan(_remat(body, self.dit.remat), x, self.blocks)
+
+    final = self.last(condition)
+    final = final if per_token else row.to_tokens(final)
+    shift, scale = jnp.split(final, 2, axis=-1)
+    x = (layer_norm(x) * (1 + scale) + shift).astype(jnp.float32)
+    return constrain(self.head(x), "rows", "tokens", None)
+
+
+def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:
+  """Mean of each segment's caption tokens, `(R, S, E)`."""
+  numbers = jnp.arange(1, count + 1)[None, None]
+  members = (segments_RL[:, :, None] == numbers).astype(jnp.float32)
+  shares = members / jnp.maximum(members.sum(1, keepdims=True), 1.0)
+  return jnp.einsum("rls,rle->rse", shares.astype(text_RLE.dtype), text_RLE)
+
+
+def _remat(body, policy: str):
+  """Wraps a block so that its backward pass recomputes what the policy says."""
+  if policy == "none":
+    return body
+  policies = {
+    "block": jax.checkpoint_policies.nothing_saveable,
+    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
+  }
+  return jax.checkpoint(body, prevent_cse=False, policy=policies[policy])

@@ -1,0 +1,37 @@
+"""Rotary positions over time, height and width (RoFormer, Su et al., 2021).
+
+The head is cut into three parts, one an axis; each part's halves are rotated as pairs.
+Positions are real numbers, so that clips of any size and frame rate share one scale.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit import config as config_lib
+
+
+def pairs(dit: config_lib.DiT) -> tuple[int, int, int]:
+  """Rotated pairs of a head given to time, height and width."""
+  half = dit.width // dit.heads // 2
+  rows = round(dit.rope_fractions[1] * half)
+  columns = round(dit.rope_fractions[2] * half)
+  return half - rows - columns, rows, columns
+
+
+def rotation(positions_RN3: jax.Array, dit: config_lib.DiT) -> tuple[jax.Array, jax.Array]:
+  """Cosines and sines `(R, N, K / 2)` float32 of every token's angles."""
+  angles = []
+  for axis, count in enumerate(pairs(dit)):
+    frequencies = dit.rope_theta ** -(np.arange(count) / max(count, 1))
+    angles.append(positions_RN3[..., axis, None] * frequencies.astype(np.float32)[None, None])
+  angle_RNK = jnp.concatenate(angles, axis=-1)
+  return jnp.cos(angle_RNK), jnp.sin(angle_RNK)
+
+
+def rotate(x_RNAK: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
+  """Turns the pairs (first half, second half) of each head by their angles."""
+  first, second = jnp.split(x_RNAK.astype(jnp.float32), 2, axis=-1)
+  cosine, sine = cosine[:, :, None], sine[:, :, None]
+  turned = (first * cosine - second * sine, second * cosine + first * sine)
+  return jnp.concatenate(turned, axis=-1).astype(x_RNAK.dtype)
