@@ -1,0 +1,257 @@
+"""Images and animated images, read by Pillow: png, jpeg, gif, webp, avif and others.
+
+Colour: profiles other than sRGB are applied; CMYK, palette, grey and 16 bit images
+become RGB; what is transparent is composited on white. Orientation flags are applied.
+A gif, webp, png or avif with more than one frame is a clip with its own durations;
+a duration of 10 ms or less counts as 100 ms, as in browsers.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import io
+import os
+import struct
+import warnings
+
+import numpy as np
+from PIL import Image, ImageCms, UnidentifiedImageError
+
+from video_dit import config
+from video_dit.media.errors import MediaError
+
+# Only parsers of images proper: no PostScript, no fonts, no streams.
+FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "QOI")
+_ORIENTATION = 0x0112  # EXIF tag
+_TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
+_UPRIGHT = {
+  2: Image.Transpose.FLIP_LEFT_RIGHT,
+  3: Image.Transpose.ROTATE_180,
+  4: Image.Transpose.FLIP_TOP_BOTTOM,
+  5: Image.Transpose.TRANSPOSE,
+  6: Image.Transpose.ROTATE_270,
+  7: Image.Transpose.TRANSVERSE,
+  8: Image.Transpose.ROTATE_90,
+}
+_TURNS = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # counter-clockwise degrees
+
+
+def check_size(
+  path: str | os.PathLike, height: int, width: int, media: config.Media
+) -> None:
+  """Refuses frames beyond the limits.
+
+  Args:
+    path: the file, for the message.
+    height: of a frame, in pixels.
+    width: of a frame, in pixels.
+    media: limits.
+
+  Raises:
+    MediaError: `too_large` or `too_small`.
+  """
+  if height * width > media.max_source_pixels:
+    raise MediaError(
+      path,
+      "too_large",
+      f"{width}x{height} pixels a frame exceed media.max_source_pixels="
+      f"{media.max_source_pixels}; raise the limit if the file is honest.",
+    )
+  if min(height, width) < media.min_side:
+    raise MediaError(
+      path,
+      "too_small",
+      f"a frame of {width}x{height} pixels has a side below media.min_side="
+      f"{media.min_side}.",
+    )
+
+
+@contextlib.contextmanager
+def open_image(
+  path: str | os.PathLike, media: config.Media
+) -> Iterator[Image.Image | None]:
+  """Opens an image by its header alone and checks its declared size.
+
+  Args:
+    path: any file.
+    media: limits.
+
+  Yields:
+    The image, not yet decoded; None where the file is no image.
+
+  Raises:
+    MediaError: the size is beyond the limits (Pillow's own, 179 million pixels,
+      included), or the header makes no sense.
+  """
+  with contextlib.ExitStack() as stack:
+    image = None
+    try:
+      file = stack.enter_context(open(path, "rb"))
+      canvas = _webp_canvas(file.read(30))
+      if canvas:
+        check_size(path, *canvas, media)
+      file.seek(0)
+      with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        image = stack.enter_context(Image.open(file, formats=FORMATS))
+    except Image.DecompressionBombError as error:
+      raise MediaError(path, "too_large", f"{error}") from None
+    except UnidentifiedImageError:
+      pass
+    except MediaError:
+      raise
+    except Exception as error:  # Parsers of broken headers raise anything.
+      raise MediaError(path, "unreadable", f"the image does not open: {error}") from error
+    if image is not None:
+      check_size(path, image.height, image.width, media)
+    yield image
+
+
+def orientation(image: Image.Image) -> int:
+  """The EXIF orientation, 1 to 8, read without decoding the pixels.
+
+  Args:
+    image: an opened image.
+
+  Returns:
+    The orientation that is still to be applied; 1 where there is none.
+  """
+  if image.format == "TIFF":  # Pillow applies it while loading.
+    return 1
+  if image.format == "PNG" and "exif" not in image.info:  # getexif() would decode.
+    return 1
+  try:
+    value = image.getexif().get(_ORIENTATION, 1)
+  except Exception:  # Broken EXIF is no reason to lose an image.
+    return 1
+  return value if value in range(1, 9) else 1
+
+
+def displayed_size(image: Image.Image) -> tuple[int, int]:
+  """Height and width in pixels after the orientation is applied."""
+  turned = orientation(image) in _TURNED
+  return (image.width, image.height) if turned else (image.height, image.width)
+
+
+def rotation(image: Image.Image) -> int:
+  """Counter-clockwise degrees that display the image upright, mirroring aside."""
+  return _TURNS.get(orientation(image), 0)
+
+
+def is_animated(image: Image.Image) -> bool:
+  """Whether an opened image moves; pages and stereo pairs do not."""
+  moving = image.format in ("GIF", "WEBP", "PNG", "AVIF")
+  return moving and getattr(image, "is_animated", False)
+
+
+def shown(
+  path: str | os.PathLike, image: Image.Image
+) -> Iterator[tuple[float, float, np.ndarray]]:
+  """Frames of an image with the time that each is shown.
+
+  Args:
+    path: the file, for messages.
+    image: an opened image, its size checked.
+
+  Yields:
+    `(seconds, duration_seconds, frame_HWC)`, the uint8 RGB frames as displayed; an
+    image that does not move is one frame at 0 s that lasts 0 s.
+
+  Raises:
+    MediaError: `truncated`, `damaged` or `unsupported`.
+  """
+  turn = orientation(image)
+  seconds = 0.0
+  for index in range(1 << 31):
+    try:
+      if index:
+        image.seek(index)
+      image.load()
+      duration = _duration(image)
+      frame_HWC = to_rgb(path, image, turn)
+      animated = is_animated(image)
+    except EOFError:
+      break
+    except MediaError:
+      raise
+    except Exception as error:  # Decoders of broken files raise anything.
+      reason = "truncated" if "truncated" in str(error) else "damaged"
+      raise MediaError(path, reason, f"image {index} does not decode: {error}") from error
+    yield seconds, duration if animated else 0.0, frame_HWC
+    if not animated:
+      return
+    seconds += duration
+  if image.format == "GIF" and not _has_trailer(path):
+    raise MediaError(path, "truncated", "the gif ends without its trailer.")
+
+
+def to_rgb(path: str | os.PathLike, image: Image.Image, turn: int = 1) -> np.ndarray:
+  """Pixels of a loaded image as RGB.
+
+  Args:
+    path: the file, for messages.
+    image: a loaded image of any mode.
+    turn: EXIF orientation to apply.
+
+  Returns:
+    The uint8 frame `(H, W, 3)`: 16 bits scaled to 8, transparency on white.
+
+  Raises:
+    MediaError: `unsupported` for floating-point pixels, whose white is not known.
+  """
+  if image.mode == "F":
+    raise MediaError(path, "unsupported", "floating-point pixels; convert it to 8 bits.")
+  if image.mode.startswith("I"):
+    grey_HW = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    image = Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8))
+  elif image.has_transparency_data:
+    over = image.convert("RGBA")
+    image = Image.new("RGBA", over.size, "white")
+    image.alpha_composite(over)
+    image = image.convert("RGB")
+  else:
+    image = _standard_colour(image)
+  if turn != 1:
+    image = image.transpose(_UPRIGHT[turn])
+  return np.array(image.convert("RGB"))
+
+
+def _standard_colour(image: Image.Image) -> Image.Image:
+  """Applies the colour profile, or a plain conversion where there is none."""
+  profile = image.info.get("icc_profile")
+  if profile and image.mode in ("RGB", "CMYK", "L"):
+    try:
+      source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+      name = ImageCms.getProfileDescription(source)
+      if image.mode == "CMYK" or "sRGB" not in name:
+        target = ImageCms.createProfile("sRGB")
+        return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+      pass  # A broken profile says nothing; the pixels still do.
+  return image.convert("RGB")
+
+
+def _duration(image: Image.Image) -> float:
+  """Seconds that the loaded frame of an animation is shown."""
+  milliseconds = float(image.info.get("duration") or 0)
+  return (milliseconds if milliseconds > 10 else 100.0) / 1000
+
+
+def _has_trailer(path: str | os.PathLike) -> bool:
+  """Whether a gif ends as it must."""
+  with open(path, "rb") as file:
+    file.seek(max(0, os.path.getsize(path) - 64))
+    return file.read().rstrip(b"\0\r\n ").endswith(b";")
+
+
+def _webp_canvas(header: bytes) -> tuple[int, int] | None:
+  """Height and width that a webp declares: Pillow allocates it while opening."""
+  if len(header) < 30 or header[:4] != b"RIFF" or header[8:12] != b"WEBP":
+    return None
+  if header[12:16] == b"VP8X":
+    width, height = header[24:27], header[27:30]
+    return 1 + int.from_bytes(height, "little"), 1 + int.from_bytes(width, "little")
+  if header[12:16] == b"VP8L":
+    bits = struct.unpack("<I", header[21:25])[0]
+    return 1 + (bits >> 14 & 0x3FFF), 1 + (bits & 0x3FFF)
+  width, height = struct.unpack("<HH", header[26:30])
+  return height & 0x3FFF, width & 0x3FFF

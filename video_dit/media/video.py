@@ -1,0 +1,361 @@
+"""Video files, read by PyAV: opening, times of frames, pixels as displayed.
+
+Frames are decoded by one thread, so that damage is seen and not skipped over. PyAV's
+logging is left as it is: setting its level can hang decoding.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator
+import contextlib
+import dataclasses
+import functools
+import math
+import os
+from typing import NamedTuple
+
+import av
+import numpy as np
+
+from video_dit import config
+from video_dit.media.errors import MediaError
+from video_dit.media.picture import Painter, displayed_size
+from video_dit.media.still import check_size
+
+# Text that FFmpeg would draw, and lists that name other files.
+_REFUSED = {"tty", "hls", "concat", "dash", "imf", "lavfi", "sdp", "rtsp"}
+_STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV", b"\x00\x00\x01\xba", b"0&\xb2u")
+_HOPELESS = 300  # Failures before the first frame.
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+
+
+class Shown(NamedTuple):
+  """One decoded frame and when it is shown.
+
+  Attributes:
+    seconds: since the start of the stream.
+    duration: seconds that it is shown where nothing follows.
+    pixels: makes the uint8 RGB frame `(H, W, 3)`; costly, so call it once.
+  """
+
+  seconds: float
+  duration: float
+  pixels: Callable[[], np.ndarray]
+
+
+@dataclasses.dataclass
+class Video:
+  """An open video file.
+
+  Attributes:
+    path: the file.
+    container: PyAV's.
+    stream: the first video stream that is no attached picture.
+    media: limits.
+    frames_per_second: average rate.
+    duration: declared seconds of the video from its first frame on; None where the
+      file does not say.
+    exact: `duration` is of the video stream, not of the whole file.
+  """
+
+  path: str
+  container: av.container.InputContainer
+  stream: av.VideoStream
+  media: config.Media
+  frames_per_second: float
+  duration: float | None
+  exact: bool
+
+  @property
+  def is_avi(self) -> bool:
+    """Whether the container has no display times."""
+    return self.container.format.name == "avi"
+
+  @property
+  def zero(self) -> float:
+    """Time stamp, in seconds, that counts as the start."""
+    start = self.stream.start_time
+    return float(start * self.stream.time_base) if start and not self.is_avi else 0.0
+
+
+@contextlib.contextmanager
+def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
+  """Opens a file's first video stream and checks what the file declares.
+
+  Args:
+    path: the file; read from disk alone, whatever its name looks like.
+    media: limits.
+
+  Yields:
+    The open video.
+
+  Raises:
+    MediaError: `empty`, `not_media`, `unreadable`, `no_video`, `too_large`,
+      `too_small` or `too_long`.
+  """
+  path = os.fspath(path)
+  url = "file:" + os.path.abspath(path)
+  options = {"protocol_whitelist": "file", "pattern_type": "none", "threads": "1"}
+  try:
+    head = _head(path)
+    container = av.open(url, options=options, metadata_errors="replace")
+  except (av.error.FFmpegError, OSError, ValueError) as error:
+    if isinstance(error, OSError) and not os.path.isfile(path):
+      raise MediaError(path, "unreadable", "no such file.") from error
+    if not os.path.getsize(path):
+      raise MediaError(path, "empty", "the file has no bytes.") from None
+    if head[4:8] in _BOXES or head.startswith(_STARTS):
+      message = f"a media container that does not open, cut off perhaps: {error}"
+      raise MediaError(path, "unreadable", message) from error
+    raise MediaError(path, "not_media", "no image and no video container.") from None
+  with container:
+    if container.format.name in _REFUSED:
+      raise MediaError(path, "not_media", f"{container.format.long_name} is no video.")
+    stream = _first_video(container)
+    if stream is None:
+      raise MediaError(path, "no_video", "there is no video stream in the file.")
+    check_size(path, *displayed_size(stream), media)
+    check_size(path, stream.height, stream.width, media)
+    stream.thread_type = "NONE"
+    stream.codec_context.thread_count = 1
+    # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
+    most = int(1.1 * media.max_source_pixels) + (1 << 16)
+    stream.codec_context.options = {"max_pixels": str(min(most, 2**31 - 1))}
+    duration, exact = _duration(container, stream)
+    check_length(path, duration or 0.0, media)
+    rate = _rate(stream, duration)
+    yield Video(path, container, stream, media, rate, duration, exact)
+
+
+def check_length(path: str, seconds: float, media: config.Media) -> None:
+  """Refuses a time beyond `media.max_seconds`, in seconds, as `too_long`."""
+  if seconds > media.max_seconds:
+    message = f"lasts {seconds:.1f} s, over media.max_seconds={media.max_seconds}."
+    raise MediaError(path, "too_long", message)
+
+
+def shown(
+  video: Video, size: tuple[int, int] | None = None, seek_seconds: float = 0.0
+) -> Iterator[Shown]:
+  """Decodes in the order of display; pixels are converted only where asked for.
+
+  Times are those of the file, repaired where they run backwards. An AVI has times of
+  decoding only; the n-th frame shown gets the n-th of them.
+
+  Args:
+    video: an open video.
+    size: `(height, width)` of the frames made; None is the displayed size.
+    seek_seconds: frames earlier than the key frame before this time may be left out.
+
+  Yields:
+    Frames with rising times.
+
+  Raises:
+    MediaError: `damaged` or `truncated` after the last good frame (not with
+      `media.keep_truncated`), `unreadable` where no frame decodes, `too_large`,
+      `too_long`.
+  """
+  base = video.stream.time_base
+  if seek_seconds > 0:
+    video.container.seek(int((seek_seconds + video.zero) / base), stream=video.stream)
+  times, tally = _Times(video), _Tally()
+  painter = Painter(video.stream, size)
+  for frame in _decoded(video, tally, times):
+    check_size(video.path, *displayed_size(video.stream, frame), video.media)
+    check_size(video.path, frame.height, frame.width, video.media)
+    seconds = times.of(frame)
+    check_length(video.path, seconds, video.media)
+    duration = float((frame.duration or 0) * base) or 1 / video.frames_per_second
+    tally.frames, tally.end = tally.frames + 1, seconds + duration
+    tally.interlaced |= frame.interlaced_frame
+    yield Shown(seconds, duration, functools.partial(painter, frame))
+  if not tally.frames:
+    raise MediaError(video.path, "unreadable", "no frame of the video decodes.")
+  problem = tally.problem or _missing(video, tally)
+  if problem is not None and not video.media.keep_truncated:
+    reason, message = problem
+    remedy = "; media.keep_truncated=True keeps what comes before."
+    raise MediaError(video.path, reason, message + remedy)
+
+
+def first_frame(video: Video) -> av.VideoFrame:
+  """Decodes the first frame, its size checked.
+
+  Args:
+    video: a video just opened; it can't be decoded from its start afterwards.
+
+  Returns:
+    PyAV's frame.
+
+  Raises:
+    MediaError: `unreadable` where none decodes, `too_large`, `too_small`.
+  """
+  for frame in _decoded(video, _Tally(), _Times(video)):
+    check_size(video.path, *displayed_size(video.stream, frame), video.media)
+    return frame
+  raise MediaError(video.path, "unreadable", "no frame of the video decodes.")
+
+
+@dataclasses.dataclass
+class _Tally:
+  """What was met while decoding; times in seconds from the start of the stream.
+
+  Attributes:
+    frames: that came out.
+    end: of the last of them.
+    packets: of the video that went in, those outside an edit list aside.
+    packet_end: end of the last of them.
+    file_end: end of the last packet of any stream.
+    interlaced: a frame may be made of two packets.
+    problem: what ended decoding early: a reason and a message.
+  """
+
+  frames: int = 0
+  end: float = 0.0
+  packets: int = 0
+  packet_end: float = 0.0
+  file_end: float = 0.0
+  interlaced: bool = False
+  problem: tuple[str, str] | None = None
+
+  def add(self, packet: av.Packet, video: Video) -> None:
+    """Counts a packet."""
+    stamp = packet.dts if packet.pts is None else packet.pts
+    if stamp is None:
+      return
+    end = float((stamp + (packet.duration or 0)) * packet.time_base) - video.zero
+    self.file_end = max(self.file_end, end)
+    if packet.stream.index == video.stream.index and packet.size:
+      self.packets += not packet.is_discard
+      self.packet_end = max(self.packet_end, end)
+
+
+def _decoded(video: Video, tally: _Tally, times: "_Times") -> Iterator[av.VideoFrame]:
+  """Frames up to the first damage, which is put into the tally."""
+  packets = video.container.demux()
+  failures = 0
+  while failures < _HOPELESS:
+    try:
+      packet = next(packets, None)
+      if packet is None:
+        return
+      tally.add(packet, video)
+      if packet.stream.index != video.stream.index:
+        continue
+      if packet.size == 0 and packet.dts is not None:
+        continue  # An empty chunk repeats a frame; to PyAV it would be the end.
+      times.add(packet)
+      frames = packet.decode()
+    except (av.error.FFmpegError, ValueError) as error:
+      if not tally.frames:
+        failures += 1  # What was cut out of a stream begins with what can't be decoded.
+        continue
+      tally.problem = "damaged", f"the decoder gave up at {tally.end:.2f} s: {error}"
+      if _is_over(packets, video):
+        tally.problem = "truncated", f"broken off at {tally.end:.2f} s: {error}"
+      return
+    for frame in frames:
+      if frame.is_corrupt:
+        tally.problem = "damaged", f"the picture at {tally.end:.2f} s is broken"
+        return
+      yield frame
+
+
+def _is_over(packets: Iterator[av.Packet], video: Video) -> bool:
+  """Whether no packet of the video is left."""
+  try:
+    return not any(p.size and p.stream.index == video.stream.index for p in packets)
+  except av.error.FFmpegError:
+    return True
+
+
+def _missing(video: Video, tally: _Tally) -> tuple[str, str] | None:
+  """Finds what a decoder leaves out without a word."""
+  slack = 0.1 + 2 / video.frames_per_second
+  reached = tally.end if video.exact else max(tally.end, tally.file_end)
+  if video.duration and reached < video.duration - slack:
+    return "truncated", f"ends at {reached:.2f} s of {video.duration:.2f} s declared"
+  lost_end = tally.end < tally.packet_end - 0.5 - 2 * slack
+  # Some packets are for reference alone; in interlaced video two make a frame.
+  lost_frames = tally.frames < 0.75 * tally.packets and not tally.interlaced
+  if lost_end or lost_frames:
+    return "damaged", f"{tally.packets} packets give only {tally.frames} frames"
+  return None
+
+
+class _Times:
+  """Times of frames in seconds, rising, from 0 at the start of the stream."""
+
+  def __init__(self, video: Video):
+    self.video, self.last, self.shift = video, -math.inf, 0.0
+    self.decoding: deque[int | None] = deque()
+
+  def add(self, packet: av.Packet) -> None:
+    if self.video.is_avi and packet.size:
+      self.decoding.append(packet.dts)
+
+  def of(self, frame: av.VideoFrame) -> float:
+    step = 1 / self.video.frames_per_second
+    stamp: int | None = frame.pts
+    if self.video.is_avi:
+      stamp = self.decoding.popleft() if self.decoding else None
+    if stamp is None:
+      seconds = max(self.last, -step) + step
+    else:
+      seconds = float(stamp * self.video.stream.time_base) - self.video.zero + self.shift
+      if seconds < self.last - 1:  # The clock was set back, as where files were joined.
+        self.shift += self.last + step - seconds
+      if seconds <= self.last:
+        seconds = self.last + step
+    self.last = seconds
+    return seconds
+
+
+def _first_video(container: av.container.InputContainer) -> av.VideoStream | None:
+  """The first stream of video proper; one without a decoder is passed over."""
+  for stream in container.streams:
+    if stream.type == "video" and stream.codec_context is not None:
+      attached = av.stream.Disposition.attached_pic
+      if not stream.disposition & attached and stream.width and stream.height:
+        return stream
+  return None
+
+
+def _duration(
+  container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[float | None, bool]:
+  """Declared seconds, and whether they are of the video stream alone."""
+  if container.format.flags & av.format.Flags.no_timestamps.value:
+    return None, False  # A bare stream: FFmpeg would guess from the bit rate.
+  if stream.duration:
+    return float(stream.duration * stream.time_base), True
+  start = float((stream.start_time or 0) * stream.time_base)
+  if tag := _clock_seconds(stream.metadata.get("DURATION", "")):
+    return tag - start, True
+  if not container.duration:
+    return None, False
+  if "matroska" not in container.format.name:  # Matroska's duration counts from zero.
+    start -= (container.start_time or 0) / av.time_base
+  return container.duration / av.time_base - start, len(container.streams) == 1
+
+
+def _clock_seconds(text: str) -> float | None:
+  """Seconds of `hours:minutes:seconds`; None for anything else."""
+  try:
+    hours, minutes, seconds = text.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+  except ValueError:
+    return None
+
+
+def _rate(stream: av.VideoStream, duration: float | None) -> float:
+  """Average frames per second; 25 where nothing believable is said."""
+  counted = stream.frames / duration if duration and stream.frames else None
+  for rate in (stream.average_rate, counted, stream.guessed_rate):
+    if rate and 0 < rate <= 480:
+      return float(rate)
+  return 25.0
+
+
+def _head(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return file.read(16)
