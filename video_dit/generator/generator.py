@@ -11,7 +11,7 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit.checkpoints import state as state_lib
 from video_dit.checkpoints import store as store_lib
-from video_dit.data import patchify, reader
+from video_dit.data import patchify, reader, schema
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
 from video_dit.generator import sampler as sampler_lib
@@ -213,11 +213,17 @@ def load_encoders(
   Raises:
     ValueError: the data set is missing, or an encoder is another than it names.
   """
-  metadata = reader.Dataset(config.data.path, "train").metadata
+  metadata = schema.Metadata.load(latents_folder(config))
   frozen = autoencoder_store.load(metadata.autoencoder_path)
   encoder = text_lib.TextEncoder.load(config.text, metadata.text_path)
   reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
   return frozen, encoder
+
+
+def latents_folder(config: config_lib.Config) -> pathlib.Path:
+  """Folder of the run's latents: in what preprocess wrote, or that folder itself."""
+  folder = pathlib.Path(config.data.path)
+  return folder if (folder / schema.PROVENANCE).is_file() else folder / "latents"
 
 
 def _open_store(workdir: pathlib.Path) -> store_lib.Store:

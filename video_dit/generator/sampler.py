@@ -57,6 +57,17 @@ class Sampler:
       out_shardings=partition.replicated(mesh),
     )
 
+  def predict(self, params, *inputs) -> jax.Array:
+    """The model's prediction, in the run's dtype; for use inside jit.
+
+    Args:
+      params: of the model.
+      *inputs: patches, times, segments, positions, text and its segments, as `DiT`
+        takes them.
+    """
+    model = nnx.merge(self._graphdef, params)
+    return model(*inputs, dtype=jnp.dtype(self._config.train.compute_dtype))
+
   def __call__(self, params, group: rows_lib.Group) -> jax.Array:
     """Samples a group.
 
@@ -90,7 +101,6 @@ class Sampler:
 
   def _program(self, params, arrays, *, guided: bool, has_given: bool) -> jax.Array:
     config = self._config
-    model = nnx.merge(self._graphdef, params)
     segments_RN, positions_RN3 = arrays["segments"], arrays["positions"]
     scale_RN = jnp.take_along_axis(
       arrays["weights"], jnp.maximum(segments_RN - 1, 0), axis=1
@@ -100,14 +110,7 @@ class Sampler:
     both = jax.tree.map(lambda *x: jnp.stack(x), captions, empties)
 
     def predict(x_RNP, times, caption):
-      return model(
-        x_RNP,
-        times,
-        segments_RN,
-        positions_RN3,
-        *caption,
-        dtype=jnp.dtype(config.train.compute_dtype),
-      )
+      return self.predict(params, x_RNP, times, segments_RN, positions_RN3, *caption)
 
     def denoise(x_RNP, times):
       if not guided:

@@ -1,0 +1,62 @@
+r"""Measures a trained checkpoint: held-out loss, and how its samples follow prompts.
+
+  python -m video_dit.evaluate --workdir=runs/demo
+  python -m video_dit.evaluate --workdir=runs/demo --mesh=cpu:8 \
+      --samples=runs/demo/samples --prompts=out/demo/prompts.jsonl
+
+Flags:
+  --workdir    folder of the training run
+  --samples    --output folder of video_dit.sample: its clips are shown, compared with
+               the training clips and, with config.evaluate.adherence, measured
+  --prompts    a .jsonl file with the truth of the prompts (colour, shape, direction),
+               where the samples were not made from it
+  --training   clips.parquet of the data set, or the folder that holds it [DATA]
+  --nearest    training clips that samples are compared with, 0 for none [2000]
+  --output     folder of the results [WORKDIR/evaluation]
+  --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
+  --config.evaluate.KEY=VALUE   batches, times, adherence
+
+Writes evaluation.json, report.html and contact_sheet.png and names them.
+"""
+
+import pathlib
+
+from absl import flags as absl_flags
+
+from video_dit import flags
+from video_dit.evaluate import run
+from video_dit.generator import generator as generator_lib
+
+FLAGS = absl_flags.FLAGS
+
+flags.define_config(saved=True)
+flags.define_workdir()
+flags.define_mesh()
+absl_flags.DEFINE_string("samples", None, "folder of samples")
+absl_flags.DEFINE_string("prompts", None, ".jsonl file with truth")
+absl_flags.DEFINE_string("training", None, "clips.parquet, or its folder")
+absl_flags.DEFINE_integer("nearest", 2000, "training clips compared", lower_bound=0)
+absl_flags.DEFINE_string("output", None, "folder of the results")
+
+
+def main() -> None:
+  """Evaluates the run that the flags name."""
+  workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  config = flags.config()
+  training = pathlib.Path(FLAGS.training or config.data.path)
+  sources = run.Sources(
+    samples=pathlib.Path(FLAGS.samples) if FLAGS.samples else None,
+    prompts=pathlib.Path(FLAGS.prompts) if FLAGS.prompts else None,
+    clips=training / "clips.parquet" if training.is_dir() else training,
+    nearest=FLAGS.nearest,
+  )
+  judged = run.judge(sources, config)
+  mesh = flags.mesh(config)
+  generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
+  output = pathlib.Path(FLAGS.output) if FLAGS.output else workdir / "evaluation"
+  for path in run.evaluate(generator, judged, sources, output):
+    print(path)
+
+
+if __name__ == "__main__":
+  flags.run(main, __doc__)

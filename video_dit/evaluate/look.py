@@ -1,0 +1,163 @@
+"""Clips to look at side by side: nearest training clips, specials, reconstructions."""
+
+from collections.abc import Iterator, Sequence
+import dataclasses
+
+from absl import logging
+import numpy as np
+import tqdm
+
+from video_dit import config as config_lib
+from video_dit.evaluate import measure, nearest, report, specials, training
+from video_dit.generator import generator as generator_lib
+from video_dit.media.errors import MediaError
+from video_dit.models.autoencoder import store as autoencoder_store
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
+class Nearest:
+  """The copy check.
+
+  Attributes:
+    pairs: the generated clips that are nearest to a training clip, nearest first.
+    distances: of every generated clip to the training clip nearest to it.
+    compared: training clips looked at.
+    total: training clips there are.
+  """
+
+  pairs: list[report.Pair]
+  distances: np.ndarray
+  compared: int
+  total: int
+
+  def note(self) -> str:
+    """What the distances are."""
+    return (
+      f"Each generated clip is compared with {self.compared:,} of {self.total:,} training"
+      " clips. The distance is the root mean square of the differences of pixel values"
+      " (0 to 255), all clips brought to one small grid: 0 is a copy. Over all generated"
+      f" clips the smallest distance is {self.distances.min():.1f} and the median"
+      f" {np.median(self.distances):.1f}. Below are the nearest ones."
+    )
+
+
+def find_nearest(
+  judged: Sequence[measure.Judged],
+  clips: Sequence[training.Clip],
+  media: config_lib.Media,
+  *,
+  most: int,
+  shown: int = 12,
+) -> Nearest:
+  """Finds the training clip nearest to each generated clip.
+
+  Args:
+    judged: generated clips, at least one.
+    clips: of training.
+    media: limits for decoding.
+    most: training clips to compare with, evenly spread.
+    shown: pairs kept.
+  """
+  chosen = [clips[i * len(clips) // most] for i in range(most)]
+  chosen = chosen if len(clips) > most else list(clips)
+  read: list[training.Clip] = []
+
+  def decoded() -> Iterator[np.ndarray]:
+    for clip in tqdm.tqdm(chosen, desc="nearest training clips", unit="clip"):
+      frames_FHWC = _decode(clip, media)
+      if frames_FHWC is not None:
+        read.append(clip)
+        yield frames_FHWC
+
+  indices, distances = nearest.nearest([j.frames_FHWC for j in judged], decoded())
+  pairs = []
+  for i in np.argsort(distances)[:shown]:
+    clip = read[indices[i]]
+    prompt = judged[i].sample.prompt or "(empty prompt)"
+    caption = f"{prompt} — distance {distances[i]:.1f} to training's: {clip.caption}"
+    other = clip.decode(media)
+    pairs.append(
+      report.Pair(caption=caption, first_FHWC=judged[i].frames_FHWC, second_FHWC=other)
+    )
+  return Nearest(pairs=pairs, distances=distances, compared=len(read), total=len(clips))
+
+
+def make_specials(
+  generator: generator_lib.Generator,
+  clips: Sequence[training.Clip],
+  judged: Sequence[measure.Judged],
+) -> list[tuple[str, np.ndarray]]:
+  """Generates an image, and a size and a length that no training clip has.
+
+  Args:
+    generator: of the run.
+    clips: of training, at least one.
+    judged: samples, whose prompts are taken first; the training captions otherwise.
+
+  Returns:
+    What each is, with its prompt, and its frames.
+  """
+  moving = [j.sample.prompt for j in judged if j.sample.settings.get("frames", 2) > 1]
+  moving = moving or [c.caption for c in clips if c.frames > 1] or [clips[0].caption]
+  sample = generator.config.sample
+  chosen = specials.choose(
+    [clip.size for clip in clips],
+    moving,
+    [_as_image(j) for j in judged if j.sample.truth][:1],
+    grid=generator.grid,
+    row_length=generator.shape.length,
+    frames_per_second=sample.frames_per_second,
+    seed=sample.seed,
+  )
+  titles = {id(special.request): special.title for special in chosen}
+  made = []
+  with tqdm.tqdm(total=len(chosen), desc="specials", unit="clip") as bar:
+    requests = [special.request for special in chosen]
+    for request, frames_FHWC in generator.generate(requests, bar.set_postfix_str):
+      made.append((f"{titles[id(request)]} — {request.prompt}", frames_FHWC))
+      bar.update()
+  return made
+
+
+def _as_image(judged: measure.Judged) -> str:
+  """The prompt of a still of what a sample shows, in the words of the demo."""
+  truth = judged.sample.truth
+  ground = f" on {truth['background']}" if "background" in truth else ""
+  return f"a photo of a {truth.get('colour', '')} {truth.get('shape', '')}{ground}"
+
+
+def reconstruct(
+  frozen: autoencoder_store.Frozen,
+  clips: Sequence[training.Clip],
+  media: config_lib.Media,
+  *,
+  most: int = 8,
+) -> list[report.Pair]:
+  """Originals beside what the autoencoder makes of them, of different sizes.
+
+  Args:
+    frozen: the autoencoder.
+    clips: best those that it was not trained on.
+    media: limits for decoding.
+    most: pairs.
+  """
+  pairs = []
+  chosen = training.spread(clips, most)
+  for clip in tqdm.tqdm(chosen, desc="reconstructions", unit="clip"):
+    original = _decode(clip, media)
+    if original is None:
+      continue
+    again = np.asarray(frozen.decode(frozen.encode(original)))
+    error = np.mean(np.square(original.astype(np.float64) - again))
+    ratio = 10 * np.log10(255**2 / max(error, 1e-9))
+    caption = f"{clip.caption} — {clip.width}x{clip.height}, PSNR {ratio:.1f} dB"
+    pairs.append(report.Pair(caption=caption, first_FHWC=original, second_FHWC=again))
+  return pairs
+
+
+def _decode(clip: training.Clip, media: config_lib.Media) -> np.ndarray | None:
+  try:
+    return clip.decode(media)
+  except MediaError as error:
+    logging.error("%s It is left out of the comparison.", error)
+    return None

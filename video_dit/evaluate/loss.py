@@ -1,0 +1,95 @@
+"""The held-out loss at fixed noise levels, with the averaged weights."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import tqdm
+
+from video_dit.data import loader, reader
+from video_dit.diffusion import losses, predictions
+from video_dit.diffusion import process as process_lib
+from video_dit.diffusion import times as times_lib
+from video_dit.generator import generator as generator_lib
+from video_dit.parallel import partition
+
+SEED = 20_231_117  # of the noise; training's own held-out loss has the same
+
+
+def by_level(
+  generator: generator_lib.Generator, dataset: reader.Dataset
+) -> dict[float, float]:
+  """Mean loss over held-out clips at each of `config.evaluate.times`.
+
+  Every clip weighs the same and has the same noise in every run. All its tokens are at
+  the level itself, unshifted.
+
+  Args:
+    generator: holds the weights.
+    dataset: of the held-out latents; the first `config.evaluate.batches` batches count.
+
+  Returns:
+    Loss by noise level.
+  """
+  config = generator.config
+  batches = loader.held_out(dataset, config)
+  num = min(len(batches), config.evaluate.batches)
+  levels = config.evaluate.times
+  rows = partition.rows_sharding(generator.mesh)
+  level_loss = jax.jit(
+    _level_loss(generator), out_shardings=partition.replicated(generator.mesh)
+  )
+  totals = {level: [0.0, 0.0] for level in levels}
+  with tqdm.tqdm(total=num * len(levels), desc="held-out loss", unit="batch") as bar:
+    for i in range(num):
+      arrays = jax.tree.map(lambda x: jax.device_put(x, rows), batches[i])
+      for level in levels:
+        with jax.set_mesh(generator.mesh):
+          loss, weight = level_loss(generator.params, arrays, jnp.float32(level))
+        totals[level][0] += float(loss)
+        totals[level][1] += float(weight)
+        bar.update()
+  return {level: loss / max(weight, 1e-9) for level, (loss, weight) in totals.items()}
+
+
+def _level_loss(generator: generator_lib.Generator) -> Callable:
+  """Params, batch, level -> the summed losses of its segments, and their weight."""
+  config = generator.config
+  process = process_lib.from_config(config.diffusion)
+  kind = config.diffusion.prediction
+
+  def run(params, batch, level):
+    segments_RN = batch.segments
+    noise_RNP = times_lib.noise(
+      batch.keys,
+      segments_RN,
+      times_lib.token_indices(segments_RN),
+      SEED,
+      0,
+      batch.patches.shape[-1],
+    )
+    times_RS = jnp.full(batch.tokens.shape, level, jnp.float32)
+    times_RN = times_lib.token_times(times_RS, segments_RN)
+    x_RNP = process.add_noise(batch.patches, noise_RNP, times_RN)
+    prediction_RNP = generator.sampler.predict(
+      params,
+      x_RNP,
+      times_RS,
+      segments_RN,
+      batch.positions,
+      batch.text,
+      batch.text_segments,
+    )
+    target_RNP = predictions.target(process, kind, batch.patches, noise_RNP, times_RN)
+    one = jnp.ones((), jnp.float32)
+    loss, _ = losses.weighted_loss(
+      prediction_RNP,
+      target_RNP,
+      batch.weights,
+      segments_RN,
+      batch.tokens,
+      total_weight=one,
+    )
+    return loss, jnp.sum(batch.weights)
+
+  return run

@@ -1,0 +1,151 @@
+"""Evaluation: a checkpoint and its samples in, numbers and a page out."""
+
+from collections.abc import Sequence
+import dataclasses
+import pathlib
+from typing import Any
+
+import tqdm
+
+from video_dit import config as config_lib
+from video_dit.data import reader
+from video_dit.evaluate import look, loss, measure, report, training
+from video_dit.evaluate import samples as samples_lib
+from video_dit.generator import generator as generator_lib
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Sources:
+  """What is looked at.
+
+  Attributes:
+    samples: folder of samples; None shows none.
+    prompts: file with the truth of their prompts; None takes what they recorded.
+    clips: `clips.parquet` of the data set.
+    nearest: training clips that samples are compared with; 0 compares with none.
+  """
+
+  samples: pathlib.Path | None
+  prompts: pathlib.Path | None
+  clips: pathlib.Path
+  nearest: int
+
+
+def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
+  """Decodes the samples and, with `config.evaluate.adherence`, measures them.
+
+  Raises:
+    ValueError: there are no samples where they should be, or none has truth.
+  """
+  if sources.samples is None:
+    if sources.prompts is not None:
+      raise ValueError("--prompts is for samples: name them with --samples=FOLDER.")
+    return []
+  found = samples_lib.read(sources.samples)
+  if sources.prompts is not None:
+    found = samples_lib.with_truth(found, sources.prompts)
+  adherence = config.evaluate.adherence
+  if adherence and not any(sample.truth for sample in found):
+    raise ValueError(
+      f"{sources.samples}: no sample says what it must show. Pass --prompts=FILE.jsonl"
+      " with colour, shape and direction, or --config.evaluate.adherence=false."
+    )
+  judged = []
+  decoded = samples_lib.frames(found, config.media)
+  for sample, frames in tqdm.tqdm(decoded, total=len(found), desc="measure", unit="clip"):
+    if adherence:
+      judged.append(measure.judge(sample, frames))
+    else:
+      judged.append(measure.Judged(sample=sample, frames_FHWC=frames))
+  return judged
+
+
+def evaluate(
+  generator: generator_lib.Generator,
+  judged: Sequence[measure.Judged],
+  sources: Sources,
+  folder: pathlib.Path,
+) -> tuple[pathlib.Path, ...]:
+  """Measures what is left to measure and writes it all.
+
+  Args:
+    generator: of the run.
+    judged: its samples, from `judge`.
+    sources: what is looked at.
+    folder: of the results; made where missing.
+
+  Returns:
+    Paths of the page, the numbers and, where there are clips to show, the picture.
+  """
+  config = generator.config
+  extra: dict[str, Any] = {"checkpoint": generator.step, "name": config.name}
+  shares = {}
+  if any(one.right for one in judged):
+    shares = measure.count(judged)
+  losses = _losses(generator)
+  clips, unseen = _clips(sources)
+  near = None
+  if judged and clips and sources.nearest:
+    near = look.find_nearest(judged, clips, config.media, most=sources.nearest)
+    extra["nearest"] = {
+      "smallest": float(near.distances.min()),
+      "distances": [round(float(d), 3) for d in near.distances],
+      "compared": near.compared,
+      "training_clips": near.total,
+    }
+  findings = report.Findings(
+    facts=_facts(generator, judged),
+    losses=losses,
+    judged=judged,
+    shares=shares,
+    nearest=near.pairs if near else (),
+    nearest_note=near.note() if near else "",
+    specials=look.make_specials(generator, clips, judged) if clips else (),
+    reconstructions=look.reconstruct(generator.frozen, unseen or clips, config.media),
+  )
+  folder.mkdir(parents=True, exist_ok=True)
+  paths = [folder / "report.html", folder / "evaluation.json"]
+  report.write_page(paths[0], findings)
+  report.write_json(paths[1], findings, extra)
+  if findings.judged or findings.specials:
+    paths.append(folder / "contact_sheet.png")
+    report.write_sheet(paths[2], findings)
+  return tuple(paths)
+
+
+def _losses(generator: generator_lib.Generator) -> dict[float, float]:
+  """The held-out loss; nothing where the data set has no validation clips."""
+  folder = generator_lib.latents_folder(generator.config)
+  try:
+    dataset = reader.Dataset(folder, "validation")
+  except ValueError as error:
+    print(f"no held-out loss: {error}")
+    return {}
+  return loss.by_level(generator, dataset)
+
+
+def _clips(sources: Sources) -> tuple[list[training.Clip], list[training.Clip]]:
+  """Training and validation clips; none where the table is not here."""
+  if not sources.clips.is_file():
+    print(f"no training clips to compare with: {sources.clips} is missing")
+    return [], []
+  return (
+    training.clips(sources.clips, "train"),
+    training.clips(sources.clips, "validation"),
+  )
+
+
+def _facts(
+  generator: generator_lib.Generator, judged: Sequence[measure.Judged]
+) -> dict[str, Any]:
+  facts: dict[str, Any] = {
+    "run": generator.config.name,
+    "checkpoint": f"step {generator.step:,}",
+    "weights": "averaged (EMA)",
+  }
+  if judged:
+    settings = judged[0].sample.settings
+    facts["samples"] = len(judged)
+    facts["sampler"] = f"{settings['sampler']}, {settings['steps']} steps"
+    facts["samples' checkpoint"] = f"step {settings['checkpoint']:,}"
+  return facts
