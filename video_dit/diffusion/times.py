@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from video_dit import config
 
 # What a draw is for; one segment's draws never share bits.
-TIMES, NOISE, GIVEN, OTHER = range(4)
+PURPOSES = TIMES, NOISE, GIVEN, OTHER = range(4)
 
 
 def segment_keys(
@@ -20,7 +20,7 @@ def segment_keys(
   step: int | jax.Array,
   purpose: int,
 ) -> jax.Array:
-  """Random keys of segments, `(R, S)` typed keys.
+  """Random keys of segments, `(R, S)` typed keys: the clip's own, and the run's below.
 
   Args:
     keys_RS2: stable keys of the clips, uint32.
@@ -28,13 +28,9 @@ def segment_keys(
     step: of the run.
     purpose: one of `TIMES`, `NOISE`, `GIVEN`, `OTHER`.
   """
-  run = jax.random.fold_in(jax.random.key(seed), step)
-  run = jax.random.fold_in(run, purpose)
-
-  def one(key_2):
-    return jax.random.fold_in(jax.random.fold_in(run, key_2[0]), key_2[1])
-
-  return jax.vmap(jax.vmap(one))(keys_RS2.astype(jnp.uint32))
+  clip_RS = jax.random.wrap_key_data(keys_RS2.astype(jnp.uint32), impl="threefry2x32")
+  fold_RS = jax.vmap(jax.vmap(jax.random.fold_in, (0, None)), (0, None))
+  return fold_RS(fold_RS(clip_RS, seed), step * len(PURPOSES) + purpose)
 
 
 def segment_uniform(

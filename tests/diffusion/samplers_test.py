@@ -1,0 +1,188 @@
+"""Samplers follow the exact path of a known distribution."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from video_dit import config
+from video_dit.diffusion import predictions, samplers, times
+from video_dit.diffusion import process as processes
+
+PROCESSES = {"flow": processes.flow(), "ddpm": processes.ddpm("linear")}
+MEAN, DEVIATION = 1.5, 0.5
+NOISE = jax.random.normal(jax.random.key(0), (2, 6, 4))
+
+
+def gaussian(process, kind):
+  """The best network for data that are N(MEAN, DEVIATION^2): known in closed form."""
+
+  def denoise(x, t):
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    variance = (alpha * DEVIATION) ** 2 + sigma**2
+    gain = processes.trail(alpha * DEVIATION**2 / variance, x)
+    x0 = MEAN + gain * (x - processes.trail(alpha, x) * MEAN)
+    return predictions.convert(process, "sample", kind, x0, x, t)
+
+  return denoise
+
+
+def run(sampler, steps, *, process="flow", kind="velocity", shift=1.0):
+  p, start = PROCESSES[process], samplers.start_time(kind)
+
+  @jax.jit
+  def compiled(noise):
+    schedule = samplers.schedule_times(steps, shift=shift, start=start)
+    return samplers.sample(
+      gaussian(p, kind), noise, schedule, sampler, process=p, prediction=kind
+    )
+
+  return compiled(NOISE)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+@pytest.mark.parametrize(
+  ("name", "kind"),
+  [("euler", kind) for kind in predictions.KINDS]
+  + [("heun", "velocity"), ("heun", "noise"), ("ddim", "noise")],
+)
+def test_noise_becomes_data(process, kind, name):
+  sampler = samplers.from_config(config.Sample(sampler=name))
+  out = run(sampler, 64, process=process, kind=kind)
+  np.testing.assert_allclose(out, MEAN + DEVIATION * NOISE, rtol=0, atol=0.06)
+
+
+def test_heun_is_of_second_order_and_euler_of_first():
+  exact = MEAN + DEVIATION * NOISE
+
+  def error(sampler, n):
+    return float(jnp.abs(run(sampler, n) - exact).max())
+
+  assert 1.7 < error(samplers.euler, 16) / error(samplers.euler, 32) < 2.4
+  assert 3.2 < error(samplers.heun, 16) / error(samplers.heun, 32) < 5.0
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_euler_is_ddim_without_noise(process):
+  a = run(samplers.euler, 7, process=process)
+  b = run(samplers.DDIM(), 7, process=process)
+  np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+
+
+def test_a_straight_path_needs_one_step():
+  x0 = jnp.full(NOISE.shape, 0.7)
+  out = samplers.sample(
+    lambda x, t: NOISE - x0,
+    NOISE,
+    samplers.schedule_times(1),
+    samplers.euler,
+    process=PROCESSES["flow"],
+    prediction="velocity",
+  )
+  np.testing.assert_allclose(out, x0, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_ancestral_sampling_keeps_the_distribution(process):
+  noise = jax.random.normal(jax.random.key(1), (8, 2048, 1))
+
+  def fresh(i):
+    return jax.random.normal(jax.random.fold_in(jax.random.key(2), i), noise.shape)
+
+  p = PROCESSES[process]
+  out = samplers.sample(
+    gaussian(p, "velocity"),
+    noise,
+    samplers.schedule_times(100),
+    samplers.DDIM(eta=1.0),
+    process=p,
+    prediction="velocity",
+    fresh=fresh,
+  )
+  assert abs(out.mean() - MEAN) < 0.02 and abs(out.std() - DEVIATION) < 0.03
+
+
+def test_ancestral_sampling_asks_for_noise():
+  with pytest.raises(ValueError, match="pass `fresh`"):
+    run(samplers.DDIM(eta=0.5), 2)
+
+
+def test_each_segment_follows_its_own_schedule():
+  segments_RN = jnp.int32([[1, 1, 1, 2, 2, 0], [1, 1, 2, 2, 2, 2]])
+  shift_RS = jnp.float32([[1.0, 5.0], [2.0, 3.0]])
+  schedule = samplers.schedule_times(6, shift=shift_RS)
+  assert schedule.shape == (7, 2, 2)
+  p = PROCESSES["flow"]
+
+  def denoise(x, times_RS):  # gets the time of each segment, not of each token
+    assert times_RS.shape == (2, 2)
+    times_RN = times.token_times(times_RS, segments_RN)
+    return gaussian(p, "velocity")(x, times_RN)
+
+  together = samplers.sample(
+    denoise,
+    NOISE,
+    schedule,
+    samplers.euler,
+    process=p,
+    prediction="velocity",
+    segments_RN=segments_RN,
+  )
+  alone = run(samplers.euler, 6, shift=5.0)
+  np.testing.assert_allclose(together[0, 3:5], alone[0, 3:5], rtol=0, atol=1e-6)
+  alone = run(samplers.euler, 6, shift=2.0)
+  np.testing.assert_allclose(together[1, :2], alone[1, :2], rtol=0, atol=1e-6)
+
+
+def test_given_tokens_stay_and_are_told_to_be_clean():
+  given_RN = jnp.arange(6)[None] < jnp.int32([[2], [0]])
+  given = jnp.full(NOISE.shape, 9.0)
+  p = PROCESSES["flow"]
+
+  def denoise(x, times_RN):
+    assert times_RN.shape == (2, 6)
+    clean = jnp.where(given_RN[..., None], jnp.abs(x - 9.0) + times_RN[..., None], 0.0)
+    return gaussian(p, "velocity")(x, times_RN) + 1e6 * clean.max()
+
+  for sampler in (samplers.euler, samplers.heun, samplers.DDIM()):
+    states = samplers.sample(
+      denoise,
+      NOISE,
+      samplers.schedule_times(5),
+      sampler,
+      process=p,
+      prediction="velocity",
+      given=given,
+      given_RN=given_RN,
+      trajectory=True,
+    )
+    assert (states[:, 0, :2] == 9).all()
+    assert (jnp.abs(states[:, 0, 2:]) < 9).all()
+    np.testing.assert_allclose(states[-1, 1], run(sampler, 5)[1], rtol=0, atol=1e-6)
+
+
+def test_the_network_is_traced_once_for_any_number_of_steps():
+  calls = []
+
+  def denoise(x, t):
+    calls.append(t.shape)
+    return x
+
+  p = PROCESSES["flow"]
+  samplers.sample(
+    denoise,
+    NOISE,
+    samplers.schedule_times(50),
+    samplers.euler,
+    process=p,
+    prediction="velocity",
+  )
+  assert len(calls) == 1
+
+
+def test_schedules_run_from_noise_to_data():
+  np.testing.assert_allclose(samplers.schedule_times(4), [1.0, 0.75, 0.5, 0.25, 0.0])
+  shifted = samplers.schedule_times(4, shift=3.0, start=0.999)
+  assert shifted[-1] == 0 and 0.999 < shifted[0] < 1 and (jnp.diff(shifted) < 0).all()
+  with pytest.raises(ValueError, match=r"sample.steps=0: at least 1"):
+    samplers.schedule_times(0)
