@@ -19,6 +19,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.data import assemble, batch, pack, reader, schema, windows
+from video_dit.data import pieces as pieces_lib
 
 
 def steps(
@@ -31,7 +32,7 @@ def steps(
   """
   reader.check(dataset.metadata)
   index, empty = dataset.index, dataset.metadata.empty
-  pieces = pack.cut(
+  pieces = pieces_lib.cut(
     index.t,
     index.h,
     index.w,

@@ -9,121 +9,18 @@ the position in the data is the step, and nothing else.
 """
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 import threading
 
 import numpy as np
 
 from video_dit import config
-from video_dit.data import patchify
+from video_dit.data import pieces as pieces_lib
 
 _SHIFT = 40  # a waiting clip is one integer, tokens << _SHIFT | place in the shuffle
 _PLACE = (1 << _SHIFT) - 1
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Pieces:
-  """What is packed: whole clips, and the runs that clips longer than a row are cut into.
-
-  Attributes:
-    clip: `(n,)` int32, record number in the data set.
-    first: `(n,)` int32, first latent frame of the run.
-    count: `(n,)` int32, latent frames of the run.
-    run: `(n,)` int16, number of the run in its clip, from 0.
-    tokens: `(n,)` int32.
-    text_tokens: `(n,)` int32, room for the caption or for the empty one.
-  """
-
-  clip: np.ndarray
-  first: np.ndarray
-  count: np.ndarray
-  run: np.ndarray
-  tokens: np.ndarray
-  text_tokens: np.ndarray
-
-  def __len__(self) -> int:
-    return len(self.clip)
-
-
-def cut(
-  t: np.ndarray,
-  h: np.ndarray,
-  w: np.ndarray,
-  text_tokens: np.ndarray,
-  *,
-  data: config.Data,
-  patch: patchify.Extent,
-  empty_tokens: int = 1,
-  keys: Sequence[bytes] | np.ndarray | None = None,
-) -> Pieces:
-  """Cuts clips longer than a row into even runs of whole latent frames.
-
-  Args:
-    t, h, w: `(n,)` latent extents.
-    text_tokens: `(n,)` tokens of each caption.
-    data: `row_length`, `row_text` and `long` are read.
-    patch: extent of a token.
-    empty_tokens: tokens of the empty caption, which may take a caption's place.
-    keys: names of the clips, for messages.
-
-  Raises:
-    ValueError: a clip or its caption fits no row, or its extent is not on the grid.
-  """
-  extents = np.stack([t, h, w]).astype(np.int64)
-  size = np.asarray(patch, np.int64)[:, None]
-  text = np.maximum(np.asarray(text_tokens, np.int32), empty_tokens)
-  tokens = np.prod(extents // size, axis=0)
-  frame = np.prod((extents // size)[1:], axis=0)
-
-  def refuse(bad: np.ndarray, rule: str) -> None:
-    if bad.any():
-      i = int(np.argmax(bad))
-      key = f"clip {i}" if keys is None else f"clip {_name(keys[i])}"
-      raise ValueError(
-        f"{key} ({int(bad.sum())} such): latent {tuple(extents[:, i].tolist())},"
-        f" {tokens[i]} tokens, caption {text[i]} tokens; {rule}"
-      )
-
-  refuse(
-    (extents % size != 0).any(axis=0) | (tokens == 0),
-    f"not a multiple of dit.patch {tuple(patch)}. Choose another dit.patch, or"
-    " preprocess for this one.",
-  )
-  refuse(
-    text > data.row_text,
-    f"more text than data.row_text={data.row_text}. Raise data.row_text.",
-  )
-  refuse(
-    frame > data.row_length,
-    f"a latent frame alone is longer than data.row_length={data.row_length}. Raise"
-    " data.row_length, or preprocess with a smaller media.max_pixels.",
-  )
-  if data.long == "refuse":
-    refuse(
-      tokens > data.row_length,
-      f"longer than data.row_length={data.row_length}. Raise data.row_length, or set"
-      " data.long=split.",
-    )
-  fit = data.row_length // frame
-  steps = extents[0] // patch[0]  # extents in time, in tokens
-  runs = -(-steps // fit)
-  clip = np.repeat(np.arange(len(tokens), dtype=np.int32), runs)
-  run = np.arange(len(clip)) - np.repeat(np.cumsum(runs) - runs, runs)
-  start = run * steps[clip] // runs[clip]
-  count = (run + 1) * steps[clip] // runs[clip] - start
-  return Pieces(
-    clip=clip,
-    first=(start * patch[0]).astype(np.int32),
-    count=(count * patch[0]).astype(np.int32),
-    run=run.astype(np.int16),
-    tokens=(count * frame[clip]).astype(np.int32),
-    text_tokens=text[clip],
-  )
-
-
-def _name(key: bytes | str) -> str:
-  return key.decode() if isinstance(key, bytes) else str(key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -192,43 +89,44 @@ def _pack(
   size, text = memoryview(tokens), memoryview(text_tokens)
   places = np.empty(num, np.int32)
   out = memoryview(places)
-  placed = bytearray(
-    num + 1
-  )  # the last is never placed, so the search for the oldest ends
+  placed = bytearray(num)
   starts = [0]
-  waiting: list[int] = []  # sorted by tokens
-  insort, upto = bisect.insort, bisect.bisect_right
-  done = arrived = oldest = 0
-  while done < num:
+  arriving = _arriving(tokens)
+  waiting = sorted(itertools.islice(arriving, data.lookahead))
+  done = oldest = 0
+  while waiting:
     left, text_left, room = data.row_length, data.row_text, data.row_segments
     oldest = placed.index(0, oldest)
-    pick = None
-    while room:
-      while arrived < num and len(waiting) < data.lookahead:
-        insort(waiting, size[arrived] << _SHIFT | arrived)
-        arrived += 1
-      if pick is None:
-        pick = bisect.bisect_left(waiting, size[oldest] << _SHIFT | oldest)
-      else:
-        pick = upto(waiting, left << _SHIFT | _PLACE) - 1
-        if pick < 0:
-          break
-        longest, shortest = waiting[pick] >> _SHIFT, waiting[0] >> _SHIFT
-        if 2 * shortest <= left < longest + shortest and longest < left and room > 1:
-          pick = _closing(waiting, left, pick)
-        while pick >= 0 and text[waiting[pick] & _PLACE] > text_left:
-          pick -= 1
-        if pick < 0:
-          break
-      place = waiting.pop(pick) & _PLACE
-      left -= size[place]
+    pick = bisect.bisect_left(waiting, size[oldest] << _SHIFT | oldest)
+    while pick >= 0:
+      piece = waiting.pop(pick)
+      place = piece & _PLACE
+      left -= piece >> _SHIFT
       text_left -= text[place]
       room -= 1
       placed[place] = 1
       out[done] = place
       done += 1
+      if (fresh := next(arriving, None)) is not None:
+        bisect.insort(waiting, fresh)
+      if not waiting or not room:
+        break
+      pick = bisect.bisect(waiting, left << _SHIFT | _PLACE) - 1
+      if pick >= 0:
+        longest, shortest = waiting[pick] >> _SHIFT, waiting[0] >> _SHIFT
+        if 2 * shortest <= left < longest + shortest and longest < left and room > 1:
+          pick = _closing(waiting, left, pick)
+        while pick >= 0 and text[waiting[pick] & _PLACE] > text_left:
+          pick -= 1
     starts.append(done)
   return places, np.asarray(starts, np.int32)
+
+
+def _arriving(tokens: np.ndarray) -> Iterator[int]:
+  """The stream's pieces as integers; made a block at a time, to keep memory small."""
+  for start in range(0, len(tokens), 65_536):
+    block = tokens[start : start + 65_536].astype(np.int64)
+    yield from (block << _SHIFT | np.arange(start, start + len(block))).tolist()
 
 
 def _closing(waiting: list[int], left: int, pick: int) -> int:
@@ -276,7 +174,7 @@ class Steps:
 
   def __init__(
     self,
-    pieces: Pieces,
+    pieces: pieces_lib.Pieces,
     data: config.Data,
     seed: int,
     *,
