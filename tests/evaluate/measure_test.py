@@ -25,7 +25,9 @@ def test_rendered_truth_is_counted_right():
     "shape": 1.0,
     "wholeness": 1.0,
   }
-  assert found[0].verdict() == "✓ colour  ✓ direction  ✓ shape  ✓ wholeness"
+  assert found[0].verdict() == "✓ colour ✓ direction ✓ shape ✓ wholeness".replace(
+    "✓ ", "✓\N{NO-BREAK SPACE}"
+  )
 
 
 def test_noise_is_right_no_more_often_than_a_guess():

@@ -114,7 +114,7 @@ def make_specials(
   with tqdm.tqdm(total=len(chosen), desc="specials", unit="clip") as bar:
     requests = [special.request for special in chosen]
     for request, frames_FHWC in generator.generate(requests, bar.set_postfix_str):
-      made.append((f"{titles[id(request)]} — {request.prompt}", frames_FHWC))
+      made.append((f"{titles[id(request)]}. Prompt: {request.prompt}", frames_FHWC))
       bar.update()
   return made
 
@@ -131,7 +131,7 @@ def reconstruct(
   clips: Sequence[training.Clip],
   media: config_lib.Media,
   *,
-  most: int = 8,
+  most: int = 6,
 ) -> list[report.Pair]:
   """Originals beside what the autoencoder makes of them, of different sizes.
 

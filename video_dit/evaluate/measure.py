@@ -40,8 +40,9 @@ class Judged:
     words = []
     for name, right in self.right.items():
       seen = None if name == "wholeness" else getattr(self.measured, name) or "unclear"
-      words.append(f"✓ {name}" if right else f"✗ {name}{f' ({seen})' if seen else ''}")
-    return "  ".join(words)
+      missed = f"✗\N{NO-BREAK SPACE}{name}{f' ({seen})' if seen else ''}"
+      words.append(f"✓\N{NO-BREAK SPACE}{name}" if right else missed)
+    return " ".join(words)
 
 
 def judge(sample: samples_lib.Sample, frames_FHWC: np.ndarray) -> Judged:

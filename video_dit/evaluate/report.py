@@ -120,7 +120,7 @@ def write_sheet(path: pathlib.Path, findings: Findings) -> None:
   judged = _spread(findings.judged, SHEET)
   rows = [(j.sample.prompt or "(empty prompt)", j.frames_FHWC) for j in judged]
   rows += list(findings.specials)
-  write.contact_sheet(path, rows)
+  write.contact_sheet(path, rows, side=72)
 
 
 def _share_row(name: str, share: share_lib.Share) -> tuple:

@@ -78,12 +78,12 @@ def clips(path: pathlib.Path, split: str) -> list[Clip]:
   ]
 
 
-def spread(clips: Iterable[Clip], most: int) -> list[Clip]:
-  """At most `most` clips, as many of them of different sizes as there are."""
-  by_size: dict[tuple[int, int, int], list[Clip]] = {}
+def spread(clips: Iterable[Clip], most: int, *, sizes: int = 3) -> list[Clip]:
+  """At most `most` clips, in turns from the `sizes` commonest frame sizes."""
+  by_size: dict[tuple[int, int], list[Clip]] = {}
   for clip in clips:
-    by_size.setdefault(clip.size, []).append(clip)
-  queues = list(by_size.values())
+    by_size.setdefault(clip.size[1:], []).append(clip)
+  queues = sorted(by_size.values(), key=len, reverse=True)[:sizes]
   rounds = itertools.zip_longest(*queues)
   turns = (clip for turn in rounds for clip in turn if clip is not None)
   return list(itertools.islice(turns, most))

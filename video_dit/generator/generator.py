@@ -82,7 +82,7 @@ class Generator:
         f"{workdir}: config.objective={config.objective!r} trains no generator. Name the"
         " workdir of a run whose objective is 'diffusion'."
       )
-    frozen, encoder = load_encoders(config)
+    frozen, encoder = load_encoders(config, mesh)
     _, shapes = abstract_model(config, frozen.channels, encoder.width)
     with _open_store(workdir) as store:
       step = store.latest() if step is None else step
@@ -152,20 +152,34 @@ class Generator:
         guidance=self.config.sample.guidance,
       )
       patches_RNP = np.asarray(self.sampler(self.params, group))
-      for place in sorted(places, key=lambda place: place.index):
-        say(f"decoding {number}/{len(groups)}")
-        request = requests[place.index]
-        yield request, self._decode(patches_RNP[place.row], place, request)
+      say(f"decoding {number}/{len(groups)}")
+      yield from self._decode(patches_RNP, places, requests)
 
   def _encode_given(self, request: request_lib.Request) -> np.ndarray | None:
     if request.given_FHWC is None:
       return None
     return np.asarray(self.frozen.encode(request.given_FHWC), np.float32)
 
-  def _decode(self, patches_NP, place, request: request_lib.Request) -> np.ndarray:
-    here = slice(place.start, place.start + place.tokens)
-    grid = self.grid.tokens(request.height, request.width, request.frames)
-    latent_FHWC = patchify.unpatchify(patches_NP[here], grid, self.grid.patch)
+  def _decode(self, patches_RNP, places, requests):
+    """Yields the clips of a group; those of one size are decoded together."""
+    by_grid: dict[tuple, list[rows_lib.Place]] = {}
+    for place in sorted(places, key=lambda place: place.index):
+      request = requests[place.index]
+      grid = self.grid.tokens(request.height, request.width, request.frames)
+      by_grid.setdefault(grid, []).append(place)
+    most = self.mesh.size  # a clip a device at a time
+    for grid, alike in by_grid.items():
+      for first in range(0, len(alike), most):
+        some = alike[first : first + most]
+        latents = [self._latent(patches_RNP, p, grid, requests[p.index]) for p in some]
+        clips_BFHWC = self.frozen.decode_batch(np.stack(latents))
+        for place, frames_FHWC in zip(some, clips_BFHWC, strict=True):
+          yield requests[place.index], frames_FHWC
+
+  def _latent(self, patches_RNP, place, grid, request: request_lib.Request):
+    """One clip's latent; where it is not finite, says so and returns a blank one."""
+    patches_NP = patches_RNP[place.row, place.start : place.start + place.tokens]
+    latent_FHWC = patchify.unpatchify(patches_NP, grid, self.grid.patch)
     if not np.isfinite(latent_FHWC).all():
       logging.error(
         "%s: the sampled latent is not finite, so the clip is blank. Lower"
@@ -173,7 +187,7 @@ class Generator:
         request,
       )
       latent_FHWC = np.zeros_like(latent_FHWC)
-    return np.asarray(self.frozen.decode(np.asarray(latent_FHWC, np.float32)))
+    return np.asarray(latent_FHWC, np.float32)
 
 
 def abstract_model(config: config_lib.Config, channels: int, text_width: int):
@@ -206,7 +220,7 @@ def abstract_params(shapes: nnx.State, mesh: jax.sharding.Mesh) -> state_lib.Par
 
 
 def load_encoders(
-  config: config_lib.Config,
+  config: config_lib.Config, mesh: jax.sharding.Mesh
 ) -> tuple[autoencoder_store.Frozen, text_lib.TextEncoder]:
   """Loads the autoencoder and the text encoder that made the run's latents.
 
@@ -214,7 +228,7 @@ def load_encoders(
     ValueError: the data set is missing, or an encoder is another than it names.
   """
   metadata = schema.Metadata.load(latents_folder(config))
-  frozen = autoencoder_store.load(metadata.autoencoder_path)
+  frozen = autoencoder_store.load(metadata.autoencoder_path, mesh=mesh)
   encoder = text_lib.TextEncoder.load(config.text, metadata.text_path)
   reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
   return frozen, encoder

@@ -57,16 +57,18 @@ class Sampler:
       out_shardings=partition.replicated(mesh),
     )
 
-  def predict(self, params, *inputs) -> jax.Array:
+  def predict(self, params, *inputs, num_segments: int | None = None) -> jax.Array:
     """The model's prediction, in the run's dtype; for use inside jit.
 
     Args:
       params: of the model.
       *inputs: patches, times, segments, positions, text and its segments, as `DiT`
         takes them.
+      num_segments: segments of a row, where times are per token.
     """
     model = nnx.merge(self._graphdef, params)
-    return model(*inputs, dtype=jnp.dtype(self._config.train.compute_dtype))
+    dtype = jnp.dtype(self._config.train.compute_dtype)
+    return model(*inputs, dtype=dtype, num_segments=num_segments)
 
   def __call__(self, params, group: rows_lib.Group) -> jax.Array:
     """Samples a group.
@@ -110,7 +112,15 @@ class Sampler:
     both = jax.tree.map(lambda *x: jnp.stack(x), captions, empties)
 
     def predict(x_RNP, times, caption):
-      return self.predict(params, x_RNP, times, segments_RN, positions_RN3, *caption)
+      return self.predict(
+        params,
+        x_RNP,
+        times,
+        segments_RN,
+        positions_RN3,
+        *caption,
+        num_segments=arrays["tokens"].shape[1] if has_given else None,
+      )
 
     def denoise(x_RNP, times):
       if not guided:
