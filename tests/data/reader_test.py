@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from tests.data import clips
 from video_dit.data import reader, schema
@@ -22,6 +23,15 @@ def test_index_says_what_the_records_hold(folder):
       assert getattr(dataset.index, name)[i] == line[name]
     assert dataset.index.key[i].decode() == line["key"]
     assert dataset.index.column("caption")[i] == line["caption"]
+
+
+def test_records_are_what_tfds_decodes(folder):
+  dataset = reader.Dataset(folder)
+  source = tfds.builder_from_directory(str(folder)).as_data_source("train")
+  for i, example in enumerate(source):
+    for name, value in example.items():
+      value = value.decode() if isinstance(value, bytes) else value
+      np.testing.assert_array_equal(getattr(dataset[i], name), value)
 
 
 def test_metadata_comes_back(folder):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 import dataclasses
+import functools
 import hashlib
 import math
 import struct
@@ -64,20 +65,26 @@ def assemble(
       there = slice(text_token, text_token := text_token + len(text))
       out.patches[r, here] = patchify.patchify(latent, dit.patch)
       out.segments[r, here] = s + 1
-      out.positions[r, here] = patchify.positions(
-        grid,
-        dit=dit,
-        time=metadata.time,
-        frames_per_second=record.frames_per_second,
-        first=segment.first,
+      out.positions[r, here], out.frames[r, here] = _places(
+        grid, dit, metadata.time, record.frames_per_second, segment.first
       )
-      out.frames[r, here] = patchify.frames(grid, dit.patch, segment.first)
       out.keys[r, s] = key
       out.tokens[r, s] = math.prod(grid)
       out.weights[r, s] = 1.0
       out.text[r, there] = text
       out.text_segments[r, there] = s + 1
   return out
+
+
+@functools.lru_cache(maxsize=64)
+def _places(
+  grid: patchify.Extent, dit: config.DiT, time: int, rate: float, first: int
+) -> tuple[np.ndarray, np.ndarray]:
+  """Positions and frames of a segment's tokens; few kinds of segment are common."""
+  positions = patchify.positions(
+    grid, dit=dit, time=time, frames_per_second=rate, first=first
+  )
+  return positions, patchify.frames(grid, dit.patch, first)
 
 
 def segment_key(key: str, run: int = 0) -> np.ndarray:

@@ -247,7 +247,7 @@ def read(dataset: reader.Dataset, i: int) -> Any:
   """
   try:
     record = dataset[i]
-    if isinstance(record, schema.LatentRecord) and not np.isfinite(record.latent).all():
+    if isinstance(record, schema.LatentRecord) and not _finite(record.latent):
       raise reader.RecordError(
         f"{dataset.folder}: clip {record.key} has latents that are not finite."
       )
@@ -262,6 +262,11 @@ def read(dataset: reader.Dataset, i: int) -> Any:
         f" because: {error}"
       ) from error
     return None
+
+
+def _finite(latent: np.ndarray) -> bool:
+  """Whether no float16 has all exponent bits set; on bits, which is faster."""
+  return not (latent.view(np.uint16) & 0x7C00 == 0x7C00).any()
 
 
 class _Keys:

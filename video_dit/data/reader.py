@@ -81,7 +81,9 @@ class Dataset:
       if not path.exists():
         raise ValueError(f"{path}: a shard of the data set is missing. Put it back.")
     self.damaged: dict[int, str] = {}
-    self._source = builder.as_data_source(split)
+    self._source = builder.as_data_source(
+      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
     self.index = Index(self.folder / schema.INDEX, split)
     if len(self.index) != len(self._source):
       raise ValueError(
@@ -99,7 +101,7 @@ class Dataset:
       RecordError: its bytes are damaged.
     """
     try:
-      return schema.record(self.metadata.kind, self._source[int(i)])
+      return schema.parse(self.metadata, self._source[int(i)])
     except Exception as error:
       if not 0 <= i < len(self):
         raise IndexError(f"{self.folder}: no record {i} of {len(self)}.") from error

@@ -10,7 +10,7 @@ written and read without TensorFlow. Beside TFDS's own files a set holds
     parts/            what the writer needs to go on after a kill
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import json
 import os
@@ -19,6 +19,7 @@ from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 Kind = Literal["latents", "pixels"]
 SPLITS = ("train", "validation")
@@ -196,10 +197,38 @@ def features(metadata: Metadata) -> tfds.features.FeaturesDict:
   )
 
 
-def record(kind: Kind, example: dict[str, Any]) -> Record:
-  """A TFDS example, as `as_data_source` gives it, as our record."""
-  example = {k: v.decode() if isinstance(v, bytes) else v for k, v in example.items()}
-  return LatentRecord(**example) if kind == "latents" else PixelRecord(**example)
+def parse(metadata: Metadata, serialized: bytes) -> Record:
+  """One record from its bytes, as TFDS would decode it but several times faster.
+
+  Args:
+    metadata: of the data set.
+    serialized: a `tf.train.Example`; its arrays are not copied.
+  """
+  feature = tf_example_pb2.Example.FromString(serialized).features.feature
+
+  def array(name: str, dtype: type, shape: Sequence[int]) -> np.ndarray:
+    return np.frombuffer(feature[name].bytes_list.value[0], dtype).reshape(shape)
+
+  def shape(name: str) -> Sequence[int]:
+    return feature[f"{name}/shape"].int64_list.value
+
+  common = {
+    name: feature[name].bytes_list.value[0].decode() for name in ("key", "caption")
+  } | {
+    name: feature[name].float_list.value[0]
+    for name in ("frames_per_second", "start_seconds")
+  }
+  if metadata.kind == "pixels":
+    return PixelRecord(clip=array("clip/value", np.uint8, shape("clip")), **common)
+  size = {
+    name: feature[name].int64_list.value[0] for name in ("frames", "height", "width")
+  }
+  return LatentRecord(
+    latent=array("latent/value", np.float16, shape("latent")),
+    text=array("text", np.float16, (-1, metadata.text_width)),
+    **common,
+    **size,
+  )
 
 
 def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
