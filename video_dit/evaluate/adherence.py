@@ -18,8 +18,7 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 
 import numpy as np
-from scipy import ndimage
-from scipy import spatial
+from scipy import ndimage, spatial
 
 from video_dit.media import shapes
 from video_dit.media.shapes import rendering
@@ -30,9 +29,10 @@ SATURATION = 50.0
 # Degrees of hue to the nearest colour; neighbours are 50 to 60 apart.
 HUE = 27.0
 HUE_SHARE = 0.6
-# Areas and distances in terms of the frame's short side.
-LEAST_AREA = 0.05
-GREATEST_AREA = 0.3
+# In terms of the frame's short side: areas that a frame's object may have, areas that
+# are as in rendered clips, and travel.
+OBJECT_AREA = (0.025, 0.4)
+WHOLE_AREA = (0.05, 0.3)
 LEAST_TRAVEL = 0.16
 STRAIGHTNESS = 2.0
 # Overlap (intersection over union) with a drawn shape.
@@ -120,12 +120,12 @@ def _solidity(piece: np.ndarray) -> float:
 
 def _overlaps(piece: np.ndarray) -> np.ndarray:
   """Returns the overlap of a piece with each shape of its area and centre."""
-  area = piece.sum()
+  size = piece.sum()
   rows, columns = np.nonzero(piece)
   y, x = np.ogrid[: piece.shape[0], : piece.shape[1]]
   overlaps = []
   for shape in shapes.SHAPES:
-    radius = float(np.sqrt(area / rendering.area(shape)))
+    radius = float(np.sqrt(size / rendering.area(shape)))
     down = rendering.centroid(shape) * radius
     drawn = rendering.coverage(shape, y - rows.mean() + down, x - columns.mean(), radius)
     drawn = drawn > 0.5
@@ -174,7 +174,7 @@ def measure(frames_FHWC: np.ndarray) -> Measured:
   # Half the contrast is where a blurred edge was.
   pieces = [_largest_piece(mask) for mask in distance_FHW > max(VISIBLE, contrast / 2)]
   areas = np.array([piece.sum() for piece in pieces]) / short**2
-  present = np.flatnonzero(areas >= LEAST_AREA / 2)
+  present = np.flatnonzero((areas >= OBJECT_AREA[0]) & (areas <= OBJECT_AREA[1]))
   enough = len(present) >= max(1, count - count // TOLERANCE)
 
   colour = direction = shape = None
@@ -220,7 +220,7 @@ def _is_whole(
 ) -> bool:
   """Whether nearly all frames show one compact object of one size."""
   middle = np.median(areas)
-  if not LEAST_AREA <= middle <= GREATEST_AREA:
+  if not WHOLE_AREA[0] <= middle <= WHOLE_AREA[1]:
     return False
   good = [
     share >= PIECE_SHARE

@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from video_dit.media import write
 from video_dit.media.shapes import captioning, rendering
 from video_dit.media.shapes import scene as scenes
 
 # Raised when other files come of the same settings.
 _VERSION = 1
 _GIFS = 0.1
+_CRF = 12
 _PROMPT_SEED = 1 << 32
 _TRIES = 200
 
@@ -145,7 +147,6 @@ def _write_clip(folder: pathlib.Path, index: int, seed: int) -> None:
   scene = scenes.random_scene(rng)
   suffix = ".gif" if rng.uniform() < _GIFS else ".mp4"
   path = folder / f"clip_{index:05d}{'.png' if scene.frames == 1 else suffix}"
-  from video_dit.media import write
-
-  write.write_video(path, rendering.render(scene), scenes.FRAMES_PER_SECOND)
+  frames = rendering.render(scene)
+  write.write_video(path, frames, scenes.FRAMES_PER_SECOND, crf=_CRF)
   path.with_suffix(".txt").write_text(captioning.caption(scene) + "\n")

@@ -111,6 +111,7 @@ class Scene:
     level: added to the background's three colour values.
     objects: one, or two: the upper one first, or the left one first.
     wording: picks the caption's wording.
+    stacked: whether two objects are one above the other, or else side by side.
   """
 
   height: int
@@ -120,12 +121,7 @@ class Scene:
   level: int
   objects: tuple[Object, ...]
   wording: int
-
-  @property
-  def stacked(self) -> bool:
-    """Whether two objects are one above the other, rather than side by side."""
-    first, second = self.objects
-    return abs(first.start[0] - second.start[0]) > abs(first.start[1] - second.start[1])
+  stacked: bool = False
 
 
 def _choose(rng: np.random.Generator, weights: dict[Any, float]) -> Any:
@@ -208,7 +204,7 @@ def random_scene(
   height, width = size or _choose(rng, SIZES)
   if objects is None:
     objects = 2 if words is None and rng.uniform() < PAIRS else 1
-  short, image = min(height, width), frames == 1
+  short, image, stacked = min(height, width), frames == 1, False
   if objects == 2:
     stacked = bool(rng.integers(2)) if height == width else height > width
     lane = (height / 2, float(width)) if stacked else (float(height), width / 2)
@@ -231,4 +227,5 @@ def random_scene(
     level=int(rng.integers(-8, 9)),
     objects=tuple(things),
     wording=int(rng.integers(1 << 16)),
+    stacked=stacked,
   )
