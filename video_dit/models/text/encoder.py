@@ -1,0 +1,216 @@
+"""The frozen text encoder: captions in, float16 vectors out, no padding kept.
+
+A caption is padded to the least of a few lengths that holds it, whatever else is
+encoded with it, in groups of one size for each length. So there are few compiled
+shapes, and a caption's encoding does not depend on its company.
+"""
+
+import functools
+import hashlib
+import json
+import os
+import pathlib
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+from video_dit import config
+from video_dit.models.text import tokenizer as tokenizers
+from video_dit.models.text.t5 import T5Encoder
+
+TOKENIZER = "spiece.model"
+WEIGHTS = "encoder.safetensors"
+DESCRIPTION = "encoder.json"
+_SHORTEST = 16
+_GROUP_TOKENS = 1024
+
+# What decides a caption's encoding, beside weights and tokenizer.
+_SIZES = (
+  *("width", "depth", "heads", "head_size", "mlp_width"),
+  *("buckets", "max_distance", "max_tokens"),
+)
+
+
+class TextEncoder:
+  """A tokenizer and a T5 encoder with its weights.
+
+  Attributes:
+    text: the settings.
+    tokenizer: captions to ids.
+    params: the weights, a tree of arrays.
+    random: the weights are random, not learned.
+  """
+
+  def __init__(
+    self,
+    text: config.Text,
+    tokenizer: tokenizers.Tokenizer,
+    params: dict,
+    *,
+    random: bool = False,
+  ):
+    self.text, self.tokenizer, self.params, self.random = text, tokenizer, params, random
+    graphdef, _ = nnx.split(_abstract(text, tokenizer.vocabulary))
+    self._apply = jax.jit(lambda params, *batch: nnx.merge(graphdef, params)(*batch))
+
+  @classmethod
+  def load(cls, text: config.Text, folder: str | os.PathLike[str]) -> "TextEncoder":
+    """Reads what `save` wrote; where the folder has a tokenizer only, draws weights.
+
+    Args:
+      text: settings. `text.checkpoint`, where set, names the folder of the weights.
+      folder: holds `spiece.model`, and the weights if there are any.
+
+    Raises:
+      ValueError: a file is missing or damaged, or the weights are of other sizes.
+    """
+    folder = pathlib.Path(folder)
+    tokenizer = tokenizers.Tokenizer(folder / TOKENIZER)
+    if (folder / DESCRIPTION).is_file():
+      params, random = _read(text, tokenizer.vocabulary, folder)
+    elif text.checkpoint:
+      params, random = _read(text, tokenizer.vocabulary, pathlib.Path(text.checkpoint))
+    else:
+      params, random = _draw(text, tokenizer.vocabulary), True
+    return cls(text, tokenizer, params, random=random)
+
+  def save(self, folder: str | os.PathLike[str]) -> None:
+    """Writes tokenizer, weights and description; the description last."""
+    folder = pathlib.Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    weights = safetensors.numpy.save(_flatten(self.params))
+    description = {
+      **_sizes(self.text),
+      "vocabulary": self.tokenizer.vocabulary,
+      "random": self.random,
+      "fingerprint": self.fingerprint,
+    }
+    for name, content in (
+      (TOKENIZER, self.tokenizer.model),
+      (WEIGHTS, weights),
+      (DESCRIPTION, json.dumps(description, indent=2).encode()),
+    ):
+      unfinished = folder / (name + ".unfinished")
+      unfinished.write_bytes(content)
+      unfinished.replace(folder / name)
+
+  @property
+  def width(self) -> int:
+    """Length of a token's vector."""
+    return self.text.width
+
+  @functools.cached_property
+  def fingerprint(self) -> str:
+    """SHA-256 of sizes, weights and tokenizer: all that an encoding depends on."""
+    digest = hashlib.sha256(json.dumps(_sizes(self.text), sort_keys=True).encode())
+    for name, array in sorted(_flatten(self.params).items()):
+      digest.update(f"{name} {array.shape} {array.dtype}".encode())
+      digest.update(array.tobytes())
+    digest.update(self.tokenizer.model)
+    return digest.hexdigest()
+
+  def tokens(self, caption: str) -> list[int]:
+    """Ids of a caption, at most `max_tokens`; one that is cut still has its end."""
+    ids = self.tokenizer.encode(caption)
+    if len(ids) > self.text.max_tokens:
+      ids = [*ids[: self.text.max_tokens - 1], tokenizers.END]
+    return ids
+
+  def is_cut(self, caption: str) -> bool:
+    """Whether a caption has more tokens than are kept."""
+    return len(self.tokenizer.encode(caption)) > self.text.max_tokens
+
+  def encode(self, captions: list[str]) -> list[np.ndarray]:
+    """Encodes captions; each comes out `(tokens, width)` float16, its end included."""
+    ids = [self.tokens(caption) for caption in captions]
+    by_length: dict[int, list[int]] = {}
+    for index, row in enumerate(ids):
+      by_length.setdefault(padded_length(len(row)), []).append(index)
+    encodings: list[np.ndarray] = [np.empty(0)] * len(ids)
+    for length, indices in sorted(by_length.items()):
+      size = max(1, _GROUP_TOKENS // length)
+      for start in range(0, len(indices), size):
+        group = indices[start : start + size]
+        out_BLE = self._encode([ids[i] for i in group], size, length)
+        for i, out_LE in zip(group, out_BLE, strict=False):
+          encodings[i] = out_LE[: len(ids[i])].astype(np.float16)
+    return encodings
+
+  def _encode(self, rows: list[list[int]], size: int, length: int) -> np.ndarray:
+    ids_BL = np.full((size, length), tokenizers.PAD, np.int32)
+    mask_BL = np.zeros((size, length), bool)
+    for row, ids in enumerate(rows):
+      ids_BL[row, : len(ids)], mask_BL[row, : len(ids)] = ids, True
+    batch = jax.device_put((ids_BL, mask_BL))
+    return jax.device_get(self._apply(self.params, *batch))
+
+
+def padded_length(tokens: int) -> int:
+  """The length that a caption is padded to: a power of two, 16 at least."""
+  return max(_SHORTEST, 1 << (tokens - 1).bit_length())
+
+
+def _sizes(text: config.Text) -> dict[str, int]:
+  return {name: getattr(text, name) for name in _SIZES}
+
+
+def _abstract(text: config.Text, vocabulary: int) -> T5Encoder:
+  return nnx.eval_shape(lambda: T5Encoder(text, vocabulary, rngs=nnx.Rngs(0)))
+
+
+def _draw(text: config.Text, vocabulary: int) -> dict:
+  @jax.jit
+  def draw(key):
+    model = T5Encoder(text, vocabulary, rngs=nnx.Rngs(key))
+    return nnx.to_pure_dict(nnx.state(model, nnx.Param))
+
+  return draw(jax.random.key(text.seed))
+
+
+def _flatten(params: dict) -> dict[str, np.ndarray]:
+  leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(params))
+  return {
+    ".".join(str(key.key) for key in path): np.ascontiguousarray(leaf)
+    for path, leaf in leaves
+  }
+
+
+def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dict, bool]:
+  """Weights of a folder that `save` wrote, and whether they are random."""
+  description = folder / DESCRIPTION
+  if not description.is_file():
+    raise ValueError(
+      f"config.text.checkpoint={str(folder)!r}: no {DESCRIPTION} there, so it is no"
+      " text encoder that was saved here. Give the `text` folder of a preprocessed data"
+      " set, or leave it empty to draw frozen random weights."
+    )
+  found = json.loads(description.read_text(encoding="utf-8"))
+  for name, wanted in (*_sizes(text).items(), ("vocabulary", vocabulary)):
+    if name == "max_tokens":  # not a size of the weights; the fingerprint tells
+      continue
+    if found.get(name) != wanted:
+      raise ValueError(
+        f"{folder}: the text encoder there has {name}={found.get(name)}, the config"
+        f" {wanted}. Set config.text.{name} to that, or make the data set anew."
+      )
+  try:
+    stored = safetensors.numpy.load_file(folder / WEIGHTS)
+  except (OSError, safetensors.SafetensorError) as e:
+    raise ValueError(f"{folder / WEIGHTS}: cannot be read ({e}).") from e
+  shapes = nnx.to_pure_dict(nnx.state(_abstract(text, vocabulary), nnx.Param))
+
+  def take(path, shape):
+    name = ".".join(str(key.key) for key in path)
+    if name not in stored or stored[name].shape != shape.shape:
+      got = stored[name].shape if name in stored else "nothing"
+      raise ValueError(
+        f"{folder / WEIGHTS}: {name} is {got}, expected {shape.shape}. The file does not"
+        f" belong to the {DESCRIPTION} beside it; make the data set anew."
+      )
+    return jnp.asarray(stored[name])
+
+  return jax.tree_util.tree_map_with_path(take, shapes), bool(found.get("random"))

@@ -1,0 +1,149 @@
+"""The encoder of T5 v1.1, exactly: Raffel et al. 2020 (arXiv:1910.10683), section 2.1.
+
+Of version 1.1: gated GELU (the tanh form), no weights shared with an output layer. Of
+all T5: root-mean-square norms before each part, no biases, attention logits without
+scaling, and one table of relative position biases that every layer adds.
+"""
+
+import einops
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit import config
+
+EPSILON = 1e-6
+
+
+class Matrix(nnx.Module):
+  """`x @ kernel`, drawn from a normal distribution of the given deviation."""
+
+  def __init__(
+    self, shape: tuple[int, int], axes: tuple[str, str], std: float, *, rngs: nnx.Rngs
+  ):
+    kernel = std * jax.random.normal(rngs.params(), shape, jnp.float32)
+    self.kernel = nnx.Param(kernel, axes=axes)
+
+  def __call__(self, x: jax.Array) -> jax.Array:
+    return jnp.dot(x, self.kernel[...].astype(x.dtype))
+
+
+class RMSNorm(nnx.Module):
+  """Divides by the root mean square, in float32, and scales."""
+
+  def __init__(self, width: int):
+    self.scale = nnx.Param(jnp.ones((width,), jnp.float32), axes=("embed",))
+
+  def __call__(self, x_BLE: jax.Array) -> jax.Array:
+    h = x_BLE.astype(jnp.float32)
+    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + EPSILON)
+    return (h * self.scale[...][None, None]).astype(x_BLE.dtype)
+
+
+class Block(nnx.Module):
+  """Self-attention and gated MLP, each added to what came in."""
+
+  def __init__(self, text: config.Text, *, rngs: nnx.Rngs):
+    width, inner, hidden = text.width, text.heads * text.head_size, text.mlp_width
+    self.heads = text.heads
+    # T5's own deviations. The logits are not scaled: the queries' weights are.
+    shape, axes = (width, inner), ("embed", "heads")
+    self.attention_norm = RMSNorm(width)
+    self.q = Matrix(shape, axes, (width * text.head_size) ** -0.5, rngs=rngs)
+    self.k = Matrix(shape, axes, width**-0.5, rngs=rngs)
+    self.v = Matrix(shape, axes, width**-0.5, rngs=rngs)
+    self.out = Matrix(shape[::-1], axes[::-1], inner**-0.5, rngs=rngs)
+    self.mlp_norm = RMSNorm(width)
+    self.gate = Matrix((width, hidden), ("embed", "mlp"), width**-0.5, rngs=rngs)
+    self.up = Matrix((width, hidden), ("embed", "mlp"), width**-0.5, rngs=rngs)
+    self.down = Matrix((hidden, width), ("mlp", "embed"), hidden**-0.5, rngs=rngs)
+
+  def __call__(self, x_BLE: jax.Array, bias_BALL: jax.Array) -> jax.Array:
+    x_BLE = x_BLE + self.attend(self.attention_norm(x_BLE), bias_BALL)
+    h_BLE = self.mlp_norm(x_BLE)
+    hidden = jax.nn.gelu(self.gate(h_BLE), approximate=True) * self.up(h_BLE)
+    return x_BLE + self.down(hidden)
+
+  def attend(self, h_BLE: jax.Array, bias_BALL: jax.Array) -> jax.Array:
+    """Attention among the tokens of a caption; the logits in float32."""
+    q, k, v = (
+      einops.rearrange(matrix(h_BLE), "b l (a k) -> b a l k", a=self.heads)
+      for matrix in (self.q, self.k, self.v)
+    )
+    logits = jnp.einsum("balk,bamk->balm", q, k, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits + bias_BALL, axis=-1).astype(v.dtype)
+    out = jnp.einsum("balm,bamk->balk", weights, v)
+    return self.out(einops.rearrange(out, "b a l k -> b l (a k)"))
+
+
+class T5Encoder(nnx.Module):
+  """Token ids in, one vector a token out. Holds parameters only.
+
+  Args:
+    text: sizes.
+    vocabulary: number of ids.
+    rngs: for T5's own initialisation, under which activations are of order 1.
+  """
+
+  def __init__(self, text: config.Text, vocabulary: int, *, rngs: nnx.Rngs):
+    self.text = text
+
+    def draw(*shape):
+      return jax.random.normal(rngs.params(), shape, jnp.float32)
+
+    self.embedding = nnx.Param(draw(vocabulary, text.width), axes=("vocabulary", "embed"))
+    self.position_bias = nnx.Param(
+      text.width**-0.5 * draw(text.buckets, text.heads), axes=("buckets", "heads")
+    )
+    keys = jax.random.split(rngs.params(), text.depth)
+    self.blocks = jax.vmap(lambda key: Block(text, rngs=nnx.Rngs(key)))(keys)
+    self.norm = RMSNorm(text.width)
+
+  def __call__(
+    self, ids_BL: jax.Array, mask_BL: jax.Array, *, dtype=jnp.float32
+  ) -> jax.Array:
+    """Encodes captions.
+
+    Args:
+      ids_BL: int32 ids.
+      mask_BL: true at a caption's tokens, false at padding, which none attends to.
+      dtype: of the matrix products.
+
+    Returns:
+      `(B, L, E)` in `dtype`; what stands at padding means nothing.
+    """
+    x_BLE = jnp.take(self.embedding[...], ids_BL, axis=0).astype(dtype)
+    buckets_LL = relative_buckets(
+      ids_BL.shape[1], self.text.buckets, self.text.max_distance
+    )
+    bias_LLA = jnp.take(self.position_bias[...], jnp.asarray(buckets_LL), axis=0)
+    bias_ALL = einops.rearrange(bias_LLA, "l m a -> a l m")
+    mask_B1L = mask_BL.astype(bool)[:, None, None, :]
+    bias_BALL = jnp.where(mask_B1L, bias_ALL[None], jnp.finfo(jnp.float32).min)
+
+    def body(x_BLE, block: Block):
+      return block(x_BLE, bias_BALL), None
+
+    x_BLE, _ = jax.lax.scan(body, x_BLE, self.blocks)
+    return self.norm(x_BLE)
+
+
+def relative_buckets(length: int, buckets: int, max_distance: int) -> np.ndarray:
+  """Buckets of the distances between tokens, `(L, L)` int32: query, then key.
+
+  Half of the buckets are for keys ahead of the query. Of each half, one half is for
+  single distances, the rest grow with the logarithm up to `max_distance`.
+  """
+  places = np.arange(length)
+  return bucket(places[None, :] - places[:, None], buckets, max_distance)
+
+
+def bucket(distance: np.ndarray, buckets: int, max_distance: int) -> np.ndarray:
+  """Bucket of each distance, key minus query, int32."""
+  half = buckets // 2
+  exact = half // 2
+  far = np.maximum(np.abs(distance), exact) / exact
+  far = exact + (np.log(far) / np.log(max_distance / exact) * (half - exact)).astype(int)
+  near = np.where(np.abs(distance) < exact, np.abs(distance), np.minimum(far, half - 1))
+  return (near + half * (distance > 0)).astype(np.int32)
