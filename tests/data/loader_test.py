@@ -181,6 +181,7 @@ def test_windows_are_a_function_of_the_step_on_any_number_of_processes(tmp_path)
 def test_batches_go_to_the_devices_in_order(dataset):
   mesh = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
   sharding = jax.NamedSharding(mesh, jax.P("data"))
+  shardings = jax.tree.map(lambda _: sharding, next(loader.loader(dataset, _CONFIG)))
   hosts = _take(loader.loader(dataset, _CONFIG), 5)
   ahead = []
 
@@ -194,3 +195,5 @@ def test_batches_go_to_the_devices_in_order(dataset):
     assert batch.patches.sharding == sharding
     _equal(batch, hosts[i])
   assert i == 4
+  each = loader.prefetch_to_device(iter(hosts), shardings, 1)
+  assert next(each).keys.sharding == sharding

@@ -14,8 +14,7 @@ _DATA = config.Data(row_length=1024, row_text=256, long="refuse")
 def _cut(t, h, w, text, **changes) -> pieces_lib.Pieces:
   data = dataclasses.replace(_DATA, **changes)
   arrays = [np.asarray(x, np.int32) for x in (t, h, w, text)]
-  keys = [f"key{i}" for i in range(len(t))]
-  return pieces_lib.cut(*arrays, data=data, patch=(1, 2, 2), keys=keys)
+  return pieces_lib.cut(*arrays, data=data, patch=(1, 2, 2), name="key{}".format)
 
 
 def test_long_clips_are_cut_in_even_runs_of_whole_frames():

@@ -61,6 +61,7 @@ def assemble(
       key = segment_key(record.key, segment.run)
       text = record.text
       if draw(seed, step, key) < data.caption_dropout:
+        assert metadata.empty is not None, "loader.steps refuses such a set"
         text = metadata.empty
       there = slice(text_token, text_token := text_token + len(text))
       out.patches[r, here] = patchify.patchify(latent, dit.patch)

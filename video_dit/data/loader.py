@@ -7,7 +7,7 @@ in the row stays empty.
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 import dataclasses
 import sys
 from typing import Any
@@ -23,9 +23,20 @@ from video_dit.data import pieces as pieces_lib
 
 
 def steps(
-  dataset: reader.Dataset, config: config_lib.Config, *, shuffle: bool = True
+  dataset: reader.Dataset,
+  config: config_lib.Config,
+  *,
+  shuffle: bool = True,
+  epoch_rows: Sequence[int] = (),
 ) -> pack.Steps:
   """Plans which clips make which step; reads no record.
+
+  Args:
+    dataset: of latents.
+    config: `data`, `dit` and `seed` are read.
+    shuffle: or keep the records' order.
+    epoch_rows: `Steps.epoch_rows` of an earlier start of this run; saves planning the
+      epochs that are over.
 
   Raises:
     ValueError: the set is not of latents, or a clip or its caption fits no row.
@@ -40,7 +51,7 @@ def steps(
     data=config.data,
     patch=config.dit.patch,
     empty_tokens=0 if empty is None else len(empty),
-    keys=_Keys(index),
+    name=lambda i: f"{dataset.folder}: clip {index.key[i].decode()}",
   )
   if empty is None and config.data.caption_dropout:
     raise ValueError(
@@ -48,7 +59,9 @@ def steps(
       f" data.caption_dropout={config.data.caption_dropout} has nothing to put in a"
       " caption's place. Preprocess again, or set data.caption_dropout=0."
     )
-  return pack.Steps(pieces, config.data, config.seed, shuffle=shuffle)
+  return pack.Steps(
+    pieces, config.data, config.seed, shuffle=shuffle, epoch_rows=epoch_rows
+  )
 
 
 class Batches:
@@ -267,16 +280,6 @@ def read(dataset: reader.Dataset, i: int) -> Any:
 def _finite(latent: np.ndarray) -> bool:
   """Whether no float16 has all exponent bits set; on bits, which is faster."""
   return not (latent.view(np.uint16) & 0x7C00 == 0x7C00).any()
-
-
-class _Keys:
-  """The index's keys, read only if a message needs one."""
-
-  def __init__(self, index: reader.Index):
-    self._index = index
-
-  def __getitem__(self, i: int) -> bytes:
-    return self._index.key[i]
 
 
 def _share(rows: int, process_index: int, process_count: int) -> slice:

@@ -86,9 +86,9 @@ def _pack(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Lays a stream of pieces into rows; returns places in the stream and rows' starts."""
   num = len(tokens)
-  size, text = memoryview(tokens), memoryview(text_tokens)
+  size, text = tokens.data, text_tokens.data
   places = np.empty(num, np.int32)
-  out = memoryview(places)
+  out = places.data
   placed = bytearray(num)
   starts = [0]
   arriving = _arriving(tokens)
@@ -210,7 +210,7 @@ class Steps:
 
   def rows_for_step(self, step: int) -> list[Row]:
     """Rows `[step * rows, (step + 1) * rows)` of the epochs laid end to end."""
-    rows = []
+    rows: list[Row] = []
     with self._lock:
       epoch, first = 0, step * self._data.rows
       while first >= self._num_rows(epoch):

@@ -28,7 +28,8 @@ def patchify(latent_FHWC: batch.Array, size: Extent) -> batch.Array:
   Raises:
     ValueError: an extent is no multiple of its size.
   """
-  _ = grid(latent_FHWC.shape[:3], size)
+  f, h, w, _ = latent_FHWC.shape
+  grid((f, h, w), size)
   pf, ph, pw = size
   return einops.rearrange(latent_FHWC, _TOKENS, pf=pf, ph=ph, pw=pw)
 

@@ -1,6 +1,6 @@
 """What is packed: clips, or the runs of latent frames that long clips are cut into."""
 
-from collections.abc import Sequence
+from collections.abc import Callable
 import dataclasses
 
 import numpy as np
@@ -42,7 +42,7 @@ def cut(
   data: config.Data,
   patch: patchify.Extent,
   empty_tokens: int = 1,
-  keys: Sequence[bytes] | np.ndarray | None = None,
+  name: Callable[[int], str] = "clip {}".format,
 ) -> Pieces:
   """Cuts clips longer than a row into even runs of whole latent frames.
 
@@ -52,7 +52,7 @@ def cut(
     data: `row_length`, `row_text` and `long` are read.
     patch: extent of a token.
     empty_tokens: tokens of the empty caption, which may take a caption's place.
-    keys: names of the clips, for messages.
+    name: of the i-th clip, for messages.
 
   Raises:
     ValueError: a clip or its caption fits no row, or its extent is not on the grid.
@@ -67,9 +67,8 @@ def cut(
   def refuse(bad: np.ndarray, rule: str) -> None:
     if bad.any():
       i = int(np.argmax(bad))
-      key = f"clip {i}" if keys is None else f"clip {_name(keys[i])}"
       raise ValueError(
-        f"{key} ({int(bad.sum())} such): latent {tuple(extents[:, i].tolist())},"
+        f"{name(i)} ({int(bad.sum())} such): latent {tuple(extents[:, i].tolist())},"
         f" {tokens[i]} tokens, caption {text[i]} tokens; {rule}"
       )
 
@@ -107,7 +106,3 @@ def cut(
     tokens=(count * frame[clip]).astype(np.int32),
     text_tokens=text[clip],
   )
-
-
-def _name(key: bytes | str) -> str:
-  return key.decode() if isinstance(key, bytes) else str(key)

@@ -76,7 +76,8 @@ class PixelRecord:
 
   def line(self) -> dict[str, Any]:
     """The record's line of the index."""
-    return _line(self, *self.clip.shape[:3], 0)
+    frames, height, width, _ = self.clip.shape
+    return _line(self, frames, height, width, 0)
 
 
 Record = LatentRecord | PixelRecord
