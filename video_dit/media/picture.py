@@ -5,7 +5,9 @@ of at most 720x576 pixels are BT.601 and larger ones BT.709, as players have it.
 dynamic range (PQ, HLG) is tone-mapped to sRGB. Transparent pixels are laid on white.
 """
 
+import functools
 import struct
+import threading
 
 import av
 from av.sidedata.sidedata import Type as SideData
@@ -56,8 +58,7 @@ class Painter:
       size: `(height, width)` of the frames made; None is each frame's displayed size.
     """
     self.stream, self.size = stream, size
-    # A reformatter keeps its tables as long as its work stays the same.
-    self.scale, self.map_tones = VideoReformatter(), VideoReformatter()
+    self.scale = VideoReformatter()
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
     """The uint8 RGB pixels `(H, W, 3)` of a frame: upright, square, of the size."""
@@ -76,7 +77,8 @@ class Painter:
 
   def _rgb(self, frame: av.VideoFrame, height: int, width: int) -> np.ndarray:
     work = {"width": width, "height": height, "threads": 1}
-    work["interpolation"] = Interpolation.BICUBIC
+    # Full chroma keeps saturated colours exact; it counts only where sizes change.
+    work["interpolation"] = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT
     if frame.colorspace in _UNSPECIFIED and _is_luma_chroma(frame):
       large = frame.height * frame.width > _STANDARD_DEFINITION
       work["src_colorspace"] = Colorspace.ITU709 if large else Colorspace.ITU601
@@ -86,7 +88,10 @@ class Painter:
       return self.scale.reformat(frame, format="rgb24", **work).to_ndarray()
     # Mapping tones costs far more than resizing, so it comes second.
     small = self.scale.reformat(frame, format=frame.format.name, **work)
-    standard = self.map_tones.reformat(
+    mapper = _tone_mapper(
+      threading.get_ident(), height, width, frame.format.name, frame.color_trc
+    )
+    standard = mapper.reformat(
       small,
       format="rgb24",
       dst_color_trc=ColorTrc.IEC61966_2_1,
@@ -94,6 +99,13 @@ class Painter:
       threads=1,
     )
     return standard.to_ndarray()
+
+
+@functools.lru_cache(maxsize=16)
+def _tone_mapper(*work) -> VideoReformatter:
+  """One for each kind of work: its tables take seconds, and changed work drops them."""
+  del work
+  return VideoReformatter()
 
 
 def _on_white(pixels_HWC: np.ndarray) -> np.ndarray:

@@ -1,0 +1,172 @@
+"""Images of every kind, as displayed."""
+
+import struct
+import zlib
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from video_dit import config
+from video_dit.media.decode import frames
+from video_dit.media.errors import MediaError
+from video_dit.media.probe import probe
+
+MEDIA = config.Media(frames_per_second=0, min_side=1)
+
+
+def only(path):
+  (frame_HWC,) = frames(path, MEDIA)
+  return frame_HWC
+
+
+def reason(path, media=MEDIA):
+  with pytest.raises(MediaError) as caught:
+    list(frames(path, media))
+  with pytest.raises(MediaError):
+    probe(path, media)
+  return caught.value.reason
+
+
+def ramp(height=24, width=40):
+  y, x = np.mgrid[:height, :width]
+  return np.stack([6 * x, 10 * y, 3 * (x + y)], -1).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation_is_applied(tmp_path, orientation):
+  upright = ramp()
+  stored = {
+    1: upright,
+    2: upright[:, ::-1],
+    3: upright[::-1, ::-1],
+    4: upright[::-1],
+    5: upright.swapaxes(0, 1),
+    6: np.rot90(upright),
+    7: upright[::-1, ::-1].swapaxes(0, 1),
+    8: np.rot90(upright, -1),
+  }[orientation]
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  for name in ("a.png", "a.webp", "a.tif"):
+    image = Image.fromarray(np.ascontiguousarray(stored))
+    image.save(tmp_path / name, exif=exif, **({"lossless": True} if "w" in name else {}))
+    assert np.array_equal(only(tmp_path / name), upright), name
+    seen = probe(tmp_path / name, MEDIA)
+    assert (seen.kind, seen.height, seen.width) == ("image", 24, 40)
+
+
+def test_sixteen_bits_are_scaled(tmp_path):
+  levels_HW = np.arange(0, 65536, 64, dtype=np.uint16).reshape(32, 32)
+  Image.fromarray(levels_HW).save(tmp_path / "grey.png")
+  exact = np.repeat((levels_HW / 257)[..., None], 3, -1)
+  assert np.abs(only(tmp_path / "grey.png") - exact).max() <= 0.5
+  _png_of_16_bits(tmp_path / "rgb.png", np.repeat(levels_HW[..., None], 3, -1))
+  assert np.abs(only(tmp_path / "rgb.png") - exact).max() <= 1
+  Image.fromarray(np.ones((8, 8), np.float32)).save(tmp_path / "float.tif")
+  with pytest.raises(MediaError, match="floating-point"):
+    only(tmp_path / "float.tif")
+
+
+def test_transparency_is_laid_on_white(tmp_path):
+  rgba = np.zeros((16, 16, 4), np.uint8)
+  rgba[:, 4:, :] = [100, 0, 200, 128]
+  rgba[:, 8:, 3] = 255
+  Image.fromarray(rgba).save(tmp_path / "a.png")
+  seen = only(tmp_path / "a.png").astype(int)
+  assert (seen[0, 0] == 255).all() and (seen[0, 15] == [100, 0, 200]).all()
+  assert np.abs(seen[0, 5] - [177, 127, 227]).max() <= 1
+  palette = Image.fromarray(rgba[..., :3]).quantize(4)
+  palette.save(tmp_path / "p.png", transparency=palette.getpixel((0, 0)))
+  assert (only(tmp_path / "p.png")[0, 0] == 255).all()
+  Image.fromarray(rgba).convert("LA").save(tmp_path / "la.png")
+  assert (only(tmp_path / "la.png")[0, 0] == 255).all()
+
+
+def test_grey_palette_bilevel_and_cmyk_become_rgb(tmp_path):
+  image = Image.fromarray(ramp())
+  for mode, name in (("L", "l.png"), ("P", "p.png"), ("1", "1.png"), ("CMYK", "c.tif")):
+    image.convert(mode).save(tmp_path / name)
+    expected = np.array(image.convert(mode).convert("RGB")).astype(int)
+    assert np.abs(only(tmp_path / name) - expected).max() <= 1, name
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp", "a.png"])
+def test_animations_are_clips_with_their_own_durations(tmp_path, counted, indices, name):
+  images = [Image.fromarray(frame) for frame in counted(4, step=50)]
+  images[0].save(
+    tmp_path / name,
+    save_all=True,
+    append_images=images[1:],
+    duration=[100, 300, 0, 200],
+    **({"lossless": True} if name.endswith("webp") else {}),
+  )
+  seen = probe(tmp_path / name, MEDIA)
+  assert (seen.kind, seen.frames) == ("video", 4)
+  assert seen.duration_seconds == pytest.approx(0.7)
+  assert indices(frames(tmp_path / name, MEDIA), 50) == [0, 1, 2, 3]
+  ten = config.Media(frames_per_second=10)
+  assert indices(frames(tmp_path / name, ten), 50) == [0, 1, 1, 1, 2, 3, 3]
+  part = frames(tmp_path / name, ten, start_seconds=0.3, end_seconds=0.6, size=(8, 16))
+  assert indices(part, 50) == [1, 2, 3]
+  short = config.Media(max_seconds=0.5)
+  assert reason(tmp_path / name, short) == "too_long"
+
+
+def test_bombs_are_refused_by_their_header(tmp_path):
+  limit = config.Media(max_source_pixels=10_000)
+  Image.new("P", (200, 100)).save(tmp_path / "a.png")
+  assert reason(tmp_path / "a.png", limit) == "too_large"
+  canvas = struct.pack("<I", 16383)[:3]
+  chunk = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + canvas + canvas
+  body = b"WEBP" + chunk + b"ANIM" + struct.pack("<IIH", 6, 0, 0)
+  data = b"RIFF" + struct.pack("<I", len(body)) + body
+  (tmp_path / "a.webp").write_bytes(data)
+  assert reason(tmp_path / "a.webp") == "too_large"
+  Image.fromarray(ramp(80, 100)).save(tmp_path / "fits.png")
+  assert only(tmp_path / "fits.png").shape == (80, 100, 3)
+
+
+def test_cut_off_images_are_truncated_and_tiny_ones_too_small(tmp_path):
+  noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+  for name in ("a.jpg", "a.png"):
+    Image.fromarray(noise).save(tmp_path / name)
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[: len(data) // 2])
+    for keep in (False, True):
+      with pytest.raises(MediaError) as caught:
+        list(frames(tmp_path / name, config.Media(keep_truncated=keep)))
+      assert caught.value.reason == "truncated"
+  Image.fromarray(noise).resize((7, 64)).save(tmp_path / "small.png")
+  assert reason(tmp_path / "small.png", config.Media()) == "too_small"
+
+
+def test_a_gif_cut_between_frames_is_truncated(tmp_path):
+  noise = np.random.default_rng(0).integers(0, 255, (3, 32, 32, 3), np.uint8)
+  images = [Image.fromarray(frame) for frame in noise]
+  images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
+  data = (tmp_path / "a.gif").read_bytes()
+  (tmp_path / "a.gif").write_bytes(data[:-1])
+  with pytest.raises(MediaError) as caught:
+    list(frames(tmp_path / "a.gif", MEDIA))
+  assert caught.value.reason == "truncated"
+  keep = config.Media(frames_per_second=0, keep_truncated=True)
+  assert len(list(frames(tmp_path / "a.gif", keep))) == 3
+
+
+def _png_of_16_bits(path, pixels_HWC):
+  """Pillow writes no RGB of 16 bits."""
+  height, width, _ = pixels_HWC.shape
+
+  def chunk(name, data):
+    body = name + data
+    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
+
+  rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels_HWC)
+  header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+  path.write_bytes(
+    b"\x89PNG\r\n\x1a\n"
+    + chunk(b"IHDR", header)
+    + chunk(b"IDAT", zlib.compress(rows))
+    + chunk(b"IEND", b"")
+  )

@@ -1,0 +1,236 @@
+"""Video files: orientation, colour, depth, shape of pixels, damage."""
+
+from fractions import Fraction
+import re
+import struct
+
+import av
+import numpy as np
+import pytest
+
+from video_dit import config
+from video_dit.media.decode import frames
+from video_dit.media.errors import MediaError
+from video_dit.media.probe import probe
+
+MEDIA = config.Media(frames_per_second=0)
+
+
+def reason(path, media=MEDIA):
+  with pytest.raises(MediaError) as caught:
+    list(frames(path, media))
+  return caught.value.reason
+
+
+def quadrants(height=32, width=64):
+  """Dark red, green, blue and grey quarters: every orientation looks different."""
+  frame_HWC = np.zeros((height, width, 3), np.uint8)
+  frame_HWC[: height // 2, : width // 2] = [160, 0, 0]
+  frame_HWC[: height // 2, width // 2 :] = [0, 160, 0]
+  frame_HWC[height // 2 :, : width // 2] = [0, 0, 160]
+  frame_HWC[height // 2 :, width // 2 :] = 100
+  return frame_HWC
+
+
+@pytest.mark.parametrize(
+  "matrix",
+  [
+    *((1, 0, 0, 1), (-1, 0, 0, 1), (1, 0, 0, -1), (-1, 0, 0, -1)),
+    *((0, 1, 1, 0), (0, 1, -1, 0), (0, -1, 1, 0), (0, -1, -1, 0)),
+  ],
+)
+def test_display_matrices_are_applied(tmp_path, encode, matrix):
+  stored = quadrants()
+  path = encode(tmp_path / "a.mp4", [stored] * 2)
+  data = bytearray(path.read_bytes())
+  at = data.index(b"tkhd") + 4 + 40
+  a, b, c, d = (entry << 16 for entry in matrix)
+  struct.pack_into(">9i", data, at, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+  path.write_bytes(data)
+  a, b, c, d = matrix
+  height, width = (32, 64) if a else (64, 32)
+  expected = np.zeros((height, width, 3), int)
+  for y in range(32):
+    for x in range(64):  # x' = a x + c y, y' = b x + d y, moved into view
+      expected[(b * x + d * y) % height, (a * x + c * y) % width] = stored[y, x]
+  seen = next(frames(path, MEDIA)).astype(int)
+  assert seen.shape == expected.shape
+  # Reversal sends 0 to 0 by the modulus: compare the quarters' middles.
+  rows, columns = [height // 4, 3 * height // 4], [width // 4, 3 * width // 4]
+  assert np.abs(seen - expected)[np.ix_(rows, columns)].max() < 12
+  described = probe(path, MEDIA)
+  assert (described.height, described.width) == (height, width)
+
+
+@pytest.mark.parametrize("ratio", [Fraction(4, 3), Fraction(1, 2)])
+def test_pixels_become_square(tmp_path, encode, ratio):
+  path = encode(tmp_path / "a.mp4", [quadrants()] * 2, aspect=ratio)
+  width = round(64 * ratio)
+  assert [frame.shape for frame in frames(path, MEDIA)] == [(32, width, 3)] * 2
+  assert probe(path, MEDIA).width == width
+
+
+@pytest.mark.parametrize(
+  ("codec", "pix_fmt", "name"),
+  [
+    ("libx264", "yuv420p", "a.mp4"),
+    ("libx264", "yuvj420p", "a.mp4"),
+    ("libx264", "yuv444p", "a.mp4"),
+    ("libx264", "yuv420p10le", "a.mp4"),
+    ("libx265", "yuv420p", "a.mp4"),
+    ("libvpx-vp9", "yuv420p", "a.webm"),
+    ("libvpx", "yuv420p", "a.webm"),
+    ("libsvtav1", "yuv420p10le", "a.mkv"),
+    ("mpeg4", "yuv420p", "a.avi"),
+    ("mpeg2video", "yuv420p", "a.mpg"),
+    ("mjpeg", "yuvj420p", "a.mov"),
+    ("ffv1", "yuv422p12le", "a.mkv"),
+    ("ffv1", "bgr0", "a.mkv"),
+    ("qtrle", "rgb24", "a.mov"),
+    ("wmv2", "yuv420p", "a.wmv"),
+  ],
+)
+def test_codecs_depths_and_ranges_give_the_same_colours(
+  tmp_path, encode, codec, pix_fmt, name
+):
+  if codec not in av.codecs_available:
+    pytest.skip(f"this PyAV has no {codec}")
+  options = {"libx265": {"x265-params": "log-level=none"}}.get(codec, {})
+  if codec not in ("libx265", "ffv1", "qtrle", "libsvtav1"):
+    options = {"b": "4000000", **options}
+  clip = [quadrants(64, 96)] * 4
+  path = encode(tmp_path / name, clip, codec=codec, pix_fmt=pix_fmt, options=options)
+  seen = list(frames(path, MEDIA))
+  assert len(seen) == 4 and seen[0].dtype == np.uint8
+  middles = np.stack(seen)[:, 16::32, 24::48].astype(int)
+  assert np.abs(middles - clip[0][16::32, 24::48]).max() <= 14
+  described = probe(path, MEDIA)
+  assert (described.kind, described.height, described.width) == ("video", 64, 96)
+  depth = re.search(r"p(\d+)le", pix_fmt)
+  assert described.bit_depth == (int(depth[1]) if depth else 8)
+
+
+def test_the_declared_matrix_is_used_and_else_the_usual_one(tmp_path, encode):
+  red = [np.full((64, 64, 3), [180, 20, 20], np.uint8)] * 2
+  for tags, matrix in (({"colorspace": 1}, "ITU709"), ({"colorspace": 5}, "ITU601")):
+    coded = [
+      av.VideoFrame.from_ndarray(frame, format="rgb24").reformat(
+        format="yuv444p", dst_colorspace=matrix
+      )
+      for frame in red
+    ]
+    options = {"crf": "1"}
+    shape = _Sized(coded, 64, 64)
+    path = encode(
+      tmp_path / f"{matrix}.mp4", shape, pix_fmt="yuv444p", tags=tags, options=options
+    )
+    assert np.abs(next(frames(path, MEDIA)).astype(int) - red[0]).max() <= 4
+  for height, matrix in ((64, "ITU601"), (720, "ITU709")):
+    frame = av.VideoFrame.from_ndarray(
+      np.full((height, 640, 3), [180, 20, 20], np.uint8), format="rgb24"
+    ).reformat(format="yuv444p", dst_colorspace=matrix)
+    path = encode(
+      tmp_path / "none.mp4",
+      _Sized([frame], height, 640),
+      pix_fmt="yuv444p",
+      tags={"colorspace": 2},
+      options={"crf": "1"},
+    )
+    assert np.abs(next(frames(path, MEDIA)).astype(int) - [180, 20, 20]).max() <= 4
+
+
+class _Sized(list):
+  """PyAV frames whose first tells the size as an array would."""
+
+  def __init__(self, coded, height, width):
+    super().__init__(coded)
+    self.shape = (height, width, 3)
+
+  def __getitem__(self, index):
+    return self if index == 0 else super().__getitem__(index)
+
+
+def test_alpha_is_laid_on_white_and_grey_is_grey(tmp_path, encode):
+  rgba = np.zeros((32, 32, 4), np.uint8)
+  rgba[:, 16:] = [200, 100, 0, 128]
+  path = encode(tmp_path / "a.mov", [rgba] * 2, codec="png", pix_fmt="rgba")
+  seen = next(frames(path, MEDIA)).astype(int)
+  assert (seen[:, :16] == 255).all()
+  assert np.abs(seen[:, 16:] - [227, 177, 127]).max() <= 1
+  grey = np.full((32, 32, 3), 90, np.uint8)
+  for pix_fmt in ("gray", "gray10le"):
+    path = encode(tmp_path / "g.mkv", [grey] * 2, codec="ffv1", pix_fmt=pix_fmt)
+    assert np.abs(next(frames(path, MEDIA)).astype(int) - 90).max() <= 1
+
+
+def test_cut_off_files_are_truncated(tmp_path, encode):
+  noise = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), np.uint8)
+  for name, codec in (("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx")):
+    options = {"movflags": "faststart"} if name == "a.mp4" else {}
+    extra = {"b": "3000000", "g": "10"} if codec == "libvpx" else {"g": "10"}
+    path = encode(
+      tmp_path / name, noise, codec=codec, container_options=options, options=extra
+    )
+    whole = len(list(frames(path, MEDIA)))
+    assert whole == 50
+    data = path.read_bytes()
+    path.write_bytes(data[: int(0.6 * len(data))])
+    assert reason(path) == "truncated", name
+    keep = config.Media(frames_per_second=0, keep_truncated=True)
+    assert 20 <= len(list(frames(path, keep))) <= 40, name
+    early = frames(path, MEDIA, end_seconds=0.5)
+    assert len(list(early)) in (12, 13)  # What comes before the damage is good.
+
+
+@pytest.mark.parametrize(
+  ("name", "codec"), [("a.mp4", "libx264"), ("a.webm", "libvpx-vp9")]
+)
+def test_damage_in_the_middle_is_seen(tmp_path, encode, name, codec):
+  rng = np.random.default_rng(0)
+  noise = rng.integers(0, 255, (40, 64, 64, 3), np.uint8)
+  options = {"cpu-used": "8", "deadline": "realtime", "b": "3000000"}
+  path = encode(
+    tmp_path / name, noise, codec=codec, options=options if "vp9" in codec else {}
+  )
+  data = bytearray(path.read_bytes())
+  for start in range(int(0.4 * len(data)), int(0.7 * len(data)), 900):
+    data[start : start + 300] = rng.bytes(300)
+  path.write_bytes(data)
+  assert reason(path) in ("damaged", "truncated")
+
+
+def test_what_is_no_video_says_why(tmp_path, encode):
+  (tmp_path / "empty.mp4").write_bytes(b"")
+  (tmp_path / "page.mp4").write_text("<html>not found</html>")
+  (tmp_path / "list.mp4").write_text("#EXTM3U\n#EXTINF:5,\nother.ts\n#EXT-X-ENDLIST\n")
+  (tmp_path / "text.txt").write_text("a caption\n")
+  (tmp_path / "head.mp4").write_bytes(b"\0\0\0\x18ftypisom\0\0\0\0isomisom" + bytes(90))
+  with av.open(str(tmp_path / "sound.m4a"), "w") as container:
+    stream = container.add_stream("aac", rate=8000)
+    sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
+    sound.sample_rate = 8000
+    container.mux([*stream.encode(sound), *stream.encode(None)])
+  expected = {
+    "empty.mp4": "empty",
+    "page.mp4": "not_media",
+    "list.mp4": "not_media",
+    "text.txt": "not_media",
+    "head.mp4": "unreadable",
+    "sound.m4a": "no_video",
+    "missing.mp4": "unreadable",
+  }
+  assert {name: reason(tmp_path / name) for name in expected} == expected
+  for name, word in expected.items():
+    with pytest.raises(MediaError) as caught:
+      probe(tmp_path / name, MEDIA)
+    assert caught.value.reason == word
+
+
+def test_limits_come_before_decoding(tmp_path, encode, counted):
+  path = encode(tmp_path / "a.mp4", counted(10))
+  assert reason(path, config.Media(max_source_pixels=1000)) == "too_large"
+  assert reason(path, config.Media(min_side=33)) == "too_small"
+  assert reason(path, config.Media(max_seconds=0.2)) == "too_long"
+  assert reason(path, config.Media(timeout_seconds=0.0)) == "timeout"
+  with pytest.raises(MediaError, match="exceed"):
+    probe(path, config.Media(max_source_pixels=1000))
