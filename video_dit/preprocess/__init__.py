@@ -1,0 +1,1 @@
+"""Media files to training data: ingest, then encode."""

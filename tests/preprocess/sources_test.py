@@ -1,0 +1,176 @@
+"""Every way that clips can come in, and every way that it can be wrong."""
+
+import csv
+import json
+import os
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from video_dit.preprocess import sources
+
+
+def _touch(folder, *names):
+  for name in names:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(b"media")
+
+
+def _by_name(lines):
+  return {os.path.basename(line.path): line for line in lines}
+
+
+def test_folder_takes_captions_beside_the_media(tmp_path):
+  _touch(tmp_path, "b/two.mp4", "a.mp4", "c.gif", ".hidden.mp4", ".git/x.mp4")
+  (tmp_path / "a.txt").write_text("  a red\n ball\t\n", encoding="utf-8")
+  (tmp_path / "b" / "two.mp4.txt").write_text("zwei Bälle", encoding="utf-8")
+  lines = list(sources.lines(tmp_path))
+  assert [os.path.relpath(x.path, tmp_path) for x in lines] == [
+    "a.mp4",
+    "c.gif",
+    os.path.join("b", "two.mp4"),
+  ]
+  assert [x.caption for x in lines] == ["a red ball", "", "zwei Bälle"]
+  assert not any(x.error for x in lines)
+
+
+def test_odd_names_are_lines_like_others(tmp_path):
+  names = ["-i.mp4", 'it\'s "it".mp4', "猫 🐈 clip.mp4", "a b.mp4"]
+  _touch(tmp_path, *names)
+  (tmp_path / "猫 🐈 clip.txt").write_text("a cat", encoding="utf-8")
+  found = _by_name(sources.lines(tmp_path))
+  assert set(found) == set(names)
+  assert found["猫 🐈 clip.mp4"].caption == "a cat"
+  assert all(os.path.isfile(line.file) for line in found.values())
+
+
+def test_name_that_is_not_utf8_can_be_stored_and_opened(tmp_path):
+  file = os.path.join(os.fsencode(tmp_path), b"caf\xe9.mp4")
+  try:
+    with open(file, "wb"):
+      pass
+  except OSError:
+    pytest.skip("this file system takes only UTF-8")
+  (line,) = sources.lines(tmp_path)
+  line.path.encode("utf-8")
+  assert os.path.isfile(line.file)
+
+
+def test_symbolic_links_do_not_loop(tmp_path):
+  _touch(tmp_path, "in/a.mp4")
+  (tmp_path / "in" / "up").symlink_to(tmp_path)
+  (tmp_path / "again").symlink_to(tmp_path / "in")
+  assert [os.path.basename(x.path) for x in sources.lines(tmp_path)] == ["a.mp4"]
+
+
+def test_captions_in_other_encodings_are_read_and_marked(tmp_path):
+  _touch(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4")
+  (tmp_path / "a.txt").write_bytes("caf\xe9".encode("latin-1"))
+  (tmp_path / "b.txt").write_bytes("café".encode("utf-16"))
+  (tmp_path / "c.txt").write_bytes(b"\xef\xbb\xbfplain\x00\x07 text")
+  (tmp_path / "d.txt").write_bytes(b"")
+  found = _by_name(sources.lines(tmp_path))
+  captions = [found[f"{n}.mp4"].caption for n in "abcd"]
+  assert captions == ["café", "café", "plain text", ""]
+  assert [found[f"{n}.mp4"].recoded for n in "abcd"] == [True, True, False, False]
+
+
+def test_caption_without_media_and_unused_manifest_are_named(tmp_path):
+  _touch(tmp_path, "a.mp4", "b.txt", "manifest.jsonl")
+  found = _by_name(sources.lines(tmp_path))
+  assert found["b.txt"].error[0] == "no_media"
+  assert found["manifest.jsonl"].error[0] == "not_media"
+  assert found["a.mp4"].error is None
+
+
+ROWS = [
+  {
+    "path": "x/a.mp4",
+    "caption": "a",
+    "split": "val",
+    "start_seconds": 1,
+    "end_seconds": 2,
+  },
+  {"path": "b.mp4", "caption": 'b, "c"\nd'},
+]
+
+
+def _write(path, rows):
+  if path.suffix == ".jsonl":
+    path.write_text("".join(json.dumps(row) + "\n\n" for row in rows), encoding="utf-8")
+  elif path.suffix == ".parquet":
+    pa.parquet.write_table(pa.Table.from_pylist(rows), path)
+  else:
+    with path.open("w", newline="", encoding="utf-8") as file:
+      delimiter = "\t" if path.suffix == ".tsv" else ","
+      writer = csv.DictWriter(file, list(rows[0]), delimiter=delimiter)
+      writer.writeheader()
+      writer.writerows(rows)
+
+
+@pytest.mark.parametrize("name", ["m.jsonl", "m.csv", "m.tsv", "m.parquet"])
+def test_manifests_of_all_formats_say_the_same(tmp_path, name):
+  _write(tmp_path / name, ROWS)
+  one, two = sources.lines(tmp_path / name)
+  assert one.path == str(tmp_path / "x" / "a.mp4") == one.file
+  assert (one.caption, one.split) == ("a", "validation")
+  assert (one.start_seconds, one.end_seconds) == (1.0, 2.0)
+  assert (two.caption, two.split, two.end_seconds) == ('b, "c" d', "", None)
+  assert one.error is two.error is None
+
+
+@pytest.mark.parametrize("name", ["file", "video", "filename"])
+@pytest.mark.parametrize("caption", ["text", "prompt"])
+def test_common_column_names(tmp_path, name, caption):
+  _write(tmp_path / "m.jsonl", [{name: "a.mp4", caption: "x"}])
+  (line,) = sources.lines(tmp_path / "m.jsonl")
+  assert (os.path.basename(line.file), line.caption) == ("a.mp4", "x")
+
+
+@pytest.mark.parametrize(
+  ("row", "reason"),
+  [
+    ({"path": "../a.mp4"}, "outside"),
+    ({"path": "/etc/passwd"}, "outside"),
+    ({"path": "x/../../a.mp4"}, "outside"),
+    ({"caption": "no file"}, "bad_line"),
+    ({"path": 3}, "bad_line"),
+    ({"path": "a\0b"}, "bad_line"),
+    ({"path": "a.mp4", "caption": ["x"]}, "bad_line"),
+    ({"path": "a.mp4", "split": "other"}, "bad_line"),
+    ({"path": "a.mp4", "start_seconds": "soon"}, "bad_line"),
+    ({"path": "a.mp4", "start_seconds": 2, "end_seconds": 1}, "bad_line"),
+    ({"path": "a.mp4", "start_seconds": -1}, "bad_line"),
+    ({"path": "a.mp4", "caption": "\ud800"}, "bad_line"),
+  ],
+)
+def test_bad_lines_are_set_aside_and_the_next_is_read(tmp_path, row, reason):
+  path = tmp_path / "m.jsonl"
+  path.write_text(json.dumps(row) + "\n" + '{"path": "good.mp4"}\n')
+  bad, good = sources.lines(path)
+  assert bad.error[0] == reason
+  bad.path.encode("utf-8")
+  bad.error[1].encode("utf-8")
+  assert good.error is None
+
+
+def test_lines_that_are_no_json_are_named_by_number(tmp_path):
+  path = tmp_path / "m.jsonl"
+  path.write_bytes(b'{"path": "a.mp4", "caption": "caf\xe9"}\n{"path": \n[1]\n')
+  good, half, array = sources.lines(path)
+  assert (good.caption, good.recoded) == ("café", True)
+  assert half.error[0] == array.error[0] == "bad_line"
+  assert "m.jsonl:2" in half.error[1]
+
+
+def test_wrong_inputs_are_refused(tmp_path):
+  with pytest.raises(FileNotFoundError, match="nowhere"):
+    sources.lines(tmp_path / "nowhere")
+  (tmp_path / "a.mp4").write_bytes(b"")
+  with pytest.raises(ValueError, match=r"must be a manifest .*\.jsonl"):
+    sources.lines(tmp_path / "a.mp4")
+  (tmp_path / "m.csv").write_text("name,words\na.mp4,x\n")
+  with pytest.raises(ValueError, match=r"'name', 'words'.*path, file"):
+    list(sources.lines(tmp_path / "m.csv"))

@@ -1,0 +1,84 @@
+"""The pool: in order, bounded, and rid of what hangs or dies."""
+
+import ctypes
+import os
+import time
+
+import numpy as np
+import pytest
+
+from video_dit.preprocess import workers
+
+
+def _work(job):
+  kind, value = job
+  if kind == "hang":
+    # Holds the interpreter's lock, as a hung decoder may.
+    ctypes.PyDLL(None).sleep(60)
+  if kind == "die":
+    os._exit(3)
+  if kind == "raise":
+    raise RuntimeError("no luck")
+  if kind == "sleep":
+    time.sleep(value)
+  if kind == "array":
+    return value, np.full((value, 1000), value, np.uint8)
+  return value, None
+
+
+def test_order_arrays_and_errors():
+  kinds = ["value", "array", "raise", "sleep", "array", "value"]
+  jobs = [(1, (kind, i)) for i, kind in enumerate(kinds)]
+  jobs[3] = (1, ("sleep", 0.2))
+  with workers.Pool(_work, 2, timeout_seconds=60) as pool:
+    got = list(pool.run(jobs, limit=4))
+  assert [job for job, _ in got] == [job for _, job in jobs]
+  assert got[0][1] == (0, None)
+  np.testing.assert_array_equal(got[4][1][1], np.full((4, 1000), 4, np.uint8))
+  assert got[2][1] == workers.Failure("error", "RuntimeError: no luck")
+
+
+def test_what_hangs_or_dies_costs_only_itself():
+  jobs = [(1, (kind, i)) for i, kind in enumerate(["value", "hang", "die", "value"])]
+  with workers.Pool(_work, 1, timeout_seconds=0.5) as pool:
+    got = [result for _, result in pool.run(jobs, limit=9)]
+  assert got[0] == (0, None)
+  assert got[1].reason == "timeout"
+  assert "timeout_seconds" in got[1].message
+  assert got[2].reason == "crashed"
+  assert "status 3" in got[2].message
+  assert got[3] == (3, None)
+
+
+def test_jobs_are_read_no_further_ahead_than_the_limit():
+  read = []
+
+  def jobs():
+    for i in range(6):
+      read.append(i)
+      yield 1, ("value", i)
+
+  with workers.Pool(_work, 1, timeout_seconds=60) as pool:
+    for done, _ in enumerate(pool.run(jobs(), limit=2)):
+      # One more than the limit is at hand, to know its weight.
+      assert len(read) <= done + 3
+
+
+def test_a_job_heavier_than_the_limit_runs_alone():
+  with workers.Pool(_work, 1, timeout_seconds=60) as pool:
+    assert len(list(pool.run([(5, ("value", 1)), (5, ("value", 2))], limit=1))) == 2
+
+
+def test_nothing_starts_for_no_jobs():
+  with workers.Pool(_work, 4, timeout_seconds=1) as pool:
+    assert list(pool.run([], limit=1)) == []
+    assert not pool._workers
+
+
+@pytest.mark.parametrize("limit", [1, 3])
+def test_stop_ends_a_run(limit):
+  with workers.Pool(_work, 1, timeout_seconds=60) as pool:
+    run = pool.run(((1, ("value", i)) for i in range(100)), limit)
+    next(run)
+    pool.stop()
+    assert len(list(run)) < 100

@@ -1,0 +1,153 @@
+"""The text encoder of a data set, and the encodings of its captions."""
+
+import collections
+from collections.abc import Iterable
+import dataclasses
+import hashlib
+import itertools
+import json
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pyarrow.parquet
+
+from video_dit import config as config_lib
+from video_dit.models.text import encoder as encoder_lib
+from video_dit.models.text import tokenizer as tokenizer_lib
+
+_SETTINGS = "preprocess.json"
+_TRAINING_CAPTIONS = 1_000_000
+_CACHE_BYTES = 256 << 20
+# What a tokenizer is trained on where no clip has a caption.
+_NO_CAPTIONS = ("a video", "an image")
+
+
+def prepare(
+  text: config_lib.Text,
+  folder: str | os.PathLike[str],
+  clips: str | os.PathLike[str],
+  *,
+  overwrite: bool,
+) -> encoder_lib.TextEncoder:
+  """The text encoder of a data set: the one that is there, or a new one.
+
+  Without `text.tokenizer` it is the one beside `text.checkpoint`'s weights; without
+  those one is trained on the captions of the training split. It stays when clips are
+  added; only `overwrite` trains it anew, and only where captions changed.
+
+  Args:
+    text: its settings.
+    folder: `OUT/text`, where all that sampling needs is kept.
+    clips: the table of clips.
+    overwrite: replace an encoder of other settings.
+
+  Raises:
+    ValueError: the folder holds an encoder of other settings, or a file is missing.
+  """
+  folder = pathlib.Path(folder)
+  record = folder / _SETTINGS
+  wanted = {"text": dataclasses.asdict(text), "captions": ""}
+  given = _given_tokenizer(text)
+  if not given:
+    wanted["captions"] = _digest(training_captions(clips))
+  if record.is_file():
+    found = json.loads(record.read_text(encoding="utf-8"))
+    if found == wanted or (found["text"] == wanted["text"] and not overwrite):
+      return encoder_lib.TextEncoder.load(text, folder)
+    if not overwrite:
+      raise ValueError(_differences(folder, found["text"], wanted["text"]))
+  unfinished = folder.with_name(folder.name + ".unfinished")
+  shutil.rmtree(unfinished, ignore_errors=True)
+  unfinished.mkdir(parents=True)
+  model = unfinished / encoder_lib.TOKENIZER
+  if given:
+    shutil.copyfile(given, model)
+  else:
+    captions = sorted(training_captions(clips)) or list(_NO_CAPTIONS)
+    tokenizer_lib.train_tokenizer(captions, model, text.vocabulary)
+  encoder = encoder_lib.TextEncoder.load(text, unfinished)
+  if encoder.random:  # Published weights stay where they are.
+    encoder.save(unfinished)
+  (unfinished / _SETTINGS).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+  shutil.rmtree(folder, ignore_errors=True)
+  unfinished.rename(folder)
+  return encoder_lib.TextEncoder.load(text, folder)
+
+
+def _given_tokenizer(text: config_lib.Text) -> pathlib.Path | None:
+  if not (text.tokenizer or text.checkpoint):
+    return None
+  path = pathlib.Path(text.tokenizer or text.checkpoint).expanduser()
+  path = path if text.tokenizer else path / encoder_lib.TOKENIZER
+  if not path.is_file():
+    key = "tokenizer" if text.tokenizer else "checkpoint"
+    raise ValueError(
+      f"config.text.{key}={getattr(text, key)!r}: {path} is not there. Name a"
+      " SentencePiece model."
+    )
+  return path
+
+
+def training_captions(clips: str | os.PathLike[str]) -> set[str]:
+  """Distinct captions of the training split, the first million of them."""
+  found: set[str] = set()
+  with pyarrow.parquet.ParquetFile(clips) as file:
+    for batch in file.iter_batches(columns=["caption", "split"]):
+      pairs = zip(batch["caption"].to_pylist(), batch["split"].to_pylist(), strict=True)
+      found.update(caption for caption, split in pairs if caption and split == "train")
+      if len(found) >= _TRAINING_CAPTIONS:
+        break
+  return found
+
+
+def _digest(captions: Iterable[str]) -> str:
+  digest = hashlib.sha256()
+  for caption in sorted(captions):
+    digest.update(caption.encode() + b"\0")
+  return digest.hexdigest()
+
+
+def _differences(folder: pathlib.Path, found: dict, wanted: dict) -> str:
+  names = [n for n in wanted if json.dumps(found.get(n)) != json.dumps(wanted[n])]
+  shown = ", ".join(f"config.text.{n} {found.get(n)!r} -> {wanted[n]!r}" for n in names)
+  return (
+    f"{folder}: the text encoder here was made with other settings ({shown}). Pass"
+    " --overwrite to make it and all that depends on it anew, or choose another --output."
+  )
+
+
+class Captions:
+  """Encodes captions, each distinct one once, as long as the cache holds it.
+
+  Attributes:
+    encoder: of text.
+    cut: captions encoded so far that have more tokens than are kept.
+  """
+
+  def __init__(self, encoder: encoder_lib.TextEncoder):
+    """The cache is bounded by its bytes; the oldest encodings leave it first."""
+    self.encoder, self.cut = encoder, 0
+    self._cache: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
+    self._bytes = 0
+
+  def encode(self, captions: list[str], soon: Iterable[str] = ()) -> list[np.ndarray]:
+    """Encodings `(tokens, width)` float16 of `captions`.
+
+    Args:
+      captions: what is wanted now.
+      soon: captions wanted next, encoded with these where anything is; else not read.
+    """
+    if any(caption not in self._cache for caption in captions):
+      distinct = dict.fromkeys(itertools.chain(captions, soon))
+      missing = [caption for caption in distinct if caption not in self._cache]
+      for caption, encoded in zip(missing, self.encoder.encode(missing), strict=True):
+        self._cache[caption] = encoded
+        self._bytes += encoded.nbytes
+        self.cut += self.encoder.is_cut(caption)
+    encodings = [self._cache[caption] for caption in captions]
+    while self._bytes > _CACHE_BYTES:
+      _, oldest = self._cache.popitem(last=False)
+      self._bytes -= oldest.nbytes
+    return encodings

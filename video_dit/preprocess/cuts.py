@@ -1,0 +1,211 @@
+"""How a file becomes clips: which frames, of which size, under which key.
+
+Pure arithmetic on what is known of a file, so that a changed limit needs no new look at
+the files themselves.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import hashlib
+import json
+from typing import Any
+
+from video_dit import config as config_lib
+from video_dit.media import resize
+
+# Raised when the same settings give other pixels.
+VERSION = 1
+KEY_DIGITS = 32
+
+
+class CutError(ValueError):
+  """A file that gives no clip; `reason` is one word for the table of rejects."""
+
+  def __init__(self, reason: str, message: str):
+    super().__init__(message)
+    self.reason = reason
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Grid:
+  """What the models ask of a clip's extents.
+
+  Attributes:
+    space: height and width are multiples of it, in pixels.
+    time: frames per latent frame, after the first.
+    latent: pixels per latent row and column.
+    patch: latent frames, rows and columns of one token.
+  """
+
+  space: int
+  time: int
+  latent: int
+  patch: tuple[int, int, int]
+
+  @classmethod
+  def of(cls, config: config_lib.Config) -> "Grid":
+    """The grid that a config asks for; pixels need no patches.
+
+    Raises:
+      ValueError: patches that are not square, or one token exceeds a clip's limits.
+    """
+    latent, patch = config.autoencoder.space, config.dit.patch
+    if config.objective == "reconstruction":
+      patch = (1, 1, 1)
+    if patch[1] != patch[2]:
+      raise ValueError(
+        f"config.dit.patch={patch}: clips are sized on one grid; give a patch as many"
+        " rows as columns."
+      )
+    space, media = latent * patch[1], config.media
+    grid = cls(space=space, time=config.autoencoder.time, latent=latent, patch=patch)
+    if space * space > media.max_pixels:
+      raise ValueError(
+        f"config.media.max_pixels={media.max_pixels} is less than one token of"
+        f" {space}x{space} pixels (autoencoder.space * dit.patch). Raise it to"
+        f" {space * space} or more."
+      )
+    if not grid.floor(media.max_frames):
+      raise ValueError(
+        f"config.media.max_frames={media.max_frames} is less than one token of"
+        f" {grid.frames(patch[0])} frames. Raise it."
+      )
+    return grid
+
+  def latent_frames(self, frames: int) -> int:
+    """Latent frames of the longest clip that `frames` frames give; may be 0."""
+    whole = 1 + (frames - 1) // self.time if frames > 0 else 0
+    return whole // self.patch[0] * self.patch[0]
+
+  def frames(self, latent_frames: int) -> int:
+    """Frames of a clip of so many latent frames."""
+    return 1 + (latent_frames - 1) * self.time if latent_frames else 0
+
+  def floor(self, frames: int) -> int:
+    """The longest clip that `frames` frames give."""
+    return self.frames(self.latent_frames(frames))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Clip:
+  """One clip of a file.
+
+  Attributes:
+    key: 32 hexadecimal digits of the file's bytes, the cut and the pixels' settings.
+    first_frame: at the clip's frame rate, counted from the start that was asked for.
+    frames, height, width: of the clip.
+    frames_dropped: frames behind it that no clip has.
+    latent: latent frames, rows and columns.
+    tokens: of the transformer.
+  """
+
+  key: str
+  first_frame: int
+  frames: int
+  height: int
+  width: int
+  frames_dropped: int
+  latent: tuple[int, int, int]
+  tokens: int
+
+
+def cut(
+  facts: Mapping[str, Any],
+  media: config_lib.Media,
+  grid: Grid,
+  *,
+  start_seconds: float = 0.0,
+  end_seconds: float | None = None,
+) -> list[Clip]:
+  """Cuts one file into clips.
+
+  A video longer than `media.max_frames` gives several clips, end to end. What is left
+  behind the last one, less than a clip or less than one latent frame, is dropped and
+  counted. A file of one frame is an image, whatever its format.
+
+  Args:
+    facts: of the file, as `examine` gives them.
+    media: limits.
+    grid: what the models ask for.
+    start_seconds, end_seconds: the part of the file that was asked for.
+
+  Raises:
+    CutError: `too_short`, `too_long` or `no_rate`.
+  """
+  total = facts["frames"]
+  least = 1 if facts["kind"] == "image" else media.min_frames
+  longest = grid.floor(media.max_frames)
+  if grid.floor(total) < least or not grid.floor(total):
+    raise CutError(
+      "too_short",
+      f"{total} frames, of which {grid.floor(total)} make whole latent frames; the least"
+      f" is {max(least, grid.frames(grid.patch[0]))}. Raise"
+      " config.media.frames_per_second, or lower config.media.min_frames.",
+    )
+  if grid.latent_frames(total) > 1 and not facts["frames_per_second"]:
+    message = "the file says no frame rate; set config.media.frames_per_second"
+    raise CutError("no_rate", message)
+  group = grid.time * grid.patch[0]
+  if media.long == "refuse" and total >= longest + group:
+    raise CutError(
+      "too_long",
+      f"{total} frames are more than config.media.max_frames={media.max_frames}; set"
+      " config.media.long to split to cut it",
+    )
+  size = resize.target_size(
+    facts["height"], facts["width"], max_pixels=media.max_pixels, grid=grid.space
+  )
+  lengths = _lengths(total, longest, least, grid)
+  if media.long == "refuse":
+    lengths = lengths[:1]
+  clips, first = [], 0
+  for i, frames in enumerate(lengths):
+    last = i + 1 == len(lengths)
+    latent = (grid.latent_frames(frames), *(side // grid.latent for side in size))
+    clips.append(
+      Clip(
+        key=_key(facts, media, first, frames, size, start_seconds, end_seconds),
+        first_frame=first,
+        frames=frames,
+        height=size[0],
+        width=size[1],
+        frames_dropped=total - first - frames if last else 0,
+        latent=latent,
+        tokens=_tokens(latent, grid.patch),
+      )
+    )
+    first += frames
+  return clips
+
+
+def _lengths(total: int, longest: int, least: int, grid: Grid) -> list[int]:
+  whole, rest = divmod(total, longest)
+  tail = grid.floor(rest)
+  keep_tail = tail >= least and (tail > 1 or not whole)
+  return [longest] * whole + ([tail] if keep_tail else [])
+
+
+def _tokens(latent: tuple[int, int, int], patch: tuple[int, int, int]) -> int:
+  t, h, w = (a // b for a, b in zip(latent, patch, strict=True))
+  return t * h * w
+
+
+def _key(
+  facts: Mapping[str, Any],
+  media: config_lib.Media,
+  first: int,
+  frames: int,
+  size: tuple[int, int],
+  start_seconds: float,
+  end_seconds: float | None,
+) -> str:
+  """The clip's stable name; the caption has no part in it, nor where the file lies."""
+  parts = {
+    "version": VERSION,
+    "file": facts["sha256"],
+    "cut": [start_seconds, end_seconds, first, frames],
+    "frames_per_second": media.frames_per_second,
+    "size": size,
+  }
+  text = json.dumps(parts, sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:KEY_DIGITS]

@@ -1,0 +1,182 @@
+"""What the worker processes do: look at one file, or decode one clip of it.
+
+Imports no JAX. Every file is decoded once, whole, before anything is made of it: headers
+lie about the number of frames, and damage shows only where it lies.
+"""
+
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import itertools
+from typing import Any
+
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.media import decode as decode_lib
+from video_dit.media import errors
+from video_dit.media import probe as probe_lib
+from video_dit.media import resize as resize_lib
+
+# Frames are only counted here; converting them to this size costs next to nothing.
+_COUNT_SIZE = (16, 16)
+_READ_BYTES = 1 << 20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Examine:
+  """A file to look at: `file`, or `record` of a TFDS split; a part of it by seconds."""
+
+  id: bytes
+  file: str
+  record: int | None
+  start_seconds: float
+  end_seconds: float | None
+  media: config_lib.Media
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Decode:
+  """A clip to decode, or several that follow each other, as the table has them."""
+
+  file: str
+  record: int | None
+  start_seconds: float
+  end_seconds: float | None
+  frames_per_second: float
+  first_frame: int
+  frames: int
+  size: tuple[int, int]
+  media: config_lib.Media
+
+
+def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
+  """Does one job.
+
+  Returns:
+    For `Examine` the facts of the file, for `Decode` `(F, H, W, 3)` uint8. What is wrong
+    with the file comes as `{"reason": ..., "message": ...}`.
+  """
+  try:
+    if isinstance(job, Examine):
+      return _examine(job), None
+    return {}, _decode(job)
+  except errors.MediaError as error:
+    return {"reason": error.reason, "message": error.message}, None
+  except OSError as error:
+    return {"reason": "unreadable", "message": str(error.strerror)}, None
+  except MemoryError:
+    return {"reason": "too_large", "message": "takes too much memory"}, None
+
+
+# ---------------------------------------------------------------------------- examining
+
+
+def _examine(job: Examine) -> dict[str, Any]:
+  if job.record is not None:
+    return _examine_record(job)
+  digest = _digest(job.file)
+  probe = probe_lib.probe(job.file, job.media)
+  media, kind = job.media, probe.kind
+  frames = _count(job, media)
+  if kind == "video" and frames == 1:
+    own_rate = dataclasses.replace(media, frames_per_second=0.0)
+    kind = "image" if _count(job, own_rate) == 1 else kind
+  rate = media.frames_per_second or probe.frames_per_second or 0.0
+  return {
+    "sha256": digest,
+    "kind": kind,
+    "codec": probe.codec,
+    "height": probe.height,
+    "width": probe.width,
+    "source_frames_per_second": probe.frames_per_second or 0.0,
+    "duration_seconds": probe.duration_seconds or 0.0,
+    "frames_per_second": 0.0 if kind == "image" else rate,
+    "frames": frames,
+  }
+
+
+def _count(job: Examine, media: config_lib.Media) -> int:
+  frames = decode_lib.frames(
+    job.file,
+    media,
+    size=_COUNT_SIZE,
+    start_seconds=job.start_seconds,
+    end_seconds=job.end_seconds,
+  )
+  return sum(1 for _ in frames)
+
+
+def _digest(file: str) -> str:
+  digest = hashlib.sha256()
+  with open(file, "rb") as stream:
+    while data := stream.read(_READ_BYTES):
+      digest.update(data)
+  return digest.hexdigest()
+
+
+def _examine_record(job: Examine) -> dict[str, Any]:
+  from video_dit.preprocess import tfds_source
+
+  clip, rate, caption = tfds_source.read(job.file, job.record or 0, job.media)
+  frames, height, width = clip.shape[:3]
+  digest = hashlib.sha256(f"{clip.shape} {rate}".encode())
+  digest.update(np.ascontiguousarray(clip))
+  if min(height, width) < job.media.min_side:
+    message = f"{width}x{height} pixels; config.media.min_side={job.media.min_side}."
+    raise errors.MediaError(tfds_source.shown(job.file), "too_small", message)
+  kind = "image" if frames == 1 else "video"
+  return {
+    "sha256": digest.hexdigest(),
+    "kind": kind,
+    "codec": "tfds",
+    "height": height,
+    "width": width,
+    "source_frames_per_second": rate,
+    "duration_seconds": frames / rate if rate else 0.0,
+    "frames_per_second": 0.0 if kind == "image" else rate,
+    "frames": frames,
+    "caption": caption,
+  }
+
+
+# ----------------------------------------------------------------------------- decoding
+
+
+def _decode(job: Decode) -> np.ndarray:
+  """Decodes from near the clip; where that falls short, from the beginning.
+
+  Frames at a file's own rate need not be evenly spaced, so they are counted.
+  """
+  if job.first_frame and job.record is None and job.media.frames_per_second:
+    try:
+      return _gather(job, _frames(job, job.first_frame / job.frames_per_second))
+    except errors.MediaError:
+      pass
+  return _gather(job, itertools.islice(_frames(job, 0.0), job.first_frame, None))
+
+
+def _frames(job: Decode, skip_seconds: float) -> Iterator[np.ndarray]:
+  if job.record is None:
+    return decode_lib.frames(
+      job.file,
+      job.media,
+      size=job.size,
+      start_seconds=job.start_seconds + skip_seconds,
+      end_seconds=job.end_seconds,
+    )
+  from video_dit.preprocess import tfds_source
+
+  clip, _, _ = tfds_source.read(job.file, job.record, job.media)
+  return (resize_lib.resize(frame, job.size) for frame in clip)
+
+
+def _gather(job: Decode, frames: Iterator[np.ndarray]) -> np.ndarray:
+  clip_FHWC = np.empty((job.frames, *job.size, 3), np.uint8)
+  count = 0
+  for count, frame in enumerate(itertools.islice(frames, job.frames), 1):
+    clip_FHWC[count - 1] = frame
+  if count < job.frames:
+    message = f"{count} of {job.frames} frames decoded; did the file change?"
+    raise errors.MediaError(job.file, "truncated", message)
+  return clip_FHWC

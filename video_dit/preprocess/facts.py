@@ -1,0 +1,169 @@
+"""What is known of the input, on disk: its lines, and the facts of each file.
+
+Files are looked at once. Their facts are kept by path, size, time of change and the
+settings that matter, so that a killed run goes on, a grown folder costs only its new
+files, and a changed limit costs nothing. SQLite keeps it whole through a kill, and
+nothing of it in memory.
+"""
+
+from collections.abc import Iterable, Iterator
+import hashlib
+import json
+import os
+import pathlib
+import sqlite3
+import time
+from typing import Any
+
+from video_dit import config as config_lib
+from video_dit.preprocess import sources
+
+# Raised when the same file gives other facts.
+VERSION = 1
+_PAGE = 512
+_COMMIT_SECONDS = 1.0
+
+
+class Facts:
+  """The lines of this run, and the facts of every file that any run has seen."""
+
+  def __init__(self, path: str | os.PathLike[str]):
+    """Opens or makes the file."""
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+    self.path = str(path)
+    self._database = sqlite3.connect(path, timeout=60)
+    self._committed = time.monotonic()
+    self._database.executescript(
+      """
+      CREATE TABLE IF NOT EXISTS facts (
+        id BLOB PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS failures (
+        key TEXT PRIMARY KEY, reason TEXT NOT NULL, message TEXT NOT NULL,
+        seconds REAL NOT NULL) WITHOUT ROWID;
+      CREATE TABLE IF NOT EXISTS lines (
+        number INTEGER PRIMARY KEY, id BLOB, line TEXT NOT NULL);
+      """
+    )
+
+  def __enter__(self) -> "Facts":
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._database.commit()
+    self._database.close()
+
+  def set_lines(self, lines: Iterable[sources.Line], media: config_lib.Media) -> int:
+    """Replaces the lines of the run by these; returns their number."""
+    execute = self._database.execute
+    execute("DELETE FROM lines")
+    count = 0
+    for count, line in enumerate(lines, 1):
+      text = json.dumps(vars(line), ensure_ascii=True)
+      row = (count, _identity(line, media), text)
+      execute("INSERT INTO lines VALUES (?, ?, ?)", row)
+    self._database.commit()
+    return count
+
+  def unseen(self, media: config_lib.Media) -> Iterator[tuple[bytes, sources.Line]]:
+    """Yields each file without facts once, in the order of the lines.
+
+    A file that took too long is tried again where it may now take longer.
+    """
+    query = """SELECT number, lines.id, line, facts FROM lines
+      LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
+    for _, id, line, facts in self._pages(query):
+      if id is not None and (facts is None or self._retry(json.loads(facts), media)):
+        yield id, sources.Line(**json.loads(line))
+
+  def num_unseen(self, media: config_lib.Media) -> int:
+    """How many files `unseen` yields."""
+    return sum(1 for _ in self.unseen(media))
+
+  def put(self, id: bytes, facts: dict[str, Any]) -> None:
+    """Keeps the facts of a file; safe on disk within a second or so."""
+    row = (id, json.dumps(facts))
+    self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
+    if time.monotonic() > self._committed + _COMMIT_SECONDS:
+      self.commit()
+
+  def commit(self) -> None:
+    """Makes all that was put safe on disk."""
+    self._database.commit()
+    self._committed = time.monotonic()
+
+  def lines(self) -> Iterator[tuple[int, sources.Line, dict[str, Any] | None]]:
+    """Yields number, line and facts of every line, in order."""
+    query = """SELECT number, line, facts FROM lines
+      LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
+    for number, line, facts in self._pages(query):
+      known = None if facts is None else json.loads(facts)
+      yield number, sources.Line(**json.loads(line)), known
+
+  def line(self, number: int) -> tuple[sources.Line, dict[str, Any]]:
+    """One line of the run and its facts."""
+    query = """SELECT line, facts FROM lines
+      LEFT JOIN facts ON facts.id = lines.id WHERE number = ?"""
+    line, facts = self._database.execute(query, (number,)).fetchone()
+    return sources.Line(**json.loads(line)), json.loads(facts)
+
+  def caption(self, number: int) -> str:
+    """The caption of one line, from the input or from its data set's record."""
+    line, known = self.line(number)
+    return known["caption"] if line.caption is None else line.caption
+
+  def fail(self, key: str, reason: str, message: str, seconds: float) -> None:
+    """Keeps why a clip could not be decoded though its file had passed."""
+    row = (key, reason, message, seconds)
+    self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
+    self.commit()
+
+  def failure(self, key: str, media: config_lib.Media) -> tuple[str, str] | None:
+    """Reason and message of a clip that could not be decoded."""
+    query = "SELECT reason, message, seconds FROM failures WHERE key = ?"
+    row = self._database.execute(query, (key,)).fetchone()
+    if row is None or (row[0] == "timeout" and media.timeout_seconds > row[2]):
+      return None
+    return row[0], row[1]
+
+  def begin_duplicates(self) -> None:
+    """Forgets which files were seen in this run."""
+    self._database.execute("DROP TABLE IF EXISTS temp.seen")
+    self._database.execute(
+      "CREATE TEMP TABLE seen (content TEXT PRIMARY KEY, path TEXT) WITHOUT ROWID"
+    )
+
+  def first_path(self, content: str, path: str) -> str | None:
+    """Path of the first file of this content, or None where this is the first."""
+    query = "SELECT path FROM temp.seen WHERE content = ?"
+    row = self._database.execute(query, (content,)).fetchone()
+    if row is None:
+      self._database.execute("INSERT INTO temp.seen VALUES (?, ?)", (content, path))
+    return None if row is None else row[0]
+
+  def _retry(self, facts: dict[str, Any], media: config_lib.Media) -> bool:
+    late = facts.get("reason") == "timeout"
+    return late and media.timeout_seconds > facts["timeout_seconds"]
+
+  def _pages(self, query: str) -> Iterator[tuple]:
+    """Reads page by page, so that rows may be written in between."""
+    last = 0
+    while rows := self._database.execute(query, (last, _PAGE)).fetchall():
+      yield from rows
+      last = rows[-1][0]
+
+
+def _identity(line: sources.Line, media: config_lib.Media) -> bytes | None:
+  """What the facts of a line depend on; None for a line that has none."""
+  if line.error is not None:
+    return None
+  parts: list[Any] = [VERSION, line.file, line.record]
+  if line.record is None:
+    try:
+      stat = os.stat(line.file)
+    except (OSError, ValueError):
+      return None
+    parts += [stat.st_size, stat.st_mtime_ns]
+  parts += [line.start_seconds, line.end_seconds]
+  parts += [media.frames_per_second, media.min_side, media.max_source_pixels]
+  parts += [media.max_seconds, media.keep_truncated]
+  return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]

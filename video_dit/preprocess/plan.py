@@ -1,0 +1,153 @@
+"""What a data set is to hold, in a hundred bytes a clip, and what it holds already."""
+
+from collections.abc import Iterator
+import dataclasses
+import hashlib
+import os
+import pathlib
+
+import numpy as np
+import pyarrow.parquet
+
+_COLUMNS = {
+  "line": np.int64,
+  "first_frame": np.int64,
+  "frames": np.int32,
+  "height": np.int32,
+  "width": np.int32,
+  "tokens": np.int32,
+  "start_seconds": np.float64,
+  "frames_per_second": np.float32,
+}
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Plan:
+  """Columns of the table of clips, ordered by shape, then by place in the input.
+
+  Attributes:
+    key: `(n,)` bytes of 32 hexadecimal digits.
+    mark: `(n,)` uint64, of caption and split; another mark is another record.
+    is_validation: `(n,)` bool.
+    line, first_frame, frames, height, width, tokens, start_seconds, frames_per_second:
+      as in the table.
+  """
+
+  key: np.ndarray
+  mark: np.ndarray
+  is_validation: np.ndarray
+  line: np.ndarray
+  first_frame: np.ndarray
+  frames: np.ndarray
+  height: np.ndarray
+  width: np.ndarray
+  tokens: np.ndarray
+  start_seconds: np.ndarray
+  frames_per_second: np.ndarray
+
+  def __len__(self) -> int:
+    return len(self.key)
+
+  def shape(self, i: int) -> tuple[int, int, int]:
+    """Frames, height and width of clip i."""
+    return int(self.frames[i]), int(self.height[i]), int(self.width[i])
+
+
+def read(path: str | os.PathLike[str]) -> Plan:
+  """Reads what is needed of the table of clips."""
+  parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+  keys, marks, splits = [], [], []
+  with pyarrow.parquet.ParquetFile(path) as file:
+    names = ["key", "caption", "split", *_COLUMNS]
+    for batch in file.iter_batches(batch_size=8192, columns=names):
+      split = batch["split"].to_pylist()
+      keys.append(np.array(batch["key"].to_pylist(), "S32"))
+      marks.append(_marks(batch["caption"].to_pylist(), split))
+      splits.append(np.array([s == "validation" for s in split], bool))
+      for name in _COLUMNS:
+        parts[name].append(batch[name].to_numpy(zero_copy_only=False))
+  columns = {name: _join(parts[name], dtype) for name, dtype in _COLUMNS.items()}
+  columns |= {"key": _join(keys, "S32"), "mark": _join(marks, np.uint64)}
+  columns["is_validation"] = _join(splits, bool)
+  by_shape = (columns[n] for n in ("first_frame", "line", "width", "height", "frames"))
+  order = np.lexsort(tuple(by_shape))
+  return Plan(**{name: column[order] for name, column in columns.items()})
+
+
+def _join(parts: list[np.ndarray], dtype) -> np.ndarray:
+  return np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype)
+
+
+def _marks(captions: list[str], splits: list[str]) -> np.ndarray:
+  digests = (
+    hashlib.blake2b(f"{split}\0{caption}".encode(), digest_size=8).digest()
+    for caption, split in zip(captions, splits, strict=True)
+  )
+  return np.array([int.from_bytes(d, "big") for d in digests], np.uint64)
+
+
+def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
+  """Sets a data set, finished or begun, against the plan.
+
+  Args:
+    plan: what is wanted.
+    folder: of the data set; need not exist.
+
+  Returns:
+    `(n,)` bool, which clips of the plan are there; and examples of records that are
+    there and not wanted, one sentence each.
+  """
+  order = np.argsort(plan.key)
+  present = np.zeros(len(plan), bool)
+  stale = []
+  for split, keys, captions in _written(folder):
+    marks = _marks(captions, [split] * len(keys))
+    for key, mark in zip(keys, marks, strict=True):
+      place = np.searchsorted(plan.key, key, sorter=order)
+      i = order[place] if place < len(order) else None
+      if i is None or plan.key[i] != key:
+        stale.append(f"clip {key.decode()} is no longer wanted")
+      elif plan.mark[i] != mark:
+        stale.append(f"clip {key.decode()} has another caption or split now")
+      else:
+        present[i] = True
+  return present, stale
+
+
+def _written(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray, list[str]]]:
+  """Split, keys and captions of each committed part of a data set."""
+  for path in sorted((folder / "parts").glob("*-*.parquet")):
+    table = pyarrow.parquet.read_table(path, columns=["key", "caption"])
+    keys = np.array(table["key"].to_pylist(), "S32")
+    yield path.name.split("-")[0], keys, table["caption"].to_pylist()
+
+
+def batches(
+  plan: Plan, wanted: np.ndarray, most_pixels: int, most_clips: int
+) -> Iterator[tuple[np.ndarray, int]]:
+  """Groups clips of one shape.
+
+  The size of a batch depends on its shape alone, so that each shape compiles once; the
+  last batch of a shape may hold fewer clips.
+
+  Args:
+    plan: of all clips.
+    wanted: `(n,)` bool.
+    most_pixels: of a batch; a single clip may have more.
+    most_clips: of a batch.
+
+  Yields:
+    Indices of clips, and the batch's size that they are padded to.
+  """
+  left = np.flatnonzero(wanted)
+  shapes = np.stack([plan.frames, plan.height, plan.width], axis=1)[left]
+  changes = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
+  for group in np.split(left, changes):
+    if not len(group):
+      continue
+    fit = most_pixels // int(np.prod(plan.shape(group[0]), dtype=np.int64))
+    size = 1
+    while 2 * size <= min(fit, most_clips):
+      size *= 2
+    for first in range(0, len(group), size):
+      yield group[first : first + size], size

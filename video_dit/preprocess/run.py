@@ -1,0 +1,171 @@
+"""The whole stage: input -> tables -> data set, and what came of it."""
+
+import dataclasses
+import os
+import pathlib
+import time
+
+import jax
+
+from video_dit import config as config_lib
+from video_dit.models.autoencoder import store
+from video_dit.preprocess import captions as captions_lib
+from video_dit.preprocess import cuts, encode, examine, ingest, sources, workers
+from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import plan as plan_lib
+
+TEXT = "text"
+_FACTS = "work/facts.sqlite"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Outcome:
+  """What a run did.
+
+  Attributes:
+    folder: of the data set.
+    counts: of the tables.
+    examined: files looked at in this run; the others were known.
+    made: records written and reused.
+    seconds: spent in each stage.
+  """
+
+  folder: pathlib.Path
+  counts: ingest.Counts
+  examined: int
+  made: encode.Made
+  seconds: dict[str, float]
+
+
+def preprocess(
+  config: config_lib.Config,
+  source: str | os.PathLike[str],
+  output: str | os.PathLike[str],
+  *,
+  overwrite: bool = False,
+  mesh: jax.sharding.Mesh | None = None,
+) -> Outcome:
+  """Makes `latents/`, or `pixels/` where the autoencoder is to be trained.
+
+  A run that was killed goes on where it was; a run that is done costs a look at the
+  input's file list. Added files are added. A data set of other settings, or whose
+  records were removed or captioned anew in the input, is refused without `overwrite`;
+  with it, what depends on the change is made anew, and only that.
+
+  Args:
+    config: `objective` decides the kind of the data set.
+    source: a folder, a manifest, or `tfds:name[:split]`.
+    output: folder of the tables, the text encoder and the data set.
+    overwrite: make anew what other settings left.
+    mesh: clips are encoded on all its devices; None uses one.
+
+  Raises:
+    FileNotFoundError: there is no such input or autoencoder.
+    ValueError: a setting is wrong, or the output holds what other settings made.
+  """
+  output = pathlib.Path(output)
+  clock = _Clock()
+  cuts.Grid.of(config)
+  autoencoder = None
+  if config.objective == "diffusion":
+    autoencoder = _load_autoencoder(config.autoencoder, mesh)
+  lines = sources.lines(source)
+  output.mkdir(parents=True, exist_ok=True)
+  kind = "latents" if config.objective == "diffusion" else "pixels"
+  pool = workers.Pool(examine.work, config.media.workers, config.media.timeout_seconds)
+  with facts_lib.Facts(output / _FACTS) as facts, pool:
+    clock.start("list")
+    facts.set_lines(lines, config.media)
+    clock.start("ingest")
+    examined = ingest.examine_files(facts, config.media, pool)
+    clock.start("tables")
+    counts = ingest.tabulate(facts, config, output)
+    made = encode.Made()
+    if counts.clips:
+      clock.start("text")
+      plan = plan_lib.read(output / ingest.CLIPS)
+      maker = _maker(config, output, plan, facts, autoencoder, overwrite)
+      clock.start(kind)
+      made = encode.make(
+        output / kind,
+        maker,
+        plan,
+        facts,
+        pool,
+        config.media,
+        overwrite=overwrite,
+        devices=1 if mesh is None else mesh.size,
+      )
+      if isinstance(maker, encode.Latents):
+        made.captions_cut = maker.captions.cut
+      if made.failed:
+        counts = ingest.tabulate(facts, config, output)
+  return Outcome(
+    folder=output / kind,
+    counts=counts,
+    examined=examined,
+    made=made,
+    seconds=clock.stop(),
+  )
+
+
+def _load_autoencoder(
+  settings: config_lib.Autoencoder, mesh: jax.sharding.Mesh | None
+) -> store.Frozen:
+  """Loads the frozen autoencoder and checks that the config describes it."""
+  if not settings.checkpoint:
+    raise ValueError(
+      "config.autoencoder.checkpoint is empty: latents need a trained autoencoder. Name"
+      " the folder that its training exported, or set config.objective=reconstruction"
+      " to make the pixels that it is trained on."
+    )
+  frozen = store.load(settings.checkpoint, mesh=mesh)
+  for name in ("channels", "space", "time"):
+    wanted, found = getattr(settings, name), getattr(frozen, name)
+    if wanted != found:
+      raise ValueError(
+        f"config.autoencoder.{name}={wanted}, but the autoencoder in"
+        f" {settings.checkpoint} has {name}={found}. Set it to {found}, or name another"
+        " checkpoint."
+      )
+  return frozen
+
+
+def _maker(
+  config: config_lib.Config,
+  output: pathlib.Path,
+  plan: plan_lib.Plan,
+  facts: facts_lib.Facts,
+  autoencoder: store.Frozen | None,
+  overwrite: bool,
+) -> encode.Maker:
+  if autoencoder is None:
+    return encode.Pixels(plan, facts)
+  clips = output / ingest.CLIPS
+  text = captions_lib.prepare(config.text, output / TEXT, clips, overwrite=overwrite)
+  return encode.Latents(
+    plan,
+    facts,
+    autoencoder,
+    captions_lib.Captions(text),
+    autoencoder_path=os.path.abspath(config.autoencoder.checkpoint),
+    text_path=os.path.abspath(output / TEXT),
+  )
+
+
+class _Clock:
+  """Seconds of each stage."""
+
+  def __init__(self):
+    self._seconds: dict[str, float] = {}
+    self._begun = time.monotonic()
+    self._stage = "start"
+
+  def start(self, stage: str) -> None:
+    now = time.monotonic()
+    self._seconds[self._stage] = now - self._begun
+    self._stage, self._begun = stage, now
+
+  def stop(self) -> dict[str, float]:
+    self.start("")
+    return self._seconds

@@ -1,0 +1,275 @@
+"""Where clips come from: a folder, a manifest or a TFDS data set, one line at a time.
+
+A folder is walked in sorted order. The caption of `clip.mp4` is `clip.txt` or
+`clip.mp4.txt` beside it. Hidden files are left out; every other file is a line, so that
+what turns out to be no media is named among the rejects. A manifest (JSONL, CSV, TSV or
+Parquet) names its files by paths relative to itself and is used only where it is given
+as the input. Lines are yielded, never gathered.
+"""
+
+from collections.abc import Iterator, Mapping
+import csv
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+import pyarrow.parquet
+
+PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
+CAPTION_NAMES = ("caption", "text", "prompt", "description")
+START_NAMES = ("start_seconds", "start")
+END_NAMES = ("end_seconds", "end")
+SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
+  ("validation", "valid", "val", "test", "dev", "held_out"), "validation"
+)
+MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_FIELD_BYTES = 1 << 24
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Line:
+  """One line of the input.
+
+  Attributes:
+    path: as shown to the user: the absolute path as text, or where the line stands.
+    file: absolute path that is opened; for TFDS the data set's reference.
+    record: index in a TFDS split, None for files.
+    caption: empty where there is none; None where the data set itself holds it.
+    recoded: the caption was not UTF-8 and was read as Latin-1.
+    split: `train`, `validation`, or empty to be chosen by key.
+    start_seconds, end_seconds: the part of the file that is wanted; None: to its end.
+    error: (reason, message) of a line that is refused before its file is opened.
+  """
+
+  path: str
+  file: str = ""
+  record: int | None = None
+  caption: str | None = ""
+  recoded: bool = False
+  split: str = ""
+  start_seconds: float = 0.0
+  end_seconds: float | None = None
+  error: tuple[str, str] | None = None
+
+
+def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
+  """Yields the lines of a folder, manifest or `tfds:name[:split]`, in a fixed order.
+
+  Raises:
+    FileNotFoundError: nothing is there.
+    ValueError: a file that is no manifest, or a manifest without a column of paths.
+  """
+  if str(source).startswith("tfds:"):
+    from video_dit.preprocess import tfds_source
+
+    return tfds_source.lines(str(source)[len("tfds:") :])
+  path = pathlib.Path(source)
+  if not path.exists():
+    raise FileNotFoundError(
+      f"--input={source}: there is no such folder or file. Name a folder of media, a"
+      " manifest, or tfds:name."
+    )
+  if path.is_dir():
+    if (path / "dataset_info.json").is_file() and (path / "features.json").is_file():
+      from video_dit.preprocess import tfds_source
+
+      return tfds_source.lines(str(path))
+    return _folder(os.path.abspath(path))
+  suffix = path.suffix.lower()
+  if suffix in (".jsonl", ".ndjson"):
+    return _manifest(path, _read_jsonl(path))
+  if suffix in (".csv", ".tsv"):
+    return _manifest(path, _read_csv(path, "\t" if suffix == ".tsv" else ","))
+  if suffix == ".parquet":
+    return _manifest(path, _read_parquet(path))
+  raise ValueError(
+    f"--input={source}: a file must be a manifest ({', '.join(MANIFESTS)}). For single"
+    " media files name their folder."
+  )
+
+
+def printable(path: str | os.PathLike[str]) -> str:
+  """The path as text that any file can hold; bytes that are not UTF-8 are escaped."""
+  return os.fspath(path).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
+# ------------------------------------------------------------------------------ folders
+
+
+def _folder(root: str) -> Iterator[Line]:
+  """Walks a folder; a folder met twice by way of symbolic links is entered once."""
+  seen: set[tuple[int, int]] = set()
+  for folder, folders, names in os.walk(root, followlinks=True):
+    stat = os.stat(folder)
+    if (stat.st_dev, stat.st_ino) in seen:
+      folders.clear()
+      continue
+    seen.add((stat.st_dev, stat.st_ino))
+    folders[:] = sorted(f for f in folders if not f.startswith("."))
+    yield from _listing(folder, sorted(n for n in names if not n.startswith(".")))
+
+
+def _listing(folder: str, names: list[str]) -> Iterator[Line]:
+  texts = {n for n in names if n.lower().endswith(".txt")}
+  used = set()
+  for name in (n for n in names if n not in texts):
+    file = os.path.join(folder, name)
+    shown = printable(file)
+    beside = [
+      n
+      for stem in (os.path.splitext(name)[0], name)
+      for n in (f"{stem}.txt", f"{stem}.TXT")
+      if n in texts
+    ]
+    used.update(beside)
+    if os.path.splitext(name)[1].lower() in MANIFESTS:
+      message = "a manifest is read only where it is itself the --input"
+      yield Line(path=shown, file=file, error=("not_media", message))
+      continue
+    caption, recoded, error = "", False, None
+    if beside:
+      try:
+        caption, recoded = _decode(pathlib.Path(folder, beside[0]).read_bytes())
+      except OSError as problem:
+        error = ("unreadable", f"caption {printable(beside[0])}: {problem.strerror}")
+    yield Line(path=shown, file=file, caption=caption, recoded=recoded, error=error)
+  for name in sorted(texts - used):
+    file = os.path.join(folder, name)
+    shown = printable(file)
+    message = "a caption without a media file of that name beside it"
+    yield Line(path=shown, file=file, error=("no_media", message))
+
+
+def _decode(data: bytes) -> tuple[str, bool]:
+  """Text of a caption, and whether it was not UTF-8 and had to be read otherwise."""
+  try:
+    return _clean(data.decode("utf-8-sig")), False
+  except UnicodeDecodeError:
+    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+    return _clean(data.decode("utf-16" if wide else "latin-1", "replace")), True
+
+
+def _clean(text: str) -> str:
+  """One line, no control characters, no double spaces."""
+  return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+
+
+# ---------------------------------------------------------------------------- manifests
+
+
+def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+  """Yields one mapping a line, or what is wrong with the line."""
+  with open(path, "rb") as file:
+    for data in file:
+      if not data.strip():
+        continue
+      try:
+        row = json.loads(data.decode("utf-8-sig", "surrogateescape"))
+      except (ValueError, RecursionError) as error:
+        yield f"is no JSON ({error})"
+        continue
+      yield row if isinstance(row, dict) else "is no JSON object"
+
+
+def _read_csv(path: pathlib.Path, delimiter: str) -> Iterator[Mapping[str, Any] | str]:
+  csv.field_size_limit(_FIELD_BYTES)
+  with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    _require_column(path, reader.fieldnames or [])
+    while True:
+      try:
+        row = next(reader)
+      except StopIteration:
+        return
+      except csv.Error as error:
+        yield f"is no CSV ({error})"
+        continue
+      yield "has more fields than the header" if None in row else row
+
+
+def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+  with pyarrow.parquet.ParquetFile(path) as file:
+    names = file.schema_arrow.names
+    _require_column(path, names)
+    known = (*PATH_NAMES, *CAPTION_NAMES, *START_NAMES, *END_NAMES, "split")
+    wanted = [n for n in names if n in known]
+    for batch in file.iter_batches(batch_size=1024, columns=wanted):
+      yield from batch.to_pylist()
+
+
+def _require_column(path: pathlib.Path, names) -> None:
+  if not set(names) & set(PATH_NAMES):
+    raise ValueError(
+      f"{path}: has the columns {', '.join(map(repr, names)) or 'none'}, and none of"
+      f" them names the files. Call it one of {', '.join(PATH_NAMES)}."
+    )
+
+
+def _manifest(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Line]:
+  root = os.path.abspath(path.parent)
+  for number, row in enumerate(rows, 1):
+    where = f"{printable(path.name)}:{number}"
+    if isinstance(row, str):
+      yield Line(path=where, error=("bad_line", f"{where} {row}"))
+      continue
+    try:
+      yield _from_row(root, row)
+    except ValueError as error:
+      yield Line(path=where, error=("bad_line", f"{where}: {error}"))
+
+
+def _from_row(root: str, row: Mapping[str, Any]) -> Line:
+  name = _first(row, PATH_NAMES)
+  if not isinstance(name, str) or not name or "\0" in name:
+    raise ValueError(f"names no file (one of {', '.join(PATH_NAMES)})")
+  caption, recoded = _caption(_first(row, CAPTION_NAMES))
+  start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
+  if end is not None and end <= (start or 0.0):
+    raise ValueError(f"end_seconds={end} must lie after start_seconds={start or 0.0}")
+  split = str(_first(row, ("split",)) or "").strip().lower()
+  if split and split not in SPLITS:
+    raise ValueError(f"split={split!r} must be train or validation")
+  file = os.path.normpath(os.path.join(root, name))
+  error = None
+  if not file.startswith(os.path.join(root, "")):
+    message = f"{printable(name)!r} leaves the manifest's folder; move the manifest up"
+    error = ("outside", message)
+  return Line(
+    path=printable(file),
+    file=file,
+    caption=caption,
+    recoded=recoded,
+    split=SPLITS.get(split, ""),
+    start_seconds=start or 0.0,
+    end_seconds=end,
+    error=error,
+  )
+
+
+def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+  return next((row[n] for n in names if row.get(n) is not None), None)
+
+
+def _caption(value: Any) -> tuple[str, bool]:
+  if value is None:
+    return "", False
+  if isinstance(value, bytes):
+    return _decode(value)
+  if not isinstance(value, str):
+    raise ValueError(f"caption={value!r} must be text")
+  return _decode(value.encode("utf-8", "surrogateescape"))
+
+
+def _seconds(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+  value = _first(row, names)
+  if value is None or value == "":
+    return None
+  try:
+    seconds = float(value)
+  except (TypeError, ValueError):
+    raise ValueError(f"{names[0]}={value!r} must be a number of seconds") from None
+  if not 0 <= seconds < float("inf"):
+    raise ValueError(f"{names[0]}={value!r} must be a finite number, 0 or above")
+  return seconds

@@ -1,0 +1,96 @@
+"""What a run did, as a table for people."""
+
+from collections.abc import Iterator
+
+from video_dit import config as config_lib
+from video_dit.data import pack, pieces, reader
+from video_dit.preprocess import ingest, run
+
+# Planning more clips than this for one number would take longer than it is worth.
+_MOST_PLANNED = 200_000
+
+Rows = Iterator[tuple[str, str]]
+
+
+def text(outcome: run.Outcome, config: config_lib.Config) -> str:
+  """The table: a name and a value on each line, in groups."""
+  groups = [
+    _input(outcome),
+    _clips(outcome),
+    _rejects(outcome),
+    _data_set(outcome, config),
+    _seconds(outcome),
+  ]
+  rows = [row for group in groups for row in [*group, ("", "")]]
+  width = max(len(name) for name, _ in rows)
+  return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows).strip()
+
+
+def _input(outcome: run.Outcome) -> Rows:
+  counts = outcome.counts
+  yield "lines of the input", f"{counts.lines:,} ({outcome.examined:,} looked at now)"
+  yield "", f"{counts.kept:,} kept, {counts.lines - counts.kept:,} rejected"
+  extra = f" + {counts.extra:,} more of long videos" if counts.extra else ""
+  equals = f"{counts.clips:,} clips + {counts.rejects:,} rejects"
+  yield "", f"{counts.lines:,} lines{extra} = {equals}"
+
+
+def _clips(outcome: run.Outcome) -> Rows:
+  counts = outcome.counts
+  kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.kinds.items()))
+  splits = ", ".join(f"{n:,} {split}" for split, n in sorted(counts.splits.items()))
+  yield "clips", f"{counts.clips:,}" + (f" ({kinds}; {splits})" if counts.clips else "")
+  if counts.clips and not counts.splits["validation"]:
+    yield "", "no validation split: raise config.media.validation_fraction to have one"
+  yield "frames", f"{counts.frames:,} ({counts.frames_dropped:,} dropped behind clips)"
+  captions = [f"{counts.captions_empty:,} empty"]
+  if counts.captions_recoded:
+    captions.append(
+      f"{counts.captions_recoded:,} not in UTF-8, read as Latin-1 or UTF-16"
+    )
+  if outcome.made.captions_cut:
+    captions.append(f"{outcome.made.captions_cut:,} cut at config.text.max_tokens")
+  yield "captions", ", ".join(captions)
+
+
+def _rejects(outcome: run.Outcome) -> Rows:
+  counts = outcome.counts
+  yield "rejects", f"{counts.rejects:,}"
+  for reason, number in sorted(counts.reasons.items(), key=lambda item: (-item[1], item)):
+    yield f"  {reason}", f"{number:,}"
+  if counts.rejects:
+    yield "", f"each with its reason in {outcome.folder.parent / ingest.REJECTS}"
+
+
+def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
+  made = outcome.made
+  if not made.written + made.reused:
+    return
+  yield "records", f"{made.written:,} written, {made.reused:,} there before"
+  if config.objective == "diffusion":
+    yield "tokens", f"{outcome.counts.tokens:,}"
+    yield "packing", _packing(outcome, config)
+  yield "data set", str(outcome.folder)
+
+
+def _packing(outcome: run.Outcome, config: config_lib.Config) -> str:
+  """The fill of the rows to expect in training, or why clips fit no row."""
+  if not outcome.counts.splits["train"]:
+    return "no clip to train on"
+  index = reader.Dataset(outcome.folder, "train").index
+  most = slice(_MOST_PLANNED)
+  try:
+    cut = pieces.cut(
+      *(column[most] for column in (index.t, index.h, index.w, index.text_tokens)),
+      data=config.data,
+      patch=config.dit.patch,
+    )
+  except ValueError as error:
+    return f"these clips cannot be trained on as config.data is: {error}"
+  plan = pack.plan_epoch(cut.tokens, cut.text_tokens, config.data, config.seed, 0)
+  return f"{len(plan):,} rows of {config.data.row_length:,} tokens, {plan.fill:.1%} full"
+
+
+def _seconds(outcome: run.Outcome) -> Rows:
+  stages = ", ".join(f"{stage} {s:.1f}" for stage, s in outcome.seconds.items())
+  yield "seconds", f"{sum(outcome.seconds.values()):.1f} ({stages})"

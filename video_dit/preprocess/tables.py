@@ -1,0 +1,81 @@
+"""The tables of clips and of rejects: their columns, and writing them whole."""
+
+import os
+import pathlib
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+
+CLIPS = pa.schema(
+  [
+    ("key", pa.string()),
+    ("path", pa.string()),
+    ("caption", pa.string()),
+    ("split", pa.string()),
+    ("kind", pa.string()),
+    ("line", pa.int64()),
+    ("codec", pa.string()),
+    ("source_height", pa.int32()),
+    ("source_width", pa.int32()),
+    ("source_frames_per_second", pa.float32()),
+    ("source_seconds", pa.float32()),
+    ("start_seconds", pa.float64()),
+    ("end_seconds", pa.float64()),
+    ("frames_per_second", pa.float32()),
+    ("first_frame", pa.int64()),
+    ("frames", pa.int32()),
+    ("frames_dropped", pa.int32()),
+    ("height", pa.int32()),
+    ("width", pa.int32()),
+    ("latent_frames", pa.int32()),
+    ("latent_height", pa.int32()),
+    ("latent_width", pa.int32()),
+    ("tokens", pa.int32()),
+  ]
+)
+REJECTS = pa.schema(
+  [
+    ("path", pa.string()),
+    ("caption", pa.string()),
+    ("reason", pa.string()),
+    ("message", pa.string()),
+    ("line", pa.int64()),
+    ("start_seconds", pa.float64()),
+    ("key", pa.string()),
+  ]
+)
+_ROWS = 4096
+
+
+class TableWriter:
+  """Writes a Parquet table row by row; the file appears only when it is whole."""
+
+  def __init__(self, path: str | os.PathLike[str], schema: pa.Schema):
+    """Begins the file beside its place."""
+    self._path = pathlib.Path(path)
+    self._unfinished = self._path.with_name(self._path.name + ".unfinished")
+    self._schema = schema
+    self._file = pyarrow.parquet.ParquetWriter(self._unfinished, schema)
+    self._rows: list[dict[str, Any]] = []
+
+  def write(self, **row: Any) -> None:
+    """Adds one row: columns that are not named are null, others are left out."""
+    self._rows.append({name: row.get(name) for name in self._schema.names})
+    if len(self._rows) == _ROWS:
+      self._flush()
+
+  def __enter__(self) -> "TableWriter":
+    return self
+
+  def __exit__(self, error: Any, *_: Any) -> None:
+    if error is None:
+      self._flush()
+    self._file.close()
+    if error is None:
+      self._unfinished.replace(self._path)
+
+  def _flush(self) -> None:
+    if self._rows:
+      self._file.write_table(pa.Table.from_pylist(self._rows, self._schema))
+      self._rows.clear()

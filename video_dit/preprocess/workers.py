@@ -1,0 +1,217 @@
+"""Worker processes that can be killed: one bad file never stops the others.
+
+A decoder that hangs cannot be interrupted from within, so every job has a time limit
+after which its process is killed and replaced. Each process also arms an alarm that
+ends it should its parent be gone.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+import dataclasses
+import multiprocessing
+from multiprocessing import connection as connections
+import signal
+import threading
+import time
+from typing import Any
+
+import numpy as np
+
+# A worker imports its libraries before its first job; that is not the file's time.
+_START_SECONDS = 300.0
+# The parent's limit comes first; the worker's own alarm is for when there is none.
+_ALARM_SECONDS = 10.0
+_POLL_SECONDS = 0.5
+
+# What a worker's function returns: a value that pickles, and one array or None.
+Result = tuple[Any, np.ndarray | None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+  """A job without a result: `timeout`, `crashed` or `error`, and the message."""
+
+  reason: str
+  message: str
+
+
+@dataclasses.dataclass
+class _Worker:
+  process: Any
+  pipe: connections.Connection
+  deadline: float
+  ready: bool = False
+  job: int | None = None
+
+
+class Pool:
+  """Runs one function over jobs in other processes; results come in the jobs' order."""
+
+  def __init__(
+    self, function: Callable[[Any], Result], count: int, timeout_seconds: float
+  ):
+    """Starts nothing yet; processes start with the first job.
+
+    Args:
+      function: importable by name; must not import JAX.
+      count: processes.
+      timeout_seconds: limit on one job.
+    """
+    self._function = function
+    self._count = count
+    self._timeout = timeout_seconds
+    self._context = multiprocessing.get_context("spawn")
+    self._workers: list[_Worker] = []
+    self._stopped = threading.Event()
+
+  def stop(self) -> None:
+    """Makes `run` end soon, from whatever thread."""
+    self._stopped.set()
+
+  def __enter__(self) -> "Pool":
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    for worker in self._workers:
+      _stop(worker)
+    self._workers.clear()
+
+  def run(
+    self, jobs: Iterable[tuple[float, Any]], limit: float
+  ) -> Iterator[tuple[Any, Result | Failure]]:
+    """Yields `(job, result)` in order.
+
+    Args:
+      jobs: `(weight, job)`; read as far ahead as the limit lets.
+      limit: most weight begun and not yet taken by the caller; one job always runs.
+    """
+    queue = iter(jobs)
+    order: collections.deque[int] = collections.deque()
+    begun: dict[int, tuple[float, Any]] = {}
+    done: dict[int, Result | Failure] = {}
+    held, number, waiting = 0.0, 0, next(queue, None)
+    while (order or waiting is not None) and not self._stopped.is_set():
+      while order and order[0] in done:
+        first = order.popleft()
+        weight, job = begun.pop(first)
+        yield job, done.pop(first)
+        held -= weight
+      while waiting is not None and (not order or held + waiting[0] <= limit):
+        worker = self._idle()
+        if worker is None:
+          break
+        worker.pipe.send(waiting[1])
+        worker.job, worker.deadline = number, time.monotonic() + self._timeout
+        begun[number] = waiting
+        order.append(number)
+        held += waiting[0]
+        number, waiting = number + 1, next(queue, None)
+      if order and order[0] not in done:
+        done.update(self._collect())
+
+  def _idle(self) -> _Worker | None:
+    """A worker without a job, or None where all of them are busy."""
+    while len(self._workers) < self._count:
+      self._workers.append(self._start())
+    while True:
+      idle = next((w for w in self._workers if w.ready and w.job is None), None)
+      if idle is not None or any(w.job is not None for w in self._workers):
+        return idle
+      self._collect()
+
+  def _start(self) -> _Worker:
+    ours, theirs = self._context.Pipe()
+    process = self._context.Process(
+      target=_serve, args=(theirs, self._function, self._timeout), daemon=True
+    )
+    process.start()
+    theirs.close()
+    return _Worker(process, ours, time.monotonic() + _START_SECONDS)
+
+  def _collect(self) -> dict[int, Result | Failure]:
+    """Waits a little for results, and ends what is over its time."""
+    busy = {w.pipe: w for w in self._workers if not w.ready or w.job is not None}
+    done: dict[int, Result | Failure] = {}
+    for pipe in connections.wait(list(busy), timeout=_POLL_SECONDS):
+      worker = busy.pop(pipe)  # type: ignore[call-overload]
+      try:
+        result = _receive(worker.pipe)
+      except (EOFError, OSError):
+        worker.process.join()
+        code = worker.process.exitcode
+        if not worker.ready:
+          raise RuntimeError(
+            f"a worker process ended with status {code} before its first job; its"
+            " message is above."
+          ) from None
+        how = f"signal {-code}" if code and code < 0 else f"status {code}"
+        self._end(worker, "crashed", f"the decoder's process died with {how}", done)
+        continue
+      if worker.ready:
+        done[worker.job] = result  # type: ignore[index]
+        worker.job = None
+      worker.ready = True
+    now = time.monotonic()
+    for worker in busy.values():
+      if now > worker.deadline:
+        if not worker.ready:
+          raise RuntimeError(f"a worker process did not start in {_START_SECONDS:g} s.")
+        message = (
+          f"not done after {self._timeout:g} s; raise config.media.timeout_seconds if"
+          " the file is only long"
+        )
+        self._end(worker, "timeout", message, done)
+    return done
+
+  def _end(self, worker: _Worker, reason: str, message: str, done: dict) -> None:
+    done[worker.job] = Failure(reason, message)
+    self._workers.remove(worker)
+    _stop(worker)
+
+
+def _stop(worker: _Worker) -> None:
+  worker.process.kill()
+  worker.process.join()
+  worker.process.close()
+  worker.pipe.close()
+
+
+def _receive(pipe: connections.Connection) -> Any:
+  """Reads one result; an array follows as raw bytes, straight into its memory."""
+  message = pipe.recv()
+  if not isinstance(message, tuple):
+    return message
+  value, array = message
+  if array is None:
+    return value, None
+  shape, dtype = array
+  received = np.empty(shape, dtype)
+  if received.size:
+    pipe.recv_bytes_into(memoryview(received).cast("B"))
+  return value, received
+
+
+def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None:
+  """The worker: answers jobs until its parent closes the pipe."""
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  pipe.send("ready")
+  while True:
+    try:
+      job = pipe.recv()
+    except EOFError:
+      return
+    signal.setitimer(signal.ITIMER_REAL, timeout + _ALARM_SECONDS)
+    try:
+      value, array = function(job)
+    except Exception as error:
+      answer: Any = Failure("error", f"{type(error).__name__}: {error}")
+      array = None
+    else:
+      answer = (value, None if array is None else (array.shape, str(array.dtype)))
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    try:
+      pipe.send(answer)
+      if array is not None and array.size:
+        pipe.send_bytes(memoryview(np.ascontiguousarray(array)).cast("B"))
+    except BrokenPipeError:
+      return
