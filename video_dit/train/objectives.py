@@ -1,75 +1,201 @@
-"""Objectives: all that differs between training the DiT and the autoencoder.
+"""The two objectives with their models and data, as configs name them."""
 
-The trainer knows neither: it takes an `Objective` and asks it for a model, for losses
-and for batches.
-"""
-
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import dataclasses
+import functools
+import hashlib
+import json
+import math
 import pathlib
-from typing import Any
 
-from flax import nnx
 import jax
-import jax.numpy as jnp
+import numpy as np
 
-from video_dit.checkpoints.state import Params
+from video_dit import config as config_lib
+from video_dit.data import loader, reader, schema
+from video_dit.data.batch import Batch, Windows
+from video_dit.models.autoencoder import store as autoencoder_store
+from video_dit.models.autoencoder.model import Autoencoder
+from video_dit.models.dit.model import DiT
+from video_dit.parallel import partition
+from video_dit.train import diffusion, pictures, reconstruction, statistics
+from video_dit.train.objective import Objective
 
-Totals = dict[str, tuple[jax.Array, jax.Array]]
+_DIT_KEYS = ("width", "depth", "heads", "mlp_ratio", "patch")
+_AUTOENCODER_KEYS = ("channels", "space", "time", "patch", "widths", "blocks")
 
 
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sums:
-  """Totals of one batch. Those of several batches add up to those of all of them.
+def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective:
+  """The objective that `config.objective` names; opens its data set.
 
-  Attributes:
-    loss: float32, sum of weighted losses; this is what is differentiated.
-    weight: sum of the weights; free of parameters.
-    means: name to (total, weight) of further means.
-    counts: name to amount.
+  Raises:
+    ValueError: there is no such data set, it is of another kind or autoencoder, or the
+      batch does not divide over the mesh.
   """
+  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  if config.data.rows % ways:
+    raise ValueError(
+      f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
+      f" of the mesh. Choose a multiple of {ways}, or a mesh with less of the two."
+    )
+  if config.objective == "reconstruction":
+    return reconstruction_objective(config)
+  if config.data.row_length % mesh.shape["context"]:
+    raise ValueError(
+      f"config.data.row_length={config.data.row_length} does not divide over"
+      f" context={mesh.shape['context']} of the mesh. Choose a multiple of it."
+    )
+  return diffusion_objective(config)
 
-  loss: jax.Array
-  weight: jax.Array
-  means: Totals
-  counts: dict[str, jax.Array]
+
+def diffusion_objective(config: config_lib.Config) -> Objective:
+  """Trains the DiT on latents."""
+  dataset = reader.Dataset(set_folder(config.data.path, "latents"), "train")
+  checkpoint = config.autoencoder.checkpoint
+  mark = autoencoder_store.fingerprint(checkpoint) if checkpoint else None
+  reader.check(dataset.metadata, mark)
+  accumulated = _accumulated(config)
+  plan = loader.steps(dataset, accumulated)
+  packing = plan.report()
+  heldout, reason = _heldout_split(dataset)
+
+  def batches(mesh: jax.sharding.Mesh, step: int) -> Iterator[Batch]:
+    share = _share()
+    source = loader.loader(dataset, accumulated, start_step=step, plan=plan, **share)
+    return loader.prefetch_to_device(source, _layout(mesh), config.data.prefetch)
+
+  def heldout_batches(mesh: jax.sharding.Mesh) -> Iterator[Batch]:
+    source = loader.held_out(heldout, config, **_share())
+    num = min(len(source), config.train.evaluate_batches)
+    return loader.prefetch_to_device((source[i] for i in range(num)), _layout(mesh), 1)
+
+  patch_dim = dataset.metadata.channels * math.prod(config.dit.patch)
+  width = dataset.metadata.text_width
+  return Objective(
+    build=lambda rngs: DiT(config.dit, patch_dim, width, rngs=rngs),
+    loss=functools.partial(diffusion.loss, config=config),
+    layout=_layout,
+    batches=batches,
+    data=_fingerprint(dataset),
+    facts={
+      "training clips": len(dataset),
+      "rows of an epoch": packing["rows"],
+      "packing fill of an epoch": f"{packing['fill']:.2%}",
+      "held-out clips": reason or len(heldout),
+    },
+    shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
+    heldout=functools.partial(diffusion.heldout, config=config),
+    heldout_batches=None if reason else heldout_batches,
+    levels=config.evaluate.times,
+    show=pictures.Sampler(config) if config.train.sample_prompts else None,
+  )
 
 
-Batches = Iterator[Any]
+def reconstruction_objective(config: config_lib.Config) -> Objective:
+  """Trains the autoencoder on windows of pixels, and exports it at the end."""
+  dataset = reader.Dataset(set_folder(config.data.path, "pixels"), "train")
+  reader.check(dataset.metadata, kind="pixels")
+  heldout, reason = _heldout_split(dataset)
+  shown = dataset if reason else heldout
+
+  def windows(split, wanted: config_lib.Config, mesh, step: int) -> Iterator[Windows]:
+    source = loader.windows_loader(split, wanted, start_step=step, **_share())
+    sharding = partition.rows_sharding(mesh)
+    return loader.prefetch_to_device(source, sharding, config.data.prefetch)
+
+  def some(split, most: int, mesh) -> Iterator[Windows]:
+    """The first batches of a split, enough to see each clip once, at most `most`."""
+    num = min(most, math.ceil(len(split) / config.data.rows))
+    batches = windows(split, config, mesh, 0)
+    return (batch for _, batch in zip(range(num), batches, strict=False))
+
+  def build(rngs) -> Autoencoder:
+    return Autoencoder(config.autoencoder, rngs=rngs)
+
+  def layout(mesh: jax.sharding.Mesh) -> Windows:
+    rows = partition.rows_sharding(mesh)
+    return Windows(clips=rows, keys=rows)
+
+  def finish(mesh, ema, workdir: pathlib.Path) -> str:
+    batches = some(dataset, statistics.BATCHES, mesh)
+    mean, std = statistics.measure(config, build, mesh, ema, batches)
+    folder = workdir / "autoencoder"
+    if jax.process_index() == 0:
+      autoencoder_store.export(folder, config.autoencoder, ema, mean, std)
+    return f"exported the frozen autoencoder to {folder}"
+
+  def show(mesh, ema, step: int, folder: pathlib.Path) -> list:
+    del step
+    return pictures.reconstructions(
+      config, build, mesh, ema, some(shown, 1, mesh), folder
+    )
+
+  accumulated = _accumulated(config)
+  return Objective(
+    build=build,
+    loss=functools.partial(reconstruction.loss, config=config),
+    layout=layout,
+    batches=lambda mesh, step: windows(dataset, accumulated, mesh, step),
+    data=_fingerprint(dataset),
+    facts={"training clips": len(dataset), "held-out clips": reason or len(heldout)},
+    shape_keys=("objective", *(f"autoencoder.{key}" for key in _AUTOENCODER_KEYS)),
+    heldout=functools.partial(reconstruction.heldout, config=config),
+    heldout_batches=None
+    if reason
+    else lambda mesh: some(heldout, config.train.evaluate_batches, mesh),
+    show=show,
+    finish=finish,
+  )
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Objective:
-  """What a run trains.
+def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
+  """Folder of a data set: in what preprocess wrote, or that folder itself.
 
-  Attributes:
-    build: makes the model from its random streams; it holds parameters only.
-    loss: model, batch, seed, step -> `Sums`; seed and step are int32 scalars.
-    layout: mesh -> sharding of each array of a batch, in a batch's structure.
-    batches: mesh, first step -> global batches on the mesh, one a step, without end.
-    data: fingerprint of the data set.
-    heldout: model, batch, level -> Sums of the held-out set at one noise level.
-    levels: the levels of `heldout`; one 0 where there is no noise.
-    heldout_batches: mesh -> the held-out batches; empty where there are none.
-    shape_keys: dotted config keys, or sections, that decide the state's shapes.
-    show: averaged weights, folder -> pictures as (caption, path); None shows nothing.
-    finish: averaged weights, workdir -> what was exported; None exports nothing.
+  Raises:
+    ValueError: no path is configured.
   """
-
-  build: Callable[[nnx.Rngs], nnx.Module]
-  loss: Callable[[Any, Any, jax.Array, jax.Array], Sums]
-  layout: Callable[[jax.sharding.Mesh], Any]
-  batches: Callable[[jax.sharding.Mesh, int], Batches]
-  data: str
-  heldout: Callable[[Any, Any, jax.Array], Sums]
-  levels: tuple[float, ...]
-  heldout_batches: Callable[[jax.sharding.Mesh], Batches]
-  shape_keys: tuple[str, ...]
-  show: Callable[[Params, pathlib.Path], list[tuple[str, pathlib.Path]]] | None = None
-  finish: Callable[[Params, pathlib.Path], str] | None = None
+  if not path:
+    raise ValueError(
+      "config.data.path is empty: it must name the folder that"
+      " `python -m video_dit.preprocess` wrote. Set --config.data.path=FOLDER."
+    )
+  folder = pathlib.Path(path)
+  return folder if (folder / schema.PROVENANCE).is_file() else folder / kind
 
 
-def add(a: Sums, b: Sums) -> Sums:
-  """Totals of two batches together."""
-  return jax.tree.map(jnp.add, a, b)
+def _accumulated(config: config_lib.Config) -> config_lib.Config:
+  """The config of a whole step's rows, those of all its micro-batches."""
+  rows = config.data.rows * config.train.accumulate
+  return dataclasses.replace(config, data=dataclasses.replace(config.data, rows=rows))
+
+
+def _layout(mesh: jax.sharding.Mesh) -> Batch:
+  """Where each array of a batch lies: per-token arrays are split over `context` too."""
+  by_token = ("patches", "segments", "positions", "frames")
+  names = [field.name for field in dataclasses.fields(Batch)]
+  tokens, rows = partition.tokens_sharding(mesh), partition.rows_sharding(mesh)
+  return Batch(**{name: tokens if name in by_token else rows for name in names})
+
+
+def _heldout_split(train: reader.Dataset) -> tuple[reader.Dataset | None, str]:
+  """The validation split, or None and why there is none."""
+  try:
+    dataset = reader.Dataset(train.folder, "validation")
+  except ValueError as error:
+    return None, f"none ({error})"
+  return (dataset, "") if len(dataset) else (None, "none (the split is empty)")
+
+
+def _share() -> dict[str, int]:
+  return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+
+
+def _fingerprint(dataset: reader.Dataset) -> str:
+  """Hash of who made a set and of the extents of its records, 16 digits."""
+  metadata, index = dataset.metadata, dataset.index
+  facts = {"settings": metadata.settings, "autoencoder": metadata.autoencoder}
+  facts |= {"text": metadata.text, "records": len(dataset)}
+  digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+  for column in (index.t, index.h, index.w, index.text_tokens):
+    digest.update(np.ascontiguousarray(column))
+  return digest.hexdigest()[:16]

@@ -22,12 +22,14 @@ def direction(config: config_lib.Optimizer, axes) -> optax.GradientTransformatio
     axes: for each parameter its number of dimensions, stacked layers not counted; decay
       is for those of two and more.
   """
-  clip = optax.clip_by_global_norm(config.clip_norm) if config.clip_norm else None
+  clip = optax.identity()
+  if config.clip_norm:
+    clip = optax.clip_by_global_norm(config.clip_norm)
   decay = optax.add_decayed_weights(
     config.weight_decay, mask=jax.tree.map(lambda ndim: ndim > 1, axes)
   )
   adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
-  return optax.chain(*(part for part in (clip, adam, decay) if part is not None))
+  return optax.chain(clip, adam, decay)
 
 
 def learning_rate(step: jax.Array, config: config_lib.Optimizer, steps: int) -> jax.Array:

@@ -19,7 +19,8 @@ from video_dit import config as config_lib
 from video_dit.data.batch import Windows
 from video_dit.diffusion import times
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.train.objectives import Sums
+from video_dit.models.autoencoder.store import to_unit
+from video_dit.train.objective import Sums
 
 
 def loss(
@@ -61,11 +62,6 @@ def heldout(
   mean, _ = model.encode(pixels.astype(config.train.compute_dtype))
   measured = measure(model.decode(mean.astype(config.train.compute_dtype)), pixels)
   return _sums(measured["l1"], measured)
-
-
-def to_unit(clips: jax.Array) -> jax.Array:
-  """uint8 pixels as float32 in [-1, 1]."""
-  return clips.astype(jnp.float32) / 127.5 - 1.0
 
 
 def measure(decoded_BFHWC: jax.Array, pixels_BFHWC: jax.Array) -> dict[str, jax.Array]:

@@ -9,14 +9,14 @@ from typing import Any
 import einops
 from flax import nnx
 import jax
-from jax.sharding import NamedSharding
 import jax.numpy as jnp
+from jax.sharding import NamedSharding
 import optax
 
 from video_dit import config as config_lib
 from video_dit.checkpoints.state import Params, TrainState
 from video_dit.parallel import partition
-from video_dit.train import objectives
+from video_dit.train import objective as objective_lib
 from video_dit.train import optimizer
 from video_dit.train.metrics import StepMetrics
 
@@ -35,7 +35,7 @@ class Trainer:
 
   def __init__(
     self,
-    objective: objectives.Objective,
+    objective: objective_lib.Objective,
     config: config_lib.Config,
     mesh: jax.sharding.Mesh,
   ):
@@ -120,7 +120,7 @@ class Trainer:
 
   def _gradient(
     self, params: Params, batch: Any, step: jax.Array
-  ) -> tuple[Params, objectives.Sums]:
+  ) -> tuple[Params, objective_lib.Sums]:
     """Gradient of the mean loss of the whole batch, one micro-batch after the other.
 
     Losses and weights are summed over the micro-batches and divided once, so that the
@@ -140,19 +140,27 @@ class Trainer:
     if parts == 1:
       grads, sums = gradient(batch)
     else:
-      # Every device keeps its own rows: a micro-batch takes each parts-th of them.
-      split = lambda x: einops.rearrange(x, "(r parts) ... -> parts r ...", parts=parts)
+
+      def split(x):
+        # Every device keeps its own rows: a micro-batch takes each parts-th of them.
+        return einops.rearrange(x, "(r parts) ... -> parts r ...", parts=parts)
+
+      def add(so_far, micro):
+        return jax.tree.map(jnp.add, so_far, gradient(micro)), None
+
       micros = jax.tree.map(split, batch)
       zeros = jax.tree.map(
         lambda x: jnp.zeros(x.shape, x.dtype),
         jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], micros)),
       )
-      add = lambda so_far, micro: (jax.tree.map(jnp.add, so_far, gradient(micro)), None)
       (grads, sums), _ = jax.lax.scan(add, zeros, micros)
     return jax.tree.map(lambda g: g / sums.weight, grads), sums
 
 
 def _num_axes(params: nnx.State) -> dict[str, Any]:
   """For each parameter its number of named axes: a stack's layer axis has none."""
-  count = lambda _, variable: len(variable.get_metadata().get("axes") or ())
+
+  def count(_, variable):
+    return len(variable.get_metadata().get("axes") or ())
+
   return nnx.to_pure_dict(nnx.map_state(count, params))

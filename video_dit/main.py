@@ -1,0 +1,37 @@
+"""Trains what a config describes: the autoencoder on pixels, or the DiT on latents.
+
+  python -m video_dit.main --config=configs/demo.py --workdir=runs/demo --mesh=cpu:8
+  python -m video_dit.main --config=configs/xl.py --workdir=runs/xl --mesh=tpu,fsdp=8 \\
+      --config.data.path=data/encoded --config.train.steps=100000
+
+The workdir gets checkpoints, metrics.jsonl, TensorBoard files, samples and report.html.
+A run that was stopped or killed goes on when the same command is given again.
+
+flags:
+  --config=configs/X.py[:preset]  what to train; --config.a.b=value overrides a leaf
+  --workdir=FOLDER                of the run
+  --mesh=cpu:8|gpu|tpu[,axis=n]   devices, and sizes of the axes data, fsdp, tensor, context
+  --distributed                   join the other hosts of this run first
+"""
+
+import pathlib
+
+from video_dit import flags
+from video_dit.train import loop, objectives
+
+flags.define_config()
+flags.define_workdir()
+flags.define_mesh()
+
+
+def main() -> None:
+  """Flags to config, to mesh, to the data and the model, to the loop."""
+  workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  config = flags.config()
+  mesh = flags.mesh(config)
+  objective = objectives.from_config(config, mesh)
+  loop.train(objective, config, mesh, workdir)
+
+
+if __name__ == "__main__":
+  flags.run(main, __doc__)

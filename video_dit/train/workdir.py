@@ -1,0 +1,64 @@
+"""The folder of a run: its config, and whether it may go on there.
+
+config.json      the resolved config
+checkpoints/     whole states
+metrics.jsonl    one line every `log_every` steps
+tensorboard/     the same for TensorBoard
+samples/         pictures made during training
+report.html      all of it at a glance
+"""
+
+from collections.abc import Callable, Sequence
+import json
+import pathlib
+
+from video_dit import config as config_lib
+
+CONFIG = "config.json"
+
+
+def prepare(
+  workdir: pathlib.Path,
+  config: config_lib.Config,
+  shape_keys: Sequence[str],
+  say: Callable[[str], None] = print,
+) -> None:
+  """Makes the folder, or checks that the run in it is this one, and writes the config.
+
+  Args:
+    workdir: of the run.
+    config: of the run.
+    shape_keys: dotted keys that must be those of the run that is there.
+    say: told of every other key that changed.
+
+  Raises:
+    ValueError: the folder holds a run whose state has other shapes, or a file that is
+      no config.
+  """
+  path = workdir / CONFIG
+  if path.is_file():
+    old, new = dict(config_lib.leaves(_read(path))), dict(config_lib.leaves(config))
+    changed = [key for key in new if old[key] != new[key]]
+    refused = [key for key in changed if key in shape_keys]
+    if refused:
+      differences = ", ".join(f"{k}: {old[k]!r} there, {new[k]!r} now" for k in refused)
+      raise ValueError(
+        f"{workdir}: holds a run of another model ({differences}). Choose another"
+        " --workdir, or the config of that run."
+      )
+    for key in changed:
+      say(f"config.{key} was {old[key]!r} in this workdir and is now {new[key]!r}")
+  workdir.mkdir(parents=True, exist_ok=True)
+  partial = path.with_suffix(".partial")
+  text = json.dumps(config_lib.to_dict(config), indent=2) + "\n"
+  partial.write_text(text, encoding="utf-8")
+  partial.replace(path)
+
+
+def _read(path: pathlib.Path) -> config_lib.Config:
+  try:
+    return config_lib.parse(json.loads(path.read_text(encoding="utf-8")))
+  except ValueError as error:
+    raise ValueError(
+      f"{path}: is no config of this version ({error}). Choose another --workdir."
+    ) from error
