@@ -114,8 +114,8 @@ def test_only_the_time_spent_here_counts(tmp_path, encode, counted):
   with pytest.raises(MediaError) as caught:
     list(frames(path, at(25, timeout_seconds=1e-9)))
   assert caught.value.reason == "timeout"
-  for _ in frames(path, at(25, timeout_seconds=2.0)):
-    time.sleep(0.8)
+  for _ in frames(path, at(25, timeout_seconds=1.0)):
+    time.sleep(0.4)
 
 
 # Of the shared broken files: the reason of the reject, or the frames of a good one.

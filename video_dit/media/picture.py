@@ -82,7 +82,7 @@ class Painter:
     if frame.colorspace in _UNSPECIFIED and _is_luma_chroma(frame):
       large = frame.height * frame.width > _STANDARD_DEFINITION
       work["src_colorspace"] = Colorspace.ITU709 if large else Colorspace.ITU601
-    if _has_alpha(frame):
+    if _has_alpha(frame.format.name):
       return _on_white(self.scale.reformat(frame, format="rgba", **work).to_ndarray())
     if frame.color_trc not in _HIGH_DYNAMIC_RANGE:
       return self.scale.reformat(frame, format="rgb24", **work).to_ndarray()
@@ -115,9 +115,10 @@ def _on_white(pixels_HWC: np.ndarray) -> np.ndarray:
   return ((over_HWC + 127) // 255).astype(np.uint8)
 
 
-def _has_alpha(frame: av.VideoFrame) -> bool:
-  """Whether pixels can be transparent; a palette may hold such colours."""
-  format = frame.format
+@functools.cache
+def _has_alpha(name: str) -> bool:
+  """Whether pixels of a format can be transparent; a palette may hold such colours."""
+  format = av.VideoFormat(name)
   return format.has_palette or any(part.is_alpha for part in format.components)
 
 

@@ -65,16 +65,20 @@ class Video:
   duration: float | None
   exact: bool
 
-  @property
+  @functools.cached_property
   def is_avi(self) -> bool:
     """Whether the container has no display times."""
     return self.container.format.name == "avi"
 
-  @property
+  @functools.cached_property
+  def tick(self) -> float:
+    """Seconds of one unit of the stream's time stamps."""
+    return float(self.stream.time_base)
+
+  @functools.cached_property
   def zero(self) -> float:
     """Time stamp, in seconds, that counts as the start."""
-    start = self.stream.start_time
-    return float(start * self.stream.time_base) if start and not self.is_avi else 0.0
+    return 0.0 if self.is_avi else (self.stream.start_time or 0) * self.tick
 
 
 @contextlib.contextmanager
@@ -154,17 +158,19 @@ def shown(
       `media.keep_truncated`), `unreadable` where no frame decodes, `too_large`,
       `too_long`.
   """
-  base = video.stream.time_base
   if seek_seconds > 0:
-    video.container.seek(int((seek_seconds + video.zero) / base), stream=video.stream)
+    stamp = int((seek_seconds + video.zero) / video.tick)
+    video.container.seek(stamp, stream=video.stream)
   times, tally = _Times(video), _Tally()
-  painter = Painter(video.stream, size)
+  painter, checked = Painter(video.stream, size), None
   for frame in _decoded(video, tally, times):
-    check_size(video.path, *displayed_size(video.stream, frame), video.media)
-    check_size(video.path, frame.height, frame.width, video.media)
+    if checked != (frame.height, frame.width):  # A stream may change its size.
+      checked = frame.height, frame.width
+      check_size(video.path, *checked, video.media)
+      check_size(video.path, *displayed_size(video.stream, frame), video.media)
     seconds = times.of(frame)
     check_length(video.path, seconds, video.media)
-    duration = float((frame.duration or 0) * base) or 1 / video.frames_per_second
+    duration = (frame.duration or 0) * video.tick or 1 / video.frames_per_second
     tally.frames, tally.end = tally.frames + 1, seconds + duration
     tally.interlaced |= frame.interlaced_frame
     yield Shown(seconds, duration, functools.partial(painter, frame))
@@ -202,7 +208,7 @@ class _Tally:
   Attributes:
     frames: that came out.
     end: of the last of them.
-    packets: of the video that went in, those outside an edit list aside.
+    packets: of the video that went in, those outside of an edit list aside.
     packet_end: end of the last of them.
     file_end: end of the last packet of any stream.
     interlaced: a frame may be made of two packets.
@@ -222,10 +228,12 @@ class _Tally:
     stamp = packet.dts if packet.pts is None else packet.pts
     if stamp is None:
       return
-    end = float((stamp + (packet.duration or 0)) * packet.time_base) - video.zero
+    of_video = packet.stream.index == video.stream.index
+    tick = video.tick if of_video else float(packet.time_base or 0)
+    end = (stamp + (packet.duration or 0)) * tick - video.zero
     self.file_end = max(self.file_end, end)
-    if packet.stream.index == video.stream.index and packet.size:
-      self.packets += not packet.is_discard
+    if of_video and packet.size and not packet.is_discard:
+      self.packets += 1
       self.packet_end = max(self.packet_end, end)
 
 
@@ -301,7 +309,7 @@ class _Times:
     if stamp is None:
       seconds = max(self.last, -step) + step
     else:
-      seconds = float(stamp * self.video.stream.time_base) - self.video.zero + self.shift
+      seconds = stamp * self.video.tick - self.video.zero + self.shift
       if seconds < self.last - 1:  # The clock was set back, as where files were joined.
         self.shift += self.last + step - seconds
       if seconds <= self.last:
