@@ -36,9 +36,14 @@ THREE = {
 def loss_of(prediction_NP, packing, **more):
   packing = dict(packing)
   layout = packing.pop("layout")
-  return losses.weighted_loss(
-    pack(prediction_NP, layout), pack(TARGET, layout) + 1e-3, **packing, **more
-  )
+
+  @jax.jit
+  def compiled(prediction_NP, packing, more):
+    return losses.weighted_loss(
+      pack(prediction_NP, layout), pack(TARGET, layout) + 1e-3, **packing, **more
+    )
+
+  return compiled(prediction_NP, packing, more)
 
 
 def test_it_is_the_weighted_mean_of_the_clips_means():

@@ -1,6 +1,7 @@
 """Guidance: away from what the network says without the caption."""
 
 import jax
+import jax.numpy as jnp
 
 from video_dit.diffusion import process
 
@@ -21,6 +22,5 @@ def guide(
   Returns:
     `unconditional + scale (conditional - unconditional)`, like `conditional`.
   """
-  if isinstance(scale, jax.Array):
-    scale = process.trail(scale, conditional)
+  scale = process.trail(jnp.asarray(scale, conditional.dtype), conditional)
   return unconditional + scale * (conditional - unconditional)

@@ -98,7 +98,8 @@ class DDIM:
 
 def from_config(sample: config.Sample) -> Step:
   """The sampler that a config names."""
-  return {"euler": euler, "heun": heun, "ddim": DDIM()}[sample.sampler]
+  named: dict[str, Step] = {"euler": euler, "heun": heun, "ddim": DDIM()}
+  return named[sample.sampler]
 
 
 def start_time(prediction: predictions.Kind) -> float:
@@ -165,7 +166,12 @@ def sample(
 
   Returns:
     Data like `noise`, or the trajectory.
+
+  Raises:
+    ValueError: one of `given` and `given_RN` comes without the other.
   """
+  if (given is None) != (given_RN is None):
+    raise ValueError("`given` and `given_RN` go together: pass both, or neither.")
 
   def moment(time) -> Moment:
     tokens = time if segments_RN is None else times_lib.token_times(time, segments_RN)
@@ -180,7 +186,9 @@ def sample(
     return predictions.to_sample_and_noise(process, prediction, out, x, at.tokens)
 
   def keep(x):
-    return x if given_RN is None else jnp.where(given_RN[..., None], given, x)
+    if given is None or given_RN is None:
+      return x
+    return jnp.where(given_RN[..., None], given, x)
 
   def body(x, step):
     now, then, index = step
