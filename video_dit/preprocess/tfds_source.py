@@ -38,6 +38,11 @@ def lines(name: str) -> Iterator[sources.Line]:
   builder = _builder(name)
   _media_name(name, builder)
   splits = {s: info.num_examples for s, info in builder.info.splits.items()}
+  if not splits:
+    raise ValueError(
+      f"--input=tfds:{name}: the data set is not prepared. Prepare it in ArrayRecord"
+      " format: tfds build --file_format=array_record."
+    )
   if split and split not in splits:
     raise ValueError(
       f"--input=tfds:{name}:{split}: there is no such split. Splits: {', '.join(splits)}."
@@ -48,11 +53,13 @@ def lines(name: str) -> Iterator[sources.Line]:
 
 
 def _lines(name: str, splits: dict[str, int]) -> Iterator[sources.Line]:
+  info = os.path.join(_builder(name).data_dir, "dataset_info.json")
+  made = os.stat(info).st_mtime_ns if os.path.isfile(info) else 0
   for split in sorted(splits):
     for record in range(splits[split]):
       yield sources.Line(
-        path=f"{split}/{record}",
-        file=f"{name}{_SEPARATOR}{split}",
+        path=f"{name}:{split}/{record}",
+        file=_SEPARATOR.join((name, split, str(made))),
         record=record,
         caption=None,
         split=sources.SPLITS.get(split, ""),
@@ -75,7 +82,7 @@ def read(
   Raises:
     MediaError: the record holds no clip that can be used.
   """
-  name, split = file.split(_SEPARATOR)
+  name, split, _ = file.split(_SEPARATOR)
   where = f"{shown(file)}/{record}"
   source = _source(name, split)
   features = _builder(name).info.features
@@ -111,7 +118,7 @@ def read(
 
 def shown(file: str) -> str:
   """The data set and split of `Line.file`, for messages."""
-  return ":".join(file.split(_SEPARATOR))
+  return ":".join(file.split(_SEPARATOR)[:2])
 
 
 def _text(feature: Any, value: Any) -> str:

@@ -1,0 +1,58 @@
+"""A folder of tiny media, a tiny autoencoder, and the config that goes with them."""
+
+import dataclasses
+import pathlib
+
+from flax import nnx
+import numpy as np
+import pytest
+
+from tests.preprocess import files
+from video_dit import config as config_lib
+from video_dit.models.autoencoder import model, store
+
+CONFIG = config_lib.Config(
+  name="tiny",
+  objective="diffusion",
+  autoencoder=config_lib.Autoencoder(
+    channels=4, space=8, time=4, patch=4, widths=(4, 4, 4), blocks=1
+  ),
+  text=config_lib.Text(
+    vocabulary=64, width=16, depth=1, heads=2, head_size=8, mlp_width=16, max_tokens=16
+  ),
+  media=config_lib.Media(
+    frames_per_second=8.0,
+    max_pixels=32 * 32,
+    max_frames=9,
+    validation_fraction=0.0,
+    timeout_seconds=60.0,
+    workers=1,
+    shard_records=2,
+  ),
+  data=config_lib.Data(row_length=64, row_text=64, row_segments=8),
+)
+
+
+@pytest.fixture(scope="session")
+def autoencoder(tmp_path_factory) -> pathlib.Path:
+  """Folder of an exported autoencoder with random weights."""
+  folder = tmp_path_factory.mktemp("models") / "autoencoder"
+  made = model.Autoencoder(CONFIG.autoencoder, rngs=nnx.Rngs(0))
+  params = nnx.to_pure_dict(nnx.state(made, nnx.Param))
+  store.export(folder, CONFIG.autoencoder, params, np.zeros(4), np.ones(4))
+  return folder
+
+
+@pytest.fixture(scope="session")
+def media(tmp_path_factory) -> pathlib.Path:
+  """The folder that `files.write_media` writes; not to be changed."""
+  folder = tmp_path_factory.mktemp("media") / "in"
+  files.write_media(folder)
+  return folder
+
+
+@pytest.fixture(scope="session")
+def config(autoencoder) -> config_lib.Config:
+  """The config of the tests."""
+  arch = dataclasses.replace(CONFIG.autoencoder, checkpoint=str(autoencoder))
+  return dataclasses.replace(CONFIG, autoencoder=arch)

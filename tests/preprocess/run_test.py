@@ -1,0 +1,304 @@
+"""Files in, data sets out: nothing lost, nothing twice, nothing mixed."""
+
+import dataclasses
+import itertools
+import os
+import pathlib
+import shutil
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from tests.preprocess.files import moving
+from video_dit.data import reader, schema
+from video_dit.media import decode, write
+from video_dit.models.autoencoder import store
+from video_dit.models.text import encoder as text_lib
+from video_dit.preprocess import run, summary
+
+
+def _table(folder: pathlib.Path, name: str) -> list[dict]:
+  return pyarrow.parquet.read_table(folder / name).to_pylist()
+
+
+def _records(folder: pathlib.Path, split: str = "train") -> list:
+  data = reader.Dataset(folder, split)
+  return [data[i] for i in range(len(data))]
+
+
+def _change(config, section: str, **values):
+  part = dataclasses.replace(getattr(config, section), **values)
+  return dataclasses.replace(config, **{section: part})
+
+
+@pytest.fixture(scope="module")
+def done(config, media, tmp_path_factory):
+  """A finished run and its folder; not to be changed."""
+  folder = tmp_path_factory.mktemp("run") / "out"
+  return run.preprocess(config, media, folder), folder
+
+
+@pytest.fixture
+def copy(done, media, tmp_path):
+  """A copy of the finished run, and of its input where it can be changed."""
+  shutil.copytree(done[1], tmp_path / "out", symlinks=True)
+  return media, tmp_path / "out"
+
+
+def test_every_file_is_a_clip_or_a_named_reject(done, media):
+  outcome, folder = done
+  clips, rejects = _table(folder, "clips.parquet"), _table(folder, "rejects.parquet")
+  names = [os.path.relpath(row["path"], media) for row in clips]
+  assert sorted(names) == ["-d.gif", "a.mp4", "b.mp4", "c.mp4", "c.mp4", "e 'q' 🐈.png"]
+  reasons = {os.path.relpath(row["path"], media): row["reason"] for row in rejects}
+  assert reasons == {
+    "page.mp4": "not_media",
+    "short.mp4": "too_short",
+    "sub/again.mp4": "duplicate",
+    "torn.mp4": "unreadable",
+  }
+  assert all(row["message"] for row in rejects)
+  (duplicate,) = (row for row in rejects if row["reason"] == "duplicate")
+  assert "a.mp4" in duplicate["message"]
+  counts = outcome.counts
+  assert (counts.lines, counts.kept, counts.extra) == (9, 5, 1)
+  assert (counts.clips, counts.rejects) == (6, 4)
+  assert outcome.examined == 9
+  assert outcome.made.written == 6
+
+
+def test_long_videos_are_cut_and_the_rest_is_counted(done):
+  rows = [r for r in _table(done[1], "clips.parquet") if r["path"].endswith("c.mp4")]
+  assert [row["first_frame"] for row in rows] == [0, 9]
+  assert [row["frames"] for row in rows] == [9, 9]
+  assert [row["frames_dropped"] for row in rows] == [0, 3]
+  assert [row["start_seconds"] for row in rows] == [0.0, 9 / 8]
+  assert done[0].counts.frames_dropped == 3
+
+
+def test_records_are_the_frozen_encodings_of_the_files(done, config):
+  _, folder = done
+  autoencoder = store.load(config.autoencoder.checkpoint)
+  text = text_lib.TextEncoder.load(config.text, folder / "text")
+  rows = {row["key"]: row for row in _table(folder, "clips.parquet")}
+  records = _records(folder / "latents")
+  assert sorted(record.key for record in records) == sorted(rows)
+  for record in records:
+    row = rows[record.key]
+    size = row["height"], row["width"]
+    frames = decode.frames(row["path"], config.media, size=size)
+    last = row["first_frame"] + row["frames"]
+    clip_FHWC = np.stack(list(itertools.islice(frames, row["first_frame"], last)))
+    expected = autoencoder.encode(clip_FHWC)
+    np.testing.assert_allclose(record.latent, expected, rtol=2e-3, atol=2e-3)
+    extent = row["latent_frames"], row["latent_height"], row["latent_width"]
+    assert record.latent.shape == (*extent, 4)
+    np.testing.assert_array_equal(record.text, text.encode([row["caption"]])[0])
+    assert (record.caption, record.frames) == (row["caption"], row["frames"])
+    assert record.frames_per_second == (8.0 if record.frames > 1 else 0.0)
+
+
+def test_metadata_names_the_encoders(done, config):
+  metadata = schema.Metadata.load(done[1] / "latents")
+  autoencoder = store.load(config.autoencoder.checkpoint)
+  text = text_lib.TextEncoder.load(config.text, metadata.text_path)
+  reader.check(metadata, autoencoder.fingerprint, text.fingerprint)
+  np.testing.assert_array_equal(metadata.empty, text.encode([""])[0])
+  assert metadata.autoencoder_path == config.autoencoder.checkpoint
+  assert (metadata.channels, metadata.space, metadata.time) == (4, 8, 4)
+
+
+def test_summary_tells_all(done, config):
+  text = summary.text(done[0], config)
+  for part in (
+    "9 (9 looked at now)",
+    "9 lines + 1 more of long videos = 6 clips + 4 rejects",
+    "1 image, 5 video; 6 train",
+    "no validation split",
+    "duplicate",
+    "6 written, 0 there before",
+    "rows of 64 tokens",
+    "3 dropped behind clips",
+  ):
+    assert part in text, text
+
+
+def test_second_run_does_nothing(done, config, copy):
+  media, folder = copy
+  before = {p: p.stat().st_mtime_ns for p in (folder / "latents").glob("*array_record*")}
+  outcome = run.preprocess(config, media, folder)
+  assert outcome.examined == 0
+  assert (outcome.made.written, outcome.made.reused) == (0, 6)
+  assert before == {p: p.stat().st_mtime_ns for p in before}
+  for name in ("clips.parquet", "rejects.parquet"):
+    assert _table(folder, name) == _table(done[1], name)
+
+
+def test_added_files_are_added(done, config, copy, tmp_path):
+  media, folder = copy
+  grown = tmp_path / "in"
+  shutil.copytree(media, grown)
+  first = run.preprocess(config, grown, folder)
+  assert (first.made.written, first.made.reused) == (0, 6)
+  write.write_video(grown / "new.mp4", moving(9, 32, 32, 77), 8.0)
+  second = run.preprocess(config, grown, folder)
+  assert second.examined == 1
+  assert (second.made.written, second.made.reused) == (1, 6)
+  assert len(_records(folder / "latents")) == 7
+
+
+def test_changed_captions_are_refused_or_made_anew(done, config, copy, tmp_path):
+  media, folder = copy
+  changed = tmp_path / "in"
+  shutil.copytree(media, changed)
+  (changed / "c.txt").write_text("something else")
+  (changed / "-d.gif").unlink()
+  with pytest.raises(ValueError, match=r"latents.*3 records.*--overwrite"):
+    run.preprocess(config, changed, folder)
+  assert len(_records(folder / "latents")) == 6
+  outcome = run.preprocess(config, changed, folder, overwrite=True)
+  assert (outcome.made.written, outcome.made.reused) == (5, 0)
+  captions = [record.caption for record in _records(folder / "latents")]
+  assert captions.count("something else") == 2
+
+
+def test_other_text_settings_are_refused_or_made_anew(config, copy):
+  media, folder = copy
+  other = _change(config, "text", seed=5)
+  with pytest.raises(ValueError, match=r"config\.text\.seed 0 -> 5.*--overwrite"):
+    run.preprocess(other, media, folder)
+  before = schema.Metadata.load(folder / "latents")
+  outcome = run.preprocess(other, media, folder, overwrite=True)
+  assert outcome.examined == 0
+  assert outcome.made.written == 6
+  after = schema.Metadata.load(folder / "latents")
+  assert before.text != after.text
+  assert before.autoencoder == after.autoencoder
+
+
+def test_limits_change_without_another_look_at_the_files(config, copy):
+  media, folder = copy
+  longer = _change(config, "media", max_frames=21)
+  with pytest.raises(ValueError, match=r"no longer wanted.*--overwrite"):
+    run.preprocess(longer, media, folder)
+  outcome = run.preprocess(longer, media, folder, overwrite=True)
+  assert outcome.examined == 0
+  assert outcome.counts.clips == 5
+  assert max(record.frames for record in _records(folder / "latents")) == 21
+
+
+def test_pixels_for_the_autoencoder_and_a_data_set_as_input(config, media, tmp_path):
+  pixels = dataclasses.replace(config, objective="reconstruction")
+  pixels = _change(pixels, "media", validation_fraction=0.4)
+  outcome = run.preprocess(pixels, media, tmp_path / "a")
+  assert outcome.folder == tmp_path / "a" / "pixels"
+  assert outcome.counts.splits["validation"] > 0
+  splits = {split: _records(outcome.folder, split) for split in outcome.counts.splits}
+  rows = {row["key"]: row for row in _table(tmp_path / "a", "clips.parquet")}
+  assert sum(len(records) for records in splits.values()) == len(rows) == 6
+  for split, records in splits.items():
+    for record in records:
+      row = rows[record.key]
+      assert row["split"] == split
+      size = row["height"], row["width"]
+      assert record.clip.shape == (row["frames"], *size, 3)
+      frames = list(decode.frames(row["path"], config.media, size=size))
+      last = row["first_frame"] + row["frames"]
+      np.testing.assert_array_equal(record.clip, frames[row["first_frame"] : last])
+  # A TFDS data set, this one, is an input like any other; its splits stay.
+  again = run.preprocess(pixels, f"tfds:{outcome.folder}", tmp_path / "b")
+  assert again.counts.splits == outcome.counts.splits
+  captions = sorted(r.caption for s in splits for r in _records(again.folder, s))
+  assert captions == sorted(r.caption for records in splits.values() for r in records)
+
+
+def test_file_that_breaks_after_ingest_moves_to_the_rejects(config, media, tmp_path):
+  folder = tmp_path / "in"
+  shutil.copytree(media, folder)
+  out = tmp_path / "out"
+  pixels = dataclasses.replace(config, objective="reconstruction")
+  run.preprocess(pixels, folder, out)
+  shutil.rmtree(out / "pixels")
+  for name in ("a.mp4", "c.mp4"):
+    stat = (folder / name).stat()
+    (folder / name).write_bytes(bytes(stat.st_size))
+    os.utime(folder / name, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+  for written in (3, 0):
+    outcome = run.preprocess(pixels, folder, out)
+    assert outcome.made.written == written
+    counts = outcome.counts
+    assert (counts.clips, counts.rejects) == (3, 7)
+    assert counts.lines + counts.extra == 10
+  broken = [r for r in _table(out, "rejects.parquet") if r["key"]]
+  assert sorted(os.path.basename(r["path"]) for r in broken) == ["a.mp4", *["c.mp4"] * 2]
+  assert len(_records(out / "pixels")) == 3
+
+
+def test_manifest_with_cuts_and_splits(config, media, tmp_path):
+  manifest = media / "m.csv"
+  lines = [
+    "file,text,split,start,end",
+    "c.mp4,first,train,0,1.125",
+    "c.mp4,rest,val,1.125,",
+    "c.mp4,first again,train,0,1.125",
+    "gone.mp4,none,,,",
+    "../in2.mp4,none,,,",
+    "a.mp4,beyond,train,50,",
+  ]
+  manifest.write_text("\n".join(lines))
+  try:
+    pixels = dataclasses.replace(config, objective="reconstruction")
+    outcome = run.preprocess(pixels, manifest, tmp_path / "out")
+  finally:
+    manifest.unlink()
+  reasons = {"duplicate": 1, "missing": 1, "outside": 1, "too_short": 1}
+  assert outcome.counts.reasons == reasons
+  (train,) = _records(outcome.folder, "train")
+  (validation,) = _records(outcome.folder, "validation")
+  assert (train.caption, validation.caption) == ("first", "rest")
+  assert validation.start_seconds == 1.125
+  assert train.key != validation.key
+
+
+def test_no_captions_at_all(config, tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  write.write_video(folder / "a.png", moving(1, 32, 32, 0), 8.0)
+  outcome = run.preprocess(config, folder, tmp_path / "out")
+  assert (outcome.counts.captions_empty, outcome.made.written) == (1, 1)
+  (record,) = _records(outcome.folder)
+  np.testing.assert_array_equal(record.text, schema.Metadata.load(outcome.folder).empty)
+
+
+def test_enormous_captions_are_cut_and_counted(config, tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  write.write_video(folder / "a.png", moving(1, 32, 32, 0), 8.0)
+  (folder / "a.txt").write_text("very long words " * 5000)
+  outcome = run.preprocess(config, folder, tmp_path / "out")
+  assert outcome.made.captions_cut == 1
+  (record,) = _records(outcome.folder)
+  assert record.text.shape == (config.text.max_tokens, config.text.width)
+
+
+def test_nothing_usable_is_no_error_of_ours(config, tmp_path):
+  (tmp_path / "in").mkdir()
+  (tmp_path / "in" / "a.mp4").write_text("no")
+  outcome = run.preprocess(config, tmp_path / "in", tmp_path / "out")
+  assert (outcome.counts.clips, outcome.counts.rejects) == (0, 1)
+  assert "a.mp4" in _table(tmp_path / "out", "rejects.parquet")[0]["path"]
+
+
+@pytest.mark.parametrize(
+  ("values", "message"),
+  [
+    ({"checkpoint": ""}, r"checkpoint is empty.*reconstruction"),
+    ({"checkpoint": "/nowhere"}, r"/nowhere.*not there"),
+    ({"channels": 8}, r"channels=8, but .* has channels=4"),
+  ],
+)
+def test_wrong_autoencoder_is_refused_first(config, media, tmp_path, values, message):
+  with pytest.raises(ValueError, match=message):
+    run.preprocess(_change(config, "autoencoder", **values), media, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
