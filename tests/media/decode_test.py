@@ -93,6 +93,27 @@ def test_held_frames_are_arrays_of_their_own(tmp_path, encode, counted):
   assert (seen[1] < 30).all()
 
 
+def test_a_video_of_one_frame_is_one_frame(tmp_path, encode, counted):
+  path = encode(tmp_path / "a.mp4", counted(1), rate=2)
+  for rate in (0, 1, 24):
+    assert len(list(frames(path, at(rate)))) == 1
+
+
+def test_good_frames_come_before_the_error(tmp_path, encode, counted, indices):
+  faststart = {"movflags": "faststart"}
+  path = encode(
+    tmp_path / "a.mp4", counted(20), options={"bf": "0"}, container_options=faststart
+  )
+  data = path.read_bytes()
+  path.write_bytes(data[:-40])
+  seen = []
+  with pytest.raises(MediaError) as caught:
+    for frame_HWC in frames(path, at(25)):
+      seen.append(frame_HWC)
+  assert caught.value.reason == "truncated"
+  assert indices(seen) == list(range(len(seen))) and len(seen) >= 10
+
+
 def test_sizes_asked_for_are_given(tmp_path, encode, counted):
   path = encode(tmp_path / "a.mp4", counted(3))
   assert {frame.shape for frame in frames(path, OWN, size=(16, 40))} == {(16, 40, 3)}

@@ -1,11 +1,13 @@
 """Video files: orientation, colour, depth, shape of pixels, damage."""
 
 from fractions import Fraction
+import io
 import re
 import struct
 
 import av
 import numpy as np
+from PIL import Image
 import pytest
 
 from video_dit import config
@@ -234,3 +236,20 @@ def test_limits_come_before_decoding(tmp_path, encode, counted):
   assert reason(path, config.Media(timeout_seconds=0.0)) == "timeout"
   with pytest.raises(MediaError, match="exceed"):
     probe(path, config.Media(max_source_pixels=1000))
+
+
+def test_side_data_unknown_to_pyav_does_no_harm(tmp_path):
+  picture, exif = io.BytesIO(), Image.Exif()
+  exif[0x010F] = "a camera"
+  Image.fromarray(quadrants()).save(picture, "JPEG", exif=exif, quality=95)
+  with av.open(str(tmp_path / "a.avi"), "w") as container:
+    stream = container.add_stream("mjpeg", rate=25)
+    stream.width, stream.height, stream.pix_fmt = 64, 32, "yuvj420p"
+    for index in range(3):
+      packet = av.Packet(picture.getvalue())
+      packet.stream, packet.is_keyframe = stream, True
+      packet.pts = packet.dts = index
+      packet.time_base = Fraction(1, 25)
+      container.mux(packet)
+  seen = [frame.shape for frame in frames(tmp_path / "a.avi", MEDIA)]
+  assert seen == [(32, 64, 3)] * 3

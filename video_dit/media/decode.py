@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 import contextlib
 import functools
+import itertools
 import os
 import time
 
@@ -33,7 +34,8 @@ def frames(
   frames not shown at any of these times are dropped before they are converted. With
   `media.frames_per_second` 0 each frame of the file comes once.
 
-  An image is one frame, whatever the times asked for.
+  An image is one frame, whatever the times asked for; a video of a single frame is one
+  frame too, however long it lasts.
 
   Args:
     path: the file.
@@ -59,7 +61,7 @@ def frames(
       if second is None:
         yield first.pixels()
         return
-      source = _chain(first, second, source)
+      source = itertools.chain((first, second), source)
       wanted = _sample(source, stopwatch, media, 100.0, start_seconds, end_seconds)
       yield from wanted
       return
@@ -70,9 +72,10 @@ def frames(
         continue
       source = video.shown(clip, size, seek)
       if seek:
-        source = _landed(source, start_seconds)
-        if source is None:
+        landed = _landed(source, start_seconds)
+        if landed is None:
           continue
+        source = landed
       rate = clip.frames_per_second
       yield from _sample(source, stopwatch, media, rate, start_seconds, end_seconds)
       return
@@ -91,7 +94,7 @@ def _sample(
   slack = 0.49 / max(source_rate, rate)
   stop = float("inf") if stop is None else stop
   ticks, current, pixels = 0, None, None
-  for shown in _with_end(source):
+  for count, shown in enumerate(_with_end(source)):
     stopwatch.check()
     if rate == 0:
       if current is not None and start - slack <= current.seconds < stop - slack:
@@ -105,6 +108,8 @@ def _sample(
     until = _until(shown, current, rate, slack)
     if shown is None and ticks == 0 and until >= start - 0.5 / rate:
       until = max(until, start + 0.5 / rate)  # However short, there is a frame.
+    if shown is None and count == 1:
+      until = min(until, start + 0.5 / rate)
     until = min(until, stop - 0.5 / rate if ticks else stop)
     while current is not None and start + ticks / rate < until:
       pixels = current.pixels() if pixels is None else pixels.copy()
@@ -136,13 +141,6 @@ def _with_end(source: Iterator[Shown]) -> Iterator[Shown | None]:
   yield None
 
 
-def _chain(*parts) -> Iterator[Shown]:
-  first, second, rest = parts
-  yield first
-  yield second
-  yield from rest
-
-
 def _landed(source: Iterator[Shown], start: float) -> Iterator[Shown] | None:
   """The frames after a seek; None where it went too far or nothing decodes."""
   try:
@@ -150,7 +148,7 @@ def _landed(source: Iterator[Shown], start: float) -> Iterator[Shown] | None:
     second = next(source)
   except (MediaError, StopIteration):
     return None
-  return _chain(first, second, source) if first.seconds <= start else None
+  return itertools.chain((first, second), source) if first.seconds <= start else None
 
 
 def _still_frames(

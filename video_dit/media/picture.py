@@ -3,11 +3,13 @@
 Range and matrix are those that the frame declares; where it declares no matrix, frames
 of at most 720x576 pixels are BT.601 and larger ones BT.709, as players have it. High
 dynamic range (PQ, HLG) is tone-mapped to sRGB. Transparent pixels are laid on white.
+Interlaced frames stay as they are.
 """
 
 import functools
 import struct
 import threading
+from typing import Any
 
 import av
 from av.sidedata.sidedata import Type as SideData
@@ -23,6 +25,13 @@ import numpy as np
 
 _STANDARD_DEFINITION = 720 * 576
 _UNSPECIFIED = (2, 3)  # AVCOL_SPC_UNSPECIFIED, AVCOL_SPC_RESERVED
+# Of counter-clockwise degrees: transpose, reverse rows, reverse columns.
+_TURNS = {
+  0: (False, False, False),
+  90: (True, True, False),
+  180: (False, True, True),
+  270: (True, False, True),
+}
 _HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 
 
@@ -129,9 +138,12 @@ def _is_luma_chroma(frame: av.VideoFrame) -> bool:
 
 def _display_matrix(frame: av.VideoFrame) -> tuple[bool, bool, bool]:
   """What brings a frame upright: transpose, then reverse rows, then columns."""
-  data = frame.side_data.get(SideData.DISPLAYMATRIX)
+  try:
+    data: Any = frame.side_data.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
+  except ValueError:  # PyAV does not know the type of some other side data.
+    return _TURNS.get(frame.rotation % 360, _TURNS[0])
   if data is None:
-    return False, False, False
+    return _TURNS[0]
   # x' = a x + c y and y' = b x + d y, each entry in 16.16 fixed point.
   a, b, _, c, d, *_ = struct.unpack("<9i", bytes(data)[:36])
   if abs(a) + abs(d) >= abs(b) + abs(c):

@@ -85,7 +85,7 @@ def _probe_image(path: str, image, limits: config.Media) -> Probe:
   rotation = still.rotation(image)
   bit_depth = 16 if image.mode.startswith("I") else 8
   seconds, count = 0.0, 1
-  if still.is_animated(image):
+  if still.is_animated(path, image):
     count = 0
     try:
       for start, duration, _ in still.shown(path, image):

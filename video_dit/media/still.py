@@ -137,10 +137,22 @@ def rotation(image: Image.Image) -> int:
   return _TURNS.get(orientation(image), 0)
 
 
-def is_animated(image: Image.Image) -> bool:
-  """Whether an opened image moves; pages and stereo pairs do not."""
-  moving = image.format in ("GIF", "WEBP", "PNG", "AVIF")
-  return moving and getattr(image, "is_animated", False)
+def is_animated(path: str | os.PathLike, image: Image.Image) -> bool:
+  """Whether an opened image moves; pages and stereo pairs do not.
+
+  Args:
+    path: the file, for messages.
+    image: an opened image.
+
+  Raises:
+    MediaError: `damaged` where the second image of a gif makes no sense.
+  """
+  if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
+    return False
+  try:
+    return getattr(image, "is_animated", False)
+  except Exception as error:  # Parsers of broken files raise anything.
+    raise MediaError(path, "damaged", f"image 1 makes no sense: {error}") from error
 
 
 def shown(
@@ -168,7 +180,7 @@ def shown(
       image.load()
       duration = _duration(image)
       frame_HWC = to_rgb(path, image, turn)
-      animated = is_animated(image)
+      animated = is_animated(path, image)
     except EOFError:
       break
     except MediaError:
@@ -224,7 +236,8 @@ def _standard_colour(image: Image.Image) -> Image.Image:
       name = ImageCms.getProfileDescription(source)
       if image.mode == "CMYK" or "sRGB" not in name:
         target = ImageCms.createProfile("sRGB")
-        return ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        seen = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
+        return seen or image.convert("RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
       pass  # A broken profile says nothing; the pixels still do.
   return image.convert("RGB")

@@ -24,6 +24,7 @@ from video_dit.media.still import check_size
 # Text that FFmpeg would draw, and lists that name other files.
 _REFUSED = {"tty", "hls", "concat", "dash", "imf", "lavfi", "sdp", "rtsp"}
 _STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV", b"\x00\x00\x01\xba", b"0&\xb2u")
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _HOPELESS = 300  # Failures before the first frame.
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
@@ -73,7 +74,7 @@ class Video:
   @functools.cached_property
   def tick(self) -> float:
     """Seconds of one unit of the stream's time stamps."""
-    return float(self.stream.time_base)
+    return float(self.stream.time_base or 1)
 
   @functools.cached_property
   def zero(self) -> float:
@@ -173,7 +174,7 @@ def shown(
     duration = (frame.duration or 0) * video.tick or 1 / video.frames_per_second
     tally.frames, tally.end = tally.frames + 1, seconds + duration
     tally.interlaced |= frame.interlaced_frame
-    yield Shown(seconds, duration, functools.partial(painter, frame))
+    yield Shown(seconds, duration, functools.partial(_paint, video, painter, frame))
   if not tally.frames:
     raise MediaError(video.path, "unreadable", "no frame of the video decodes.")
   problem = tally.problem or _missing(video, tally)
@@ -181,6 +182,15 @@ def shown(
     reason, message = problem
     remedy = "; media.keep_truncated=True keeps what comes before."
     raise MediaError(video.path, reason, message + remedy)
+
+
+def _paint(video: Video, painter: Painter, frame: av.VideoFrame) -> np.ndarray:
+  """The pixels of a frame; what can't be converted is `unsupported`."""
+  try:
+    return painter(frame)
+  except (av.error.FFmpegError, ValueError, MemoryError) as error:
+    message = f"{frame.format.name} pixels can't be made RGB: {error}"
+    raise MediaError(video.path, "unsupported", message) from error
 
 
 def first_frame(video: Video) -> av.VideoFrame:
@@ -252,7 +262,7 @@ def _decoded(video: Video, tally: _Tally, times: "_Times") -> Iterator[av.VideoF
       if packet.size == 0 and packet.dts is not None:
         continue  # An empty chunk repeats a frame; to PyAV it would be the end.
       times.add(packet)
-      frames = packet.decode()
+      frames = video.stream.decode(packet)
     except (av.error.FFmpegError, ValueError) as error:
       if not tally.frames:
         failures += 1  # What was cut out of a stream begins with what can't be decoded.
@@ -321,7 +331,7 @@ class _Times:
 def _first_video(container: av.container.InputContainer) -> av.VideoStream | None:
   """The first stream of video proper; one without a decoder is passed over."""
   for stream in container.streams:
-    if stream.type == "video" and stream.codec_context is not None:
+    if isinstance(stream, av.VideoStream) and stream.codec_context is not None:
       attached = av.stream.Disposition.attached_pic
       if not stream.disposition & attached and stream.width and stream.height:
         return stream
@@ -332,11 +342,12 @@ def _duration(
   container: av.container.InputContainer, stream: av.VideoStream
 ) -> tuple[float | None, bool]:
   """Declared seconds, and whether they are of the video stream alone."""
-  if container.format.flags & av.format.Flags.no_timestamps.value:
+  base = stream.time_base or 1
+  if container.format.flags & _NO_TIMESTAMPS:
     return None, False  # A bare stream: FFmpeg would guess from the bit rate.
   if stream.duration:
-    return float(stream.duration * stream.time_base), True
-  start = float((stream.start_time or 0) * stream.time_base)
+    return float(stream.duration * base), True
+  start = float((stream.start_time or 0) * base)
   if tag := _clock_seconds(stream.metadata.get("DURATION", "")):
     return tag - start, True
   if not container.duration:
