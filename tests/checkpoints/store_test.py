@@ -1,0 +1,129 @@
+"""Checkpoints: whole or absent, on any mesh, in part, and refused by name."""
+
+import dataclasses
+import shutil
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+import optax
+import pytest
+
+from video_dit.checkpoints.state import TrainState
+from video_dit.checkpoints.store import Position, Store
+from video_dit.parallel import mesh as mesh_lib
+
+_WIDTH = 16
+
+
+def _state(seed: int = 0, width: int = _WIDTH) -> TrainState:
+  rng = np.random.default_rng(seed)
+  params = {
+    "block": {0: {"kernel": jnp.asarray(rng.normal(size=(8, width)), jnp.float32)}},
+    "bias": jnp.asarray(rng.normal(size=(8,)), jnp.float32),
+  }
+  ema = jax.tree.map(lambda x: x * 0.5, params)
+  opt = optax.adam(1e-3).init(params)
+  return TrainState(step=jnp.int32(seed), params=params, ema=ema, opt=opt)
+
+
+def _abstract(state: TrainState, shape: tuple[int, int, int, int]) -> TrainState:
+  """The state's shapes over a mesh, matrices split over fsdp and tensor."""
+  mesh = mesh_lib.make(jax.devices(), shape)
+
+  def one(x):
+    spec = PartitionSpec("fsdp", "tensor") if x.ndim == 2 else PartitionSpec()
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(mesh, spec))
+
+  return jax.tree.map(one, jax.eval_shape(lambda: state))
+
+
+def _place(state: TrainState, shape: tuple[int, int, int, int]) -> TrainState:
+  return jax.tree.map(
+    lambda x, a: jax.device_put(x, a.sharding), state, _abstract(state, shape)
+  )
+
+
+def _position(step: int) -> Position:
+  window = {"means": {"loss": [0.1 + 0.2, 3.0]}, "steps": 3}
+  return Position(step=step, seed=7, data="d" * 16, window=window)
+
+
+def _assert_equal(a, b) -> None:
+  assert jax.tree.structure(a) == jax.tree.structure(b)
+  for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True):
+    np.testing.assert_array_equal(x, y)
+
+
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory):
+  """A folder of five saves that keeps the newest two."""
+  folder = tmp_path_factory.mktemp("run") / "checkpoints"
+  with Store(folder, keep=2) as store:
+    for step in range(1, 6):
+      store.save(_place(_state(step), (1, 4, 2, 1)), _position(step))
+  return folder
+
+
+def test_the_newest_are_kept_and_come_back_on_another_mesh(saved):
+  with Store(saved) as store:
+    assert store.steps() == [4, 5] and store.latest() == 5
+    for step in (4, 5):
+      target = _abstract(_state(), (2, 2, 1, 2))
+      found = store.restore(target, step)
+      _assert_equal(jax.device_get(found), jax.device_get(_state(step)))
+      same = jax.tree.map(
+        lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim), found, target
+      )
+      assert all(jax.tree.leaves(same))
+      assert store.position(step) == _position(step)
+
+
+def test_averaged_weights_come_back_alone(saved, tmp_path):
+  folder = shutil.copytree(saved / "5" / "ema", tmp_path / "run" / "5" / "ema")
+  for name in ("_CHECKPOINT_METADATA",):
+    shutil.copy(saved / "5" / name, folder.parent / name)
+  with Store(folder.parent.parent) as store:
+    ema = store.restore_ema(_abstract(_state(), (8, 1, 1, 1)).ema)
+  _assert_equal(jax.device_get(ema), jax.device_get(_state(5).ema))
+
+
+def test_another_model_is_refused_by_parameter_and_shapes(saved):
+  other = _abstract(_state(width=32), (8, 1, 1, 1))
+  other = dataclasses.replace(other, ema={**other.ema, "extra": other.ema["bias"]})
+  with Store(saved) as store, pytest.raises(ValueError) as error:
+    store.restore(other)
+  assert "block/0/kernel: (8, 16) stored, (8, 32) in the model" in str(error.value)
+  assert "extra: not stored, (8,) in the model" in str(error.value)
+
+
+def test_a_save_that_a_kill_cut_short_is_not_found(saved, tmp_path):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(saved, folder)
+  # What a kill during a save leaves: everything under another name, or nothing yet.
+  shutil.copytree(saved / "5", folder / "6.orbax-checkpoint-tmp")
+  with Store(folder) as store:
+    assert store.latest() == 5
+  assert (folder / "6.orbax-checkpoint-tmp").exists()  # a reader clears nothing
+  with Store(folder, keep=2) as store:
+    assert store.latest() == 5
+    store.save(_state(6), _position(6))
+    store.wait()
+    assert store.steps() == [5, 6]
+    _assert_equal(
+      jax.device_get(store.restore(_abstract(_state(), (8, 1, 1, 1)))),
+      jax.device_get(_state(6)),
+    )
+
+
+def test_nothing_to_read_is_said(saved, tmp_path):
+  with pytest.raises(ValueError, match="Train first"):
+    Store(tmp_path / "nowhere")
+  (tmp_path / "empty").mkdir()
+  with Store(tmp_path / "empty") as store:
+    assert store.latest() is None
+    with pytest.raises(ValueError, match="no whole checkpoint"):
+      store.restore(_abstract(_state(), (8, 1, 1, 1)))
+  with Store(saved) as store, pytest.raises(ValueError, match=r"step 3.*\[4, 5\]"):
+    store.position(3)
