@@ -84,7 +84,7 @@ class Generator:
       )
     frozen, encoder = load_encoders(config, mesh)
     _, shapes = abstract_model(config, frozen.channels, encoder.width)
-    with _open_store(workdir) as store:
+    with store_lib.Store(pathlib.Path(workdir) / "checkpoints") as store:
       step = store.latest() if step is None else step
       params = store.restore_ema(abstract_params(shapes, mesh), step)
     return cls(config, mesh, params, frozen, encoder, step=step or 0)
@@ -97,15 +97,16 @@ class Generator:
     """
     for request in requests:
       request.check(self.grid)
-    texts = self.encoder.encode([request.prompt for request in requests])
-    self._plan(requests, texts)
+    self._plan(requests)
 
-  def _plan(self, requests, texts):
+  def _plan(self, requests: Sequence[request_lib.Request]):
+    """Assigns requests to rows."""
     tokens = [
       int(np.prod(self.grid.tokens(r.height, r.width, r.frames))) for r in requests
     ]
     # Both the prompt and the empty caption must fit, each in its own text.
-    num_text = [max(len(text), len(self._empty)) for text in texts]
+    least = len(self._empty)
+    num_text = [max(len(self.encoder.tokens(r.prompt)), least) for r in requests]
     return rows_lib.plan(requests, tokens, num_text, self.shape)
 
   def generate(
@@ -132,8 +133,8 @@ class Generator:
       return
     if self.params is None:
       raise ValueError("the generator has no weights: set its `params` first.")
+    groups = self._plan(requests)
     texts = self.encoder.encode([request.prompt for request in requests])
-    groups = self._plan(requests, texts)
     for number, places in enumerate(groups, 1):
       say(f"rows {number}/{len(groups)}")
       given = [None] * len(requests)
@@ -238,12 +239,3 @@ def latents_folder(config: config_lib.Config) -> pathlib.Path:
   """Folder of the run's latents: in what preprocess wrote, or that folder itself."""
   folder = pathlib.Path(config.data.path)
   return folder if (folder / schema.PROVENANCE).is_file() else folder / "latents"
-
-
-def _open_store(workdir: pathlib.Path) -> store_lib.Store:
-  folder = pathlib.Path(workdir) / "checkpoints"
-  if not folder.is_dir():
-    raise ValueError(
-      f"{folder}: there is no such folder. Name the --workdir of a run of video_dit.main."
-    )
-  return store_lib.Store(folder)

@@ -34,6 +34,12 @@ def sample(
   config = generator.config
   requests = prompts.requests(lines, config.sample, config.media)
   generator.check(requests)
+  cut = [
+    request.prompt for request in requests if generator.encoder.is_cut(request.prompt)
+  ]
+  if cut:
+    limit = generator.encoder.text.max_tokens
+    print(f"{len(cut)} prompts are cut to {limit} tokens, like {cut[0]!r}")
   folder.mkdir(parents=True, exist_ok=True)
   numbers = {id(request): i for i, request in enumerate(requests)}
   done: dict[int, files.Sample] = {}

@@ -1,0 +1,127 @@
+"""The evaluate command on a run and its samples."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import numpy as np
+from PIL import Image
+import pytest
+
+from tests import tiny
+from video_dit import config as config_lib
+from video_dit.data import reader
+from video_dit.evaluate import look, loss, measure, run, training
+from video_dit.evaluate import samples as samples_lib
+from video_dit.generator import generator as generator_lib
+from video_dit.media import write
+from video_dit.media.shapes import demo, rendering
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  return tiny.run_once(tmp_path_factory)
+
+
+@pytest.fixture(scope="module")
+def generator(workdir):
+  config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
+  return generator_lib.Generator.from_workdir(workdir, config, tiny.mesh())
+
+
+@pytest.fixture(scope="module")
+def samples(tmp_path_factory):
+  """Rendered truth where generated clips would lie, the first with a wrong prompt."""
+  folder = tmp_path_factory.mktemp("samples")
+  lines = []
+  for i, (prompt, scene) in enumerate(demo.held_out_prompts(4)):
+    name, truth = f"{i}.mp4", demo.truth(scene)
+    write.write_video(folder / name, rendering.render(scene), 8.0)
+    if i == 0:
+      truth["direction"] = {"up": "down"}.get(truth["direction"], "up")
+    record = {"file": name, "prompt": prompt, "truth": truth, "frames": 9}
+    lines.append(record | {"sampler": "euler", "steps": 2, "checkpoint": tiny.STEP})
+  (folder / "samples.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+  return folder
+
+
+def sources(workdir, samples, **changes) -> run.Sources:
+  clips = workdir.parent / "data" / "clips.parquet"
+  values = {"samples": samples, "prompts": None, "clips": clips, "nearest": 100}
+  return run.Sources(**(values | changes))
+
+
+def test_everything_is_measured_shown_and_named(workdir, generator, samples, tmp_path):
+  asked = sources(workdir, samples)
+  judged = run.judge(asked, generator.config)
+  paths = run.evaluate(generator, judged, asked, tmp_path / "out")
+  assert [p.name for p in paths] == [
+    "report.html",
+    "evaluation.json",
+    "contact_sheet.png",
+  ]
+  numbers = json.loads(paths[1].read_text())
+  assert numbers["direction"] == 0.75
+  assert numbers["colour"] == numbers["shape"] == numbers["wholeness"] == 1
+  assert numbers["n"] == 4 and numbers["checkpoint"] == tiny.STEP
+  assert set(numbers["heldout_loss"]) == {"0.25", "0.75"}
+  assert all(np.isfinite(list(numbers["heldout_loss"].values())))
+  assert numbers["nearest"]["compared"] == numbers["nearest"]["training_clips"] == 4
+  assert numbers["nearest"]["smallest"] > 5
+  page = paths[0].read_text()
+  for text in ("an image", "a size that no", "a length that no", "PSNR", "distance"):
+    assert text in page, text
+  with Image.open(paths[2]) as sheet:
+    assert sheet.size[1] > 4 * 72
+
+
+def test_held_out_loss_is_the_same_again(generator):
+  folder = generator_lib.latents_folder(generator.config)
+  dataset = reader.Dataset(folder, "validation")
+  expected = loss.by_level(generator, dataset)
+  again = loss.by_level(generator, dataset)
+  assert expected == again
+  assert set(expected) == {0.25, 0.75}
+
+
+def test_a_copy_of_a_training_clip_is_at_distance_zero(workdir, generator, samples):
+  clips = training.clips(sources(workdir, samples).clips, "train")
+  media = generator.config.media
+  copy = samples_lib.Sample(
+    path=pathlib.Path(clips[1].path), prompt="copy", truth={}, settings={}
+  )
+  judged = [measure.judge(*pair) for pair in samples_lib.frames([copy], media)]
+  found = look.find_nearest(judged, clips, media, most=100)
+  assert found.distances.tolist() == [0.0]
+  assert clips[1].caption in found.pairs[0].caption
+
+
+def test_mistakes_are_named(workdir, generator, samples, tmp_path):
+  config = generator.config
+  with pytest.raises(ValueError, match=r"samples.jsonl: there is no such file"):
+    run.judge(sources(workdir, tmp_path), config)
+  other = tmp_path / "other.jsonl"
+  other.write_text(json.dumps({"prompt": "never sampled", "colour": "red"}) + "\n")
+  with pytest.raises(ValueError, match="no sample has a prompt of this file"):
+    run.judge(sources(workdir, samples, prompts=other), config)
+  with pytest.raises(ValueError, match="--prompts is for samples"):
+    run.judge(sources(workdir, None, prompts=other), config)
+
+
+def test_the_command_without_samples(workdir, tmp_path):
+  command = [sys.executable, "-m", "video_dit.evaluate", "--mesh=cpu:8"]
+  done = subprocess.run(
+    [*command, f"--workdir={workdir}", f"--output={tmp_path}", "--training=nowhere"],
+    cwd=ROOT,
+    env=os.environ | tiny.environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  assert "report.html" in done.stdout and "evaluation.json" in done.stdout
+  assert "heldout_loss_mean" in (tmp_path / "evaluation.json").read_text()

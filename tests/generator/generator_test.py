@@ -1,0 +1,173 @@
+"""Clips from prompts: company, size and mesh change nothing but the speed."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests import tiny
+from video_dit import config as config_lib
+from video_dit.generator import generator as generator_lib
+from video_dit.generator import request as request_lib
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  return tiny.run_once(tmp_path_factory)
+
+
+def load(workdir, mesh=None, **sample) -> generator_lib.Generator:
+  config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
+  config = dataclasses.replace(
+    config, sample=dataclasses.replace(config.sample, **sample)
+  )
+  return generator_lib.Generator.from_workdir(workdir, config, mesh or tiny.mesh())
+
+
+@pytest.fixture(scope="module")
+def generator(workdir):
+  return load(workdir)
+
+
+def ask(prompt=tiny.PROMPTS[0], **changes) -> request_lib.Request:
+  size = {"height": 32, "width": 32, "frames": 9, "frames_per_second": 8.0}
+  return request_lib.Request(prompt=prompt, **(size | changes))
+
+
+def latents(generator, requests):
+  """Latents of the requests in their order, which are not decoded."""
+  seen = []
+
+  def spy(latents_BFHWC):
+    seen.extend(latents_BFHWC)
+    return np.zeros((len(latents_BFHWC), 1, 1, 1, 3), np.uint8)
+
+  generator.frozen.decode_batch = spy
+  try:
+    order = [id(request) for request, _ in generator.generate(requests)]
+  finally:
+    del generator.frozen.decode_batch
+  by_request = dict(zip(order, seen, strict=True))
+  return [by_request[id(request)] for request in requests]
+
+
+MIXED = [
+  ask(seed=1),
+  ask(prompt="", frames=1, height=24, width=40, seed=2),
+  ask(prompt=tiny.PROMPTS[1], frames=21, seed=3),
+  ask(frames=5, height=48, width=16, seed=4, frames_per_second=12.0),
+  ask(prompt=tiny.PROMPTS[1], seed=1, guidance=4.0),
+]
+
+
+def test_sizes_and_lengths_are_as_asked(generator):
+  found = {id(r): frames for r, frames in generator.generate(MIXED)}
+  for request in MIXED:
+    frames_FHWC = found[id(request)]
+    assert frames_FHWC.shape == (request.frames, request.height, request.width, 3)
+    assert frames_FHWC.dtype == np.uint8
+
+
+def test_one_compilation_serves_all_sizes(workdir):
+  generator = load(workdir)
+  for requests in (MIXED, MIXED[1:2], [ask(frames=13, seed=9)] * 20):
+    assert len(latents(generator, requests)) == len(requests)
+  assert generator.sampler.program._cache_size() == 1
+
+
+def test_a_clip_is_the_same_whatever_shares_its_row(generator):
+  alone = latents(generator, MIXED[:1])[0]
+  for company in (MIXED, MIXED[::-1], [ask(seed=i + 50) for i in range(23)] + MIXED):
+    index = next(i for i, r in enumerate(company) if r is MIXED[0])
+    together = latents(generator, company)[index]
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+
+
+def test_seed_and_prompt_and_guidance_matter(generator):
+  first, same, seed, prompt, scale = latents(
+    generator,
+    [
+      ask(seed=1),
+      ask(seed=1),
+      ask(seed=1 + 2**32),
+      ask(prompt=tiny.PROMPTS[1], seed=1),
+      ask(seed=1, guidance=5.0),
+    ],
+  )
+  np.testing.assert_allclose(first, same, rtol=1e-5, atol=1e-5)
+  for other in (seed, prompt, scale):
+    assert np.abs(first - other).max() > 1e-3
+
+
+def test_guidance_of_one_is_the_conditional_prediction_alone(workdir, generator):
+  plain = latents(load(workdir, guidance=1.0), [ask(seed=1)])[0]
+  # The second request makes the group a guided one.
+  guided = latents(generator, [ask(seed=1, guidance=1.0), ask(seed=2)])[0]
+  np.testing.assert_allclose(guided, plain, rtol=1e-5, atol=1e-5)
+
+
+def test_given_frames_stay_and_the_rest_follows_them(generator):
+  given = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+  free, other, held = latents(
+    generator, [ask(seed=1), ask(seed=2), ask(seed=1, given_FHWC=given)]
+  )
+  np.testing.assert_allclose(held[:2], generator.frozen.encode(given), atol=1e-5)
+  assert np.abs(held[2] - free[2]).max() > 1e-3
+  # Company of a clip with given frames feels nothing of it.
+  (alone,) = latents(generator, [ask(seed=2)])
+  np.testing.assert_allclose(other, alone, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", ["fsdp=2,tensor=2", "context=2,data=4"])
+def test_the_mesh_changes_no_clip(workdir, generator, spec):
+  other = load(workdir, tiny.mesh(spec))
+  for a, b in zip(latents(generator, MIXED), latents(other, MIXED), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+def test_heun_and_ddim_sample_too(workdir, generator):
+  expected = latents(generator, [ask(seed=1)])[0]
+  ddim = latents(load(workdir, sampler="ddim"), [ask(seed=1)])[0]
+  np.testing.assert_allclose(ddim, expected, rtol=1e-5, atol=1e-5)
+  heun = latents(load(workdir, sampler="heun"), [ask(seed=1)])[0]
+  assert np.isfinite(heun).all() and np.abs(heun - expected).max() > 1e-4
+
+
+def test_refusals_come_before_anything_is_compiled(workdir):
+  generator = load(workdir)
+  for request, message in (
+    (ask(height=30), r"height=30 must be a multiple of 8 pixels. Nearest: 24 or 32"),
+    (ask(frames=41), r"176 tokens, a sampling row holds 96.*config.sample.row_length"),
+  ):
+    with pytest.raises(ValueError, match=message):
+      generator.check([request])
+    with pytest.raises(ValueError, match=message):
+      list(generator.generate([request]))
+  assert list(generator.generate([])) == []
+  assert generator.sampler.program._cache_size() == 0
+
+
+def test_rows_must_divide_over_the_mesh(workdir):
+  with pytest.raises(ValueError, match=r"config.sample.rows=4 .* Choose a multiple of 8"):
+    load(workdir, rows=4)
+  with pytest.raises(ValueError, match=r"row of 97 tokens does not divide .*context=2"):
+    load(workdir, tiny.mesh("context=2"), row_length=97)
+
+
+def test_another_autoencoder_is_refused_by_name(workdir, tmp_path):
+  path = workdir.parent / "data" / "latents" / "provenance.json"
+  text = path.read_text()
+  provenance = json.loads(text)
+  path.write_text(json.dumps(provenance | {"autoencoder": "0" * 32}))
+  try:
+    with pytest.raises(ValueError, match="made by the autoencoder with fingerprint '000"):
+      load(workdir)
+  finally:
+    path.write_text(text)
+
+
+def test_a_missing_checkpoint_is_named(workdir, tmp_path):
+  config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
+  with pytest.raises(ValueError, match=r"checkpoints: holds no checkpoints"):
+    generator_lib.Generator.from_workdir(tmp_path, config, tiny.mesh())

@@ -1,0 +1,100 @@
+"""The sample command on a run: files, records, gallery."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import av
+from PIL import Image
+import pytest
+
+from tests import tiny
+from video_dit import config as config_lib
+from video_dit.generator import generator as generator_lib
+from video_dit.sample import prompts, run
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+  return tiny.run_once(tmp_path_factory)
+
+
+def load(workdir, **sample) -> generator_lib.Generator:
+  config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
+  config = dataclasses.replace(
+    config, sample=dataclasses.replace(config.sample, **sample)
+  )
+  return generator_lib.Generator.from_workdir(workdir, config, tiny.mesh())
+
+
+def command(*flags: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, "-m", "video_dit.sample", *flags],
+    cwd=ROOT,
+    env=os.environ | tiny.environment(),
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
+def test_files_records_and_gallery(workdir, tmp_path):
+  listed = tmp_path / "prompts.jsonl"
+  lines = [
+    {"prompt": "a red circle", "frames": 5, "seed": 9, "colour": "red"},
+    {"prompt": "a <b>still</b>", "frames": 1},
+  ]
+  listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  folder = tmp_path / "out"
+  samples = run.sample(load(workdir), prompts.lines([""], [str(listed)]), folder)
+  assert [s.file for s in samples] == [
+    "0000_clip_seed0.mp4",
+    "0001_a-red-circle_seed9.mp4",
+    "0002_a-b-still-b_seed2.png",
+  ]
+  assert samples[1].truth == {"colour": "red"}
+  assert samples[0].checkpoint == tiny.STEP
+  records = [json.loads(x) for x in (folder / "samples.jsonl").read_text().splitlines()]
+  assert [r["prompt"] for r in records] == ["", "a red circle", "a <b>still</b>"]
+  with av.open(folder / samples[1].file) as clip:
+    assert sum(1 for _ in clip.decode(video=0)) == 5
+    assert clip.metadata["prompt"] == "a red circle"
+    assert clip.metadata["seed"] == "9"
+  with Image.open(folder / samples[2].file) as image:
+    assert image.size == (32, 32) and image.text["prompt"] == "a <b>still</b>"
+  page = (folder / "index.html").read_text()
+  assert "<b>" not in page and samples[1].file in page
+  assert not list(folder.glob("*.partial"))
+
+
+def test_what_does_not_fit_is_refused_before_a_file_is_written(workdir, tmp_path):
+  lines = [{"prompt": "x"}, {"prompt": "y", "height": 33}]
+  with pytest.raises(ValueError, match=r"'y'.*height=33.*Nearest: 32 or 40"):
+    run.sample(load(workdir), lines, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
+def test_the_command(workdir, tmp_path):
+  folder = tmp_path / "out"
+  done = command(
+    f"--workdir={workdir}",
+    "--prompt=a red circle",
+    f"--output={folder}",
+    "--mesh=cpu:8",
+    "--config.sample.format=gif",
+  )
+  assert done.returncode == 0, done.stderr
+  assert (folder / "0000_a-red-circle_seed0.gif").is_file()
+  assert "index.html" in done.stdout
+  assert "sample" in done.stderr  # the progress bar
+
+
+def test_a_mistake_is_one_message(workdir):
+  done = command(f"--workdir={workdir}", "--prompt=x", "--config.sample.step=3")
+  assert done.returncode == 2
+  assert "'step'" in done.stderr and "Traceback" not in done.stderr
