@@ -17,12 +17,11 @@ def moving(frames: int, height: int, width: int, seed: int) -> np.ndarray:
 
 
 def write_media(folder: pathlib.Path) -> None:
-  """Good files of several shapes and lengths, and some that are not."""
+  """Good files of several formats and lengths, and some that are not."""
   folder.mkdir(parents=True)
   lengths = {"a.mp4": 9, "b.mp4": 9, "c.mp4": 21, "-d.gif": 5, "e 'q' 🐈.png": 1}
   for seed, (name, frames) in enumerate(lengths.items()):
-    size = (32, 32) if seed % 2 else (32, 48)
-    write.write_video(folder / name, moving(frames, *size, seed), 8.0)
+    write.write_video(folder / name, moving(frames, 32, 32, seed), 8.0)
     (folder / name).with_suffix(".txt").write_text(f"clip {name[0]}, {frames} frames")
   (folder / "b.txt").write_text("clip a, 9 frames")
   (folder / "sub").mkdir()
