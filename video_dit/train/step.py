@@ -43,7 +43,8 @@ class Trainer:
     shadow = nnx.eval_shape(lambda: objective.build(nnx.Rngs(config.seed)))
     self.graphdef, params, rest = nnx.split(shadow, nnx.Param, ...)
     if jax.tree.leaves(rest):
-      raise ValueError(f"the model must hold parameters only, but has {rest}")
+      names = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)]
+      raise ValueError(f"the model must hold parameters only, but has {names}")
     self.direction = optimizer.direction(config.optimizer, _num_axes(params))
     param_shardings = partition.shardings(params, mesh)
     self.replicated: NamedSharding = partition.replicated(mesh)

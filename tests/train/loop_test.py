@@ -1,0 +1,175 @@
+"""The loop on the least model: resume, kill, stop, finish, refuse."""
+
+import dataclasses
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from tests.train import line
+from video_dit.checkpoints.store import Store
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.train import loop, metrics
+from video_dit.train.step import Trainer
+
+_RATES = ("_per_second", "mfu")
+
+
+def _mesh(shape=(4, 2, 1, 1)):
+  return mesh_lib.make(jax.devices(), shape)
+
+
+def _state(workdir: pathlib.Path, config=None):
+  """The newest state of a run."""
+  trainer = Trainer(line.objective(), config or line.config(), _mesh())
+  with Store(workdir / "checkpoints") as store:
+    return jax.device_get(store.restore(trainer.abstract))
+
+
+def _lines(workdir: pathlib.Path) -> list[dict]:
+  """What was measured, without what depends on the clock."""
+  return [
+    {k: v for k, v in line.items() if not k.endswith(_RATES)}
+    for line in metrics.read(workdir / "metrics.jsonl")
+  ]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  """A run of 7 steps that nothing interrupted."""
+  workdir = tmp_path_factory.mktemp("whole")
+  shown = []
+
+  def show(mesh, ema, step, folder):
+    shown.append(step)
+    (folder / "a.png").write_bytes(b"png")
+    return [("<a caption>", folder / "a.png")]
+
+  def finish(mesh, ema, workdir):
+    (workdir / "exported").write_text(str(float(ema["bias"].sum())))
+    return "exported"
+
+  objective = line.objective(show=show, finish=finish)
+  assert loop.train(objective, line.config(sample_every=4), _mesh(), workdir)
+  assert shown == [4, 7]
+  return workdir
+
+
+def test_a_run_leaves_its_files(whole):
+  assert (whole / "exported").is_file()
+  assert json.loads((whole / "config.json").read_text())["name"] == "line"
+  lines = _lines(whole)
+  assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 7]
+  assert [line["step"] for line in lines if "heldout/loss" in line] == [5, 7]
+  assert lines[0]["loss"] > lines[-2]["loss"]
+  page = (whole / "report.html").read_text()
+  for text in ("training loss", "held-out loss", "&lt;a caption&gt;", "points"):
+    assert text in page
+  assert 'src="samples/00000007/a.png"' in page
+  with Store(whole / "checkpoints") as store:
+    assert store.steps() == [3, 6, 7]
+
+
+def test_a_finished_run_does_nothing(whole, capsys):
+  before = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+  assert loop.train(line.objective(), line.config(sample_every=4), _mesh(), whole)
+  assert "nothing left to train" in capsys.readouterr().out
+  after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
+  changed = {path.name for path in before if before[path] != after.get(path)}
+  assert changed <= {"config.json"}
+
+
+def test_n_and_restore_and_n_steps_are_2n(whole, tmp_path, capsys):
+  # The first part ends between two lines of the log and between two periods.
+  assert loop.train(line.objective(), line.config(steps=3), _mesh(), tmp_path)
+  assert loop.train(line.objective(), line.config(), _mesh(), tmp_path)
+  assert "config.train.steps was 3" in capsys.readouterr().out
+  jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(whole))
+  assert _lines(tmp_path)[-4:] == _lines(whole)[-4:]
+
+
+def test_another_mesh_goes_on_with_the_same_numbers(whole, tmp_path):
+  assert loop.train(line.objective(), line.config(steps=3), _mesh(), tmp_path)
+  assert loop.train(line.objective(), line.config(), _mesh((1, 2, 4, 1)), tmp_path)
+  for a, b in zip(_lines(tmp_path)[-4:], _lines(whole)[-4:], strict=True):
+    assert a == pytest.approx(b, rel=1e-5)
+
+
+def test_another_model_in_the_workdir_is_refused_by_key(whole):
+  config = line.config()
+  other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, width=576))
+  with pytest.raises(ValueError, match=r"dit\.width: 1152 there, 576 now"):
+    loop.train(line.objective(), other, _mesh(), whole)
+  # Nothing was touched.
+  assert json.loads((whole / "config.json").read_text())["dit"]["width"] == 1152
+
+
+def test_a_skipped_step_is_named(tmp_path, capsys):
+  config = line.config(steps=3, log_every=1, evaluate_every=0)
+  assert loop.train(line.objective(nan_at=1), config, _mesh(), tmp_path)
+  assert "step 2: the gradient is not finite" in capsys.readouterr().out
+  lines = _lines(tmp_path)
+  assert {"step": 2, "skipped": 1} in lines
+  assert lines[-2]["skipped_steps"] == 1
+
+
+def _start(workdir: pathlib.Path, steps: int, seconds: float) -> subprocess.Popen:
+  command = ["-W", "error", "-m", "tests.train.line", str(workdir), str(steps)]
+  return subprocess.Popen(
+    [sys.executable, *command, str(seconds)],
+    cwd=pathlib.Path(__file__).parents[2],
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )
+
+
+def _wait_for_step(workdir: pathlib.Path, step: int, run: subprocess.Popen) -> None:
+  path = workdir / "metrics.jsonl"
+  for _ in range(2000):
+    if path.is_file() and any(x["step"] >= step for x in metrics.read(path)):
+      return
+    assert run.poll() is None, run.stdout.read()
+    time.sleep(0.05)
+  raise AssertionError("the run never got there")
+
+
+def test_stopped_then_killed_then_finished_is_bit_identical(tmp_path):
+  """SIGTERM saves and exits 0; kill -9 at any moment costs only the steps since."""
+  steps = 24
+  rng = np.random.default_rng()
+  first, second = int(rng.integers(5, 9)), int(rng.integers(11, 19))
+  broken, straight = tmp_path / "broken", tmp_path / "straight"
+
+  run = _start(broken, steps, 0.1)
+  _wait_for_step(broken, first, run)
+  run.send_signal(signal.SIGTERM)
+  said, _ = run.communicate()
+  assert run.returncode == 0, said
+  assert "stopped by SIGTERM at step" in said and "to be continued" in said
+  with Store(broken / "checkpoints") as store:
+    assert first <= store.latest() < steps
+
+  run = _start(broken, steps, 0.1)
+  _wait_for_step(broken, second, run)
+  time.sleep(float(rng.uniform(0, 0.3)))
+  run.kill()
+  run.communicate()
+  assert run.returncode == -signal.SIGKILL
+
+  config = line.config(steps=steps, log_every=1, checkpoint_every=4)
+  for workdir in (broken, straight):
+    assert loop.train(line.objective(), config, _mesh(), workdir)
+  states = [_state(workdir, config) for workdir in (broken, straight)]
+  jax.tree.map(np.testing.assert_array_equal, *states)
+  lines = [[x for x in _lines(w) if "loss" in x] for w in (broken, straight)]
+  assert lines[0] == lines[1], (first, second)
+  assert [x["step"] for x in lines[0]] == list(range(1, steps + 1))

@@ -1,0 +1,78 @@
+"""Metrics: exact means of a window, also of one that a checkpoint interrupted."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.train import metrics
+
+
+def _step(loss: float, skipped: int = 0) -> metrics.StepMetrics:
+  one = np.float32(1)
+  return metrics.StepMetrics(
+    means={
+      "loss": (np.float32(loss), one),
+      "loss/low": (np.float32(6), np.float32(loss)),
+      "loss/none": (np.float32(0), np.float32(0)),
+    },
+    counts={"tokens": np.float32(10 * loss)},
+    learning_rate=np.float32(0.5),
+    skipped=np.int32(skipped),
+    num_skipped=np.int32(skipped),
+  )
+
+
+def test_means_are_totals_over_weights():
+  window = metrics.Window()
+  for loss in (1.0, 2.0):
+    window.add(_step(loss))
+  window.add(_step(float("nan"), skipped=1))
+  means = window.means()
+  assert means["loss"] == 1.5  # a skipped step counts for nothing
+  assert means["loss/low"] == 4.0
+  assert "loss/none" not in means
+  assert (means["learning_rate"], means["skipped_steps"]) == (0.5, 1)
+
+
+def test_a_window_goes_on_exactly_where_a_checkpoint_cut_it():
+  whole, first = metrics.Window(), metrics.Window()
+  losses = (0.1, 0.7, 1.3)
+  for loss in losses:
+    whole.add(_step(loss))
+  first.add(_step(losses[0]))
+  second = metrics.Window(json.loads(json.dumps(first.totals())))
+  for loss in losses[1:]:
+    second.add(_step(loss))
+  assert second.means() == whole.means()
+  assert second.counts() == whole.counts()
+
+
+def test_lines_after_the_step_are_cut_and_a_torn_one_too(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  with metrics.Log(tmp_path, step=0) as log:
+    for step in (1, 2, 3):
+      log.write(step, {"loss": 1.0 / step, "bad": float("inf")})
+  path.write_text(path.read_text() + '{"step": 4, "lo')
+  assert [line["step"] for line in metrics.read(path)] == [1, 2, 3]
+  with metrics.Log(tmp_path, step=2) as log:
+    log.write(3, {"loss": 7.0})
+  lines = metrics.read(path)
+  assert [line["loss"] for line in lines] == [1.0, 0.5, 7.0]
+  assert lines[0]["bad"] is None
+  assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_speed_is_per_second_and_mfu_needs_a_known_peak(monkeypatch):
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  counts = {"tokens": 100.0, "model_flops": 4e12}
+  values = metrics.speed(2.0, 4, counts, mesh)
+  assert values["steps_per_second"] == 2.0
+  assert values["tokens_per_second"] == 200.0
+  assert values["model_tflops_per_second"] == pytest.approx(8.0)
+  assert "mfu" not in values
+  monkeypatch.setitem(metrics.PEAK_FLOPS, jax.devices()[0].device_kind, 2e12)
+  assert metrics.speed(2.0, 4, counts, mesh)["mfu"] == pytest.approx(0.5)
+  assert metrics.speed(0.0, 0, counts, mesh) == {}

@@ -1,0 +1,92 @@
+"""The step on the least model: layout, donation, accumulation, skipping."""
+
+import dataclasses
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.train import line
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.train import metrics
+from video_dit.train.step import Trainer
+
+
+def _run(shape=(4, 2, 1, 1), steps=4, config=None, **changes):
+  """Losses and states of a few steps, and the trainer."""
+  mesh = mesh_lib.make(jax.devices(), shape)
+  objective = line.objective(**changes)
+  trainer = Trainer(objective, config or line.config(), mesh)
+  state, seen = trainer.init(), []
+  batches = objective.batches(mesh, 0)
+  with jax.set_mesh(mesh), jax.transfer_guard("disallow"):
+    for _ in range(steps):
+      state, found = trainer.step(state, next(batches))
+      seen.append((metrics.to_host(found), jax.device_get(state)))
+  return trainer, seen
+
+
+def test_shards_are_born_apart_and_the_state_is_donated():
+  mesh = mesh_lib.make(jax.devices(), (1, 4, 2, 1))
+  objective = line.objective()
+  trainer = Trainer(objective, line.config(), mesh)
+  state = trainer.init()
+  for tree in (state.params, state.ema, state.opt[1].mu, state.opt[1].nu):
+    assert tree["kernel"].addressable_shards[0].data.shape == (2, 4)
+  batch = next(objective.batches(mesh, 0))
+  with jax.set_mesh(mesh):
+    new, _ = trainer.step(state, batch)
+    assert all(x.is_deleted() for x in jax.tree.leaves(state))
+    trainer.step(new, batch)
+  assert trainer.step._cache_size() == 1
+  assert trainer.num_params() == 72
+
+
+def test_micro_batches_add_up_to_the_batch():
+  whole = _run()[1]
+  config = line.config()
+  config = dataclasses.replace(
+    config, train=dataclasses.replace(config.train, accumulate=2)
+  )
+  parts = _run(config=config)[1]
+  for (a, left), (b, right) in zip(whole, parts, strict=True):
+    for name in a.means:
+      np.testing.assert_allclose(a.means[name][0], b.means[name][0], rtol=1e-5)
+    np.testing.assert_allclose(
+      left.params["kernel"], right.params["kernel"], rtol=1e-4, atol=1e-6
+    )
+    assert a.counts["tokens"] == b.counts["tokens"] == line.ROWS
+
+
+def test_the_average_trails_by_the_ramp():
+  _, seen = _run()
+  decay = 0.9999
+  for (_, old), (_, new) in zip(seen, seen[1:]):
+    d = min(decay, (1 + float(old.step)) / (10 + float(old.step)))
+    expected = d * old.ema["kernel"] + (1 - d) * new.params["kernel"]
+    np.testing.assert_allclose(new.ema["kernel"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted():
+  _, seen = _run(nan_at=1)
+  assert [int(m.skipped) for m, _ in seen] == [0, 1, 0, 0]
+  assert [int(m.num_skipped) for m, _ in seen] == [0, 1, 1, 1]
+  before, after, later = seen[0][1], seen[1][1], seen[2][1]
+  for name in ("params", "ema", "opt"):
+    old, new = getattr(before, name), getattr(after, name)
+    jax.tree.map(np.testing.assert_array_equal, old, new)
+  assert [int(state.step) for _, state in seen] == [1, 2, 3, 4]
+  assert not np.array_equal(after.params["kernel"], later.params["kernel"])
+
+
+def test_a_model_with_more_than_parameters_is_refused():
+  class Counting(line.Line):
+    def __init__(self, rngs: nnx.Rngs):
+      super().__init__(rngs)
+      self.calls = nnx.Variable(jnp.zeros(()))
+
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  with pytest.raises(ValueError, match="parameters only.*calls"):
+    Trainer(line.objective(build=Counting), line.config(), mesh)
