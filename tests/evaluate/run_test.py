@@ -16,6 +16,7 @@ from video_dit.data import reader
 from video_dit.evaluate import look, loss, measure, run, training
 from video_dit.evaluate import samples as samples_lib
 from video_dit.generator import generator as generator_lib
+from video_dit.generator import request as request_lib
 from video_dit.media import write
 from video_dit.media.shapes import demo, rendering
 
@@ -98,6 +99,31 @@ def test_a_copy_of_a_training_clip_is_at_distance_zero(workdir, generator, sampl
   found = look.find_nearest(judged, clips, media, most=100)
   assert found.distances.tolist() == [0.0]
   assert clips[1].caption in found.pairs[0].caption
+
+
+def test_untrained_weights_do_no_better_than_a_guess(generator):
+  prompts = demo.held_out_prompts(16)
+  requests = [
+    request_lib.Request(
+      prompt=prompt, height=32, width=32, frames=9, frames_per_second=8.0, seed=i
+    )
+    for i, (prompt, _) in enumerate(prompts)
+  ]
+  truths = {r.prompt: demo.truth(s) for r, (_, s) in zip(requests, prompts, strict=True)}
+  judged = []
+  for request, frames_FHWC in generator.generate(requests):
+    sample = samples_lib.Sample(
+      path=pathlib.Path(),
+      prompt=request.prompt,
+      truth=truths[request.prompt],
+      settings={},
+    )
+    judged.append(measure.judge(sample, frames_FHWC))
+  shares = measure.count(judged)
+  for name in ("colour", "direction", "shape"):
+    assert shares[name].n == 16
+    assert shares[name].interval[0] <= shares[name].chance
+  assert shares["wholeness"].fraction <= 0.25
 
 
 def test_mistakes_are_named(workdir, generator, samples, tmp_path):
