@@ -98,7 +98,7 @@ def write_page(path: pathlib.Path, findings: Findings) -> None:
     )
   _add_samples(page, findings.judged)
   if findings.specials:
-    page.heading("Kinds of clips that training never showed")
+    page.heading("An image, a new size and a new length")
     _add(page, [(text, strips.strip(frames)) for text, frames in findings.specials])
   if findings.nearest:
     page.heading("Generated clips above the nearest training clips")

@@ -3,6 +3,7 @@
 import collections
 from collections.abc import Iterator, Sequence
 import dataclasses
+import math
 
 from video_dit.generator import request as request_lib
 
@@ -78,7 +79,7 @@ def choose(
 
 
 def _near_sizes(height: int, width: int, grid: request_lib.Grid) -> Iterator[tuple]:
-  """Sizes on the grid, larger ones of nearly the same area first."""
+  """Sizes on the grid, those of nearly the same area and shape first."""
   unit_y, unit_x = grid.side
   sizes = [
     (y, x)
@@ -86,8 +87,12 @@ def _near_sizes(height: int, width: int, grid: request_lib.Grid) -> Iterator[tup
     for x in range(unit_x, 2 * width + 1, unit_x)
     if height <= 2 * y and width <= 2 * x
   ]
-  area = height * width
-  yield from sorted(sizes, key=lambda s: (abs(s[0] * s[1] - area), s[0] * s[1] < area, s))
+
+  def distance(size: tuple[int, int]) -> tuple:
+    high, wide = math.log(size[0] / height), math.log(size[1] / width)
+    return round(abs(high + wide) + abs(high - wide), 6), -size[0] * size[1], size
+
+  yield from sorted(sizes, key=distance)
 
 
 def _near_lengths(frames: int, grid: request_lib.Grid) -> Iterator[int]:

@@ -39,7 +39,7 @@ def sample(
   ]
   if cut:
     limit = generator.encoder.text.max_tokens
-    print(f"{len(cut)} prompts are cut to {limit} tokens, like {cut[0]!r}")
+    print(f"cut to {limit} tokens: {len(cut)} of the prompts, like {cut[0]!r}")
   folder.mkdir(parents=True, exist_ok=True)
   numbers = {id(request): i for i, request in enumerate(requests)}
   done: dict[int, files.Sample] = {}
