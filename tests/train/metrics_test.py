@@ -75,4 +75,4 @@ def test_speed_is_per_second_and_mfu_needs_a_known_peak(monkeypatch):
   assert "mfu" not in values
   monkeypatch.setitem(metrics.PEAK_FLOPS, jax.devices()[0].device_kind, 2e12)
   assert metrics.speed(2.0, 4, counts, mesh)["mfu"] == pytest.approx(0.5)
-  assert metrics.speed(0.0, 0, counts, mesh) == {}
+  assert metrics.speed(0.0, 0, counts, mesh) == {"model_tflops_per_step": 4.0}

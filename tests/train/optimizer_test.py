@@ -36,7 +36,10 @@ def test_cosine_ends_at_its_final_fraction():
 
 def test_the_direction_is_adamw_s_and_decays_matrices_alone():
   rng = np.random.default_rng(0)
-  draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+  def draw(*shape):
+    return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
   # A stack of two layers: its biases are matrices to NumPy, but not to the model.
   params = {"kernel": draw(2, 4, 3), "bias": draw(2, 3)}
   axes = {"kernel": 2, "bias": 1}

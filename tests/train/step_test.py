@@ -1,6 +1,7 @@
 """The step on the least model: layout, donation, accumulation, skipping."""
 
 import dataclasses
+import itertools
 
 from flax import nnx
 import jax
@@ -63,7 +64,7 @@ def test_micro_batches_add_up_to_the_batch():
 def test_the_average_trails_by_the_ramp():
   _, seen = _run()
   decay = 0.9999
-  for (_, old), (_, new) in zip(seen, seen[1:]):
+  for (_, old), (_, new) in itertools.pairwise(seen):
     d = min(decay, (1 + float(old.step)) / (10 + float(old.step)))
     expected = d * old.ema["kernel"] + (1 - d) * new.params["kernel"]
     np.testing.assert_allclose(new.ema["kernel"], expected, rtol=1e-5, atol=1e-6)
@@ -88,5 +89,5 @@ def test_a_model_with_more_than_parameters_is_refused():
       self.calls = nnx.Variable(jnp.zeros(()))
 
   mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
-  with pytest.raises(ValueError, match="parameters only.*calls"):
+  with pytest.raises(ValueError, match=r"parameters only.*calls"):
     Trainer(line.objective(build=Counting), line.config(), mesh)

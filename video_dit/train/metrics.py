@@ -171,16 +171,16 @@ def speed(
     counts: amounts per step; `tokens` and `model_flops` turn into rates.
     mesh: of the run; MFU is given where its devices' peak is known.
   """
+  flops = counts.get("model_flops")
+  values = {"model_tflops_per_step": flops / 1e12} if flops else {}
   if not seconds or not steps:
-    return {}
+    return values
   per_second = steps / seconds
-  values = {"steps_per_second": per_second}
+  values["steps_per_second"] = per_second
   for name in ("tokens", "clips"):
     if name in counts:
       values[f"{name}_per_second"] = counts[name] * per_second
-  flops = counts.get("model_flops")
   if flops:
-    values["model_tflops_per_step"] = flops / 1e12
     values["model_tflops_per_second"] = flops * per_second / 1e12
     peak = PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
     if peak:

@@ -1,0 +1,152 @@
+"""The DiT's objective: given frames, weights, and the count of its work."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from video_dit import config as config_lib
+from video_dit.data.batch import Batch
+from video_dit.models.dit import flops
+from video_dit.train import diffusion
+
+_CONFIG = config_lib.Config(
+  name="test",
+  objective="diffusion",
+  dit=config_lib.DiT(width=8, depth=2, heads=2, mlp_ratio=2.0, patch=(1, 1, 1)),
+  train=config_lib.Train(compute_dtype="float32"),
+)
+_SPANS = ((3, 2), (1, 4), (5, 1))  # latent frames and tokens a frame of the segments
+
+
+def _batch(rows: int = 1) -> Batch:
+  """Rows of the same three segments with keys of their own, and two padding tokens."""
+  rng = np.random.default_rng(0)
+  frames, segments = [], []
+  for number, (count, each) in enumerate(_SPANS, 1):
+    frames += [frame for frame in range(count) for _ in range(each)]
+    segments += [number] * (count * each)
+  frames, segments = [*frames, 0, 0], [*segments, 0, 0]
+  tokens = [count * each for count, each in _SPANS]
+
+  def tile(values, dtype):
+    return np.tile(np.asarray(values, dtype), (rows, 1))
+
+  return Batch(
+    patches=rng.normal(size=(rows, len(frames), 4)).astype(np.float32),
+    segments=tile(segments, np.int32),
+    positions=np.zeros((rows, len(frames), 3), np.float32),
+    frames=tile(frames, np.int32),
+    keys=rng.integers(2**32, size=(rows, 3, 2), dtype=np.uint32),
+    tokens=tile(tokens, np.int32),
+    weights=tile([1, 1, 1], np.float32),
+    text=np.zeros((rows, 4, 5), np.float32),
+    text_segments=tile([1, 1, 2, 0], np.int32),
+  )
+
+
+def test_given_frames_are_whole_and_first_and_leave_one():
+  batch, rows = _batch(400), 400
+  given_RN = np.asarray(_given_tokens(batch, 0, 0, 0.5))
+  assert not given_RN[:, -2:].any()  # padding
+  counts = {1: [], 2: [], 3: []}
+  for number, (frames, each) in enumerate(_SPANS, 1):
+    inside = given_RN[:, batch.segments[0] == number].reshape(rows, frames, each)
+    whole = inside.any(-1)
+    assert (inside == whole[..., None]).all()
+    num = whole.sum(1)
+    assert all(row[:n].all() for row, n in zip(whole, num, strict=True))
+    counts[number] = num
+  assert set(counts[1]) == {0, 1, 2} and set(counts[2]) == {0}
+  assert set(counts[3]) == {0, 1, 2, 3, 4}
+  for number in (1, 3):
+    assert 0.4 < (counts[number] > 0).mean() < 0.6
+
+
+class _Probe:
+  """A model that returns what it saw: the noisy patches, and remembers its times."""
+
+  def __call__(self, patches, times, *_, dtype, num_segments=None):
+    self.patches, self.times, self.num_segments = patches, times, num_segments
+    return jnp.zeros_like(patches)
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def _loss(batch: Batch, config: config_lib.Config):
+  """The sums, and what the model saw, at seed 1 and step 2."""
+  model = _Probe()
+  sums = diffusion.loss(model, batch, jnp.int32(1), jnp.int32(2), config)
+  return sums, model.patches, model.times
+
+
+_given_tokens = jax.jit(diffusion.given_tokens)
+
+
+def test_given_tokens_stay_clean_and_have_time_0_and_no_loss():
+  config = dataclasses.replace(
+    _CONFIG, diffusion=config_lib.Diffusion(given_probability=1.0)
+  )
+  batch = _batch(4)
+  sums, patches, times_RN = jax.device_get(_loss(batch, config))
+  given_RN = np.asarray(_given_tokens(batch, 1, 2, 1.0))
+  assert given_RN.any()
+  np.testing.assert_array_equal(patches[given_RN], batch.patches[given_RN])
+  assert (times_RN[given_RN] == 0).all()
+  assert (times_RN[~given_RN & (batch.segments > 0)] > 0).all()
+  # A change of a given token's data changes the loss of no token.
+  changed = np.where(given_RN[..., None], batch.patches + 9, batch.patches)
+  other, _, _ = _loss(dataclasses.replace(batch, patches=changed), config)
+  assert float(other.loss) == pytest.approx(float(sums.loss), rel=1e-6)
+
+
+def test_halves_of_a_batch_add_up_to_it():
+  batch = _batch(4)
+  whole, _, _ = _loss(batch, _CONFIG)
+  first, second = (
+    _loss(Batch(**{k: v[rows] for k, v in vars(batch).items()}), _CONFIG)[0]
+    for rows in (slice(0, 2), slice(2, 4))
+  )
+  added = jax.tree.map(jnp.add, first, second)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), added, whole)
+  assert float(whole.weight) == 12 and float(whole.counts["clips"]) == 12
+  quartiles = [w for name, (_, w) in whole.means.items() if name.startswith("loss/")]
+  assert sum(map(float, quartiles)) == 12
+  tokens, room = whole.means["fill"]
+  assert float(tokens) / float(room) == pytest.approx(15 / 17)
+
+
+def test_the_held_out_loss_is_at_the_level_asked_for():
+  @jax.jit
+  def heldout(level):
+    model = _Probe()
+    return diffusion.heldout(model, _batch(), level, _CONFIG).loss, model.times
+
+  low, times_RS = heldout(jnp.float32(0.25))
+  np.testing.assert_array_equal(times_RS, np.full((1, 3), 0.25, np.float32))
+  assert float(low) == float(heldout(jnp.float32(0.25))[0])
+
+
+def test_work_grows_with_the_squares_of_the_segments():
+  def work(tokens, text):
+    return flops.forward_flops(
+      _CONFIG.dit,
+      patch_dim=4,
+      text_width=5,
+      tokens_S=np.asarray(tokens, float),
+      text_tokens_S=np.asarray(text, float),
+    )
+
+  token = 2 * 4 * 8 * 2 + 2 * (2 * 8 * 24 + 2 * 8 * 8 + 2 * 2 * 8 * 8 + 2 * 2 * 8 * 16)
+  assert work([11], [0]) - work([10], [0]) == token + 2 * 4 * 8 * (121 - 100)
+  # One segment of 20 tokens does more attention than two of 10, and one time less.
+  pairs = 2 * 4 * 8 * (400 - 200)
+  segment = 2 * 8 * (256 + 5) + 6 * 64 + 2 * 12 * 64
+  assert work([20, 0], [0, 0]) - work([10, 10], [0, 0]) == pairs - segment
+  caption = 2 * 5 * 8 + 2 * 4 * 64
+  assert work([3], [7]) - work([3], [0]) == 7 * caption + 2 * 4 * 8 * 21
+  sizes = {"patch_dim": 4, "text_width": 5}
+  arrays = {"tokens_S": np.ones(2), "text_tokens_S": np.ones(2)}
+  assert flops.train_flops(_CONFIG.dit, **sizes, **arrays) == 3 * work([1, 1], [1, 1])

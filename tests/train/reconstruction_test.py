@@ -1,0 +1,114 @@
+"""The autoencoder's objective: its terms by hand, and statistics for the export."""
+
+import dataclasses
+import functools
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from video_dit import config as config_lib
+from video_dit.data.batch import Windows
+from video_dit.train import reconstruction, statistics
+
+_CONFIG = config_lib.Config(
+  name="test",
+  objective="reconstruction",
+  train=config_lib.Train(compute_dtype="float32"),
+)
+
+
+class _Fake(nnx.Module):
+  """Latents that are the pixels, darker by `shift` when decoded."""
+
+  def __init__(self, shift: float = 0.0):
+    self.scale = nnx.Param(jnp.ones(()))
+    self.shift = shift
+
+  def encode(self, x):
+    return x * self.scale[...], jnp.zeros_like(x)
+
+  def decode(self, z):
+    return z - self.shift
+
+
+def _windows(num: int = 3) -> Windows:
+  rng = np.random.default_rng(0)
+  return Windows(
+    clips=rng.integers(0, 256, (num, 3, 4, 4, 3), np.uint8),
+    keys=rng.integers(2**32, size=(num, 2), dtype=np.uint32),
+  )
+
+
+@functools.partial(jax.jit, static_argnums=4)
+def _jitted(shift, windows, seed, step, config):
+  return reconstruction.loss(_Fake(shift), windows, seed, step, config)
+
+
+def _loss(shift: float, step: int = 0, windows: Windows | None = None, **terms):
+  config = dataclasses.replace(_CONFIG, reconstruction=config_lib.Reconstruction(**terms))
+  windows = windows or _windows()
+  sums = _jitted(shift, windows, jnp.int32(0), jnp.int32(step), config)
+  means = {name: float(t / w) for name, (t, w) in sums.means.items()}
+  return float(sums.loss / sums.weight), means
+
+
+def test_a_uniform_error_has_no_gradient_term():
+  loss, means = _loss(0.5, sample=False, l1=2.0, l2=3.0, gradient=7.0, kl=0.0)
+  assert loss == pytest.approx(2 * 0.5 + 3 * 0.25, rel=1e-5)
+  assert means["gradient"] == pytest.approx(0.0, abs=1e-5)
+
+
+def test_a_perfect_copy_has_psnr_100_and_no_loss():
+  loss, means = _loss(0.0, sample=False, kl=0.0)
+  assert loss == pytest.approx(0, abs=1e-6) and means["psnr"] == pytest.approx(100)
+
+
+def test_psnr_is_that_of_bytes():
+  original = np.full((1, 1, 2, 2, 3), 100, np.uint8)
+  decoded = jnp.asarray(original, jnp.float32) / 127.5 - 1 + 10 / 127.5
+  pixels = jnp.asarray(original, jnp.float32) / 127.5 - 1
+  found = reconstruction.measure(decoded, pixels)["psnr"]
+  assert float(found[0]) == pytest.approx(20 * np.log10(255 / 10), rel=1e-5)
+
+
+def test_a_step_edge_is_seen_by_the_gradient_term_in_every_direction():
+  pixels = jnp.zeros((1, 3, 4, 5, 3))
+  for axis, extent in ((1, 3), (2, 4), (3, 5)):
+    index = [slice(None)] * 5
+    index[axis] = slice(1, None)
+    edge = pixels.at[tuple(index)].set(0.5)
+    found = reconstruction.measure(edge, pixels)["gradient"]
+    assert float(found[0]) == pytest.approx(0.5 / (extent - 1), rel=1e-5)
+
+
+def test_divergence_is_summed_over_the_latent_per_pixel():
+  windows = _windows()
+  x = windows.clips / 127.5 - 1.0
+  expected = 0.5 * np.square(x).sum() / (3 * 3 * 4 * 4)
+  loss, means = _loss(0.0, sample=False, l1=0.0, gradient=0.0, kl=2.0, windows=windows)
+  assert means["kl"] == pytest.approx(expected, rel=1e-5)
+  assert loss == pytest.approx(2 * expected, rel=1e-5)
+
+
+def test_noise_belongs_to_the_step_and_the_clip():
+  terms = {"sample": True, "l1": 1.0, "kl": 0.0, "gradient": 0.0}
+  first, again, later = (_loss(0.0, step, **terms)[0] for step in (0, 0, 1))
+  # The mean of |unit normal| is sqrt(2 / pi).
+  assert first == again != later
+  assert first == pytest.approx(np.sqrt(2 / np.pi), rel=0.1)
+  windows = _windows()
+  backwards = Windows(clips=windows.clips[::-1], keys=windows.keys[::-1])
+  assert _loss(0.0, windows=backwards, **terms)[0] == pytest.approx(first, rel=1e-6)
+
+
+def test_statistics_are_those_of_all_latents():
+  mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
+  batches = [_windows(), dataclasses.replace(_windows(), clips=_windows().clips // 2)]
+  params = {"scale": jnp.float32(3.0)}
+  mean, std = statistics.measure(_CONFIG, lambda rngs: _Fake(), mesh, params, batches)
+  x = np.concatenate([3 * (b.clips / 127.5 - 1.0) for b in batches])
+  np.testing.assert_allclose(mean, x.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(std, x.std((0, 1, 2, 3)), rtol=1e-4)
