@@ -1,7 +1,6 @@
 """Killed at any moment and run again, preprocess ends with the same records."""
 
 import hashlib
-import os
 import pathlib
 import random
 import signal
@@ -10,44 +9,42 @@ import sys
 import time
 
 import pyarrow.parquet
-import pytest
 
 from video_dit import config as config_lib
 from video_dit.data import reader
 
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
-_CONFIG = """
+# What the command does, with a cache of compiled programs for all of these runs.
+_CHILD = """
+import pathlib, sys
+import jax
+jax.config.update("jax_compilation_cache_dir", sys.argv[4])
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
+from video_dit import config
+from video_dit.preprocess import run
+run.preprocess(config.from_text(pathlib.Path(sys.argv[1]).read_text()), *sys.argv[2:4])
+"""
+_COMMAND = """
 import ml_collections
 def get_config():
   return ml_collections.ConfigDict({tree!r}).lock()
 """
 # Moments of a run, each a pattern of files and how many there are.
 _MOMENTS = [
-  ("work/facts.sqlite", 1),
   ("text*", 1),
   ("latents/parts/*.parquet", 1),
   ("latents/parts/*.parquet", 2),
 ]
 
 
-def _start(config_file, media, output):
-  command = [sys.executable, "-m", "video_dit.preprocess", "--mesh=cpu:1"]
-  flags = [f"--config={config_file}", f"--input={media}", f"--output={output}"]
-  environment = {k: v for k, v in os.environ.items() if k != "JAX_NUM_CPU_DEVICES"}
+def _start(*words):
   return subprocess.Popen(
-    [*command, *flags],
+    [sys.executable, *map(str, words)],
     cwd=REPOSITORY,
-    env=environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
-
-
-def _finish(config_file, media, output):
-  process = _start(config_file, media, output)
-  text, _ = process.communicate()
-  return process.returncode, text
 
 
 def _checksums(folder):
@@ -63,17 +60,10 @@ def _checksums(folder):
   return sorted(sums)
 
 
-@pytest.fixture(scope="module")
-def config_file(config, tmp_path_factory):
-  path = tmp_path_factory.mktemp("configs") / "tiny.py"
-  path.write_text(_CONFIG.format(tree=config_lib.to_dict(config)))
-  return path
-
-
 def _kill_at(process, output, pattern, number, seconds):
   """Kills the process a little after a moment of its run; False where it was done."""
   while process.poll() is None and len(list(output.glob(pattern))) < number:
-    time.sleep(0.002)
+    time.sleep(0.02)
   time.sleep(seconds)
   running = process.poll() is None
   process.send_signal(signal.SIGKILL)
@@ -81,34 +71,46 @@ def _kill_at(process, output, pattern, number, seconds):
   return running
 
 
-def test_killed_and_resumed_equals_uninterrupted(config_file, media, tmp_path):
+def test_killed_and_resumed_equals_uninterrupted(config, media, tmp_path):
+  (tmp_path / "config").write_text(config_lib.to_text(config))
   whole, killed = tmp_path / "whole", tmp_path / "killed"
-  code, text = _finish(config_file, media, whole)
-  assert code == 0, text
-  assert "9 lines + 1 more of long videos = 6 clips + 4 rejects" in text
+
+  def start(output):
+    files = tmp_path / "config", media, output, tmp_path / "cache"
+    return _start("-c", _CHILD, *files)
+
+  def finish(output):
+    process = start(output)
+    text, _ = process.communicate()
+    assert process.returncode == 0, text
+
+  finish(whole)
   draw = random.Random()
   struck = 0
   for pattern, number in _MOMENTS:
-    process = _start(config_file, media, killed)
-    struck += _kill_at(process, killed, pattern, number, draw.uniform(0.0, 0.05))
+    struck += _kill_at(start(killed), killed, pattern, number, draw.uniform(0.0, 0.05))
   assert struck >= 2
-  code, text = _finish(config_file, media, killed)
-  assert code == 0, text
+  finish(killed)
   expected = _checksums(whole / "latents")
   assert len({key for key, _ in expected}) == len(expected) == 6
   assert _checksums(killed / "latents") == expected
   for name in ("clips.parquet", "rejects.parquet"):
     tables = [pyarrow.parquet.read_table(out / name) for out in (whole, killed)]
     assert tables[0].equals(tables[1])
-  left = [p for p in killed.rglob("*") if ".unfinished" in p.name]
-  assert not left
+  assert not [p for p in killed.rglob("*") if ".unfinished" in p.name]
 
 
-def test_command_fails_where_nothing_could_be_done(config_file, tmp_path):
+def test_command_fails_where_nothing_could_be_done(config, tmp_path):
   folder = tmp_path / "in"
   folder.mkdir()
   (folder / "a.mp4").write_text("no")
-  code, text = _finish(config_file, folder, tmp_path / "out")
-  assert code == 1, text
+  file = tmp_path / "tiny.py"
+  file.write_text(_COMMAND.format(tree=config_lib.to_dict(config)))
+  process = _start(
+    *("-m", "video_dit.preprocess", "--mesh=cpu:2", f"--config={file}"),
+    *(f"--input={folder}", f"--output={tmp_path / 'out'}"),
+  )
+  text, _ = process.communicate()
+  assert process.returncode == 1, text
+  assert "1 lines = 0 clips + 1 rejects" in text
   assert "no clip came of" in text
-  assert "rejects.parquet" in text

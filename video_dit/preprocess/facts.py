@@ -12,6 +12,7 @@ import json
 import os
 import pathlib
 import sqlite3
+import stat as stat_lib
 import time
 from typing import Any
 
@@ -161,6 +162,8 @@ def _identity(line: sources.Line, media: config_lib.Media) -> bytes | None:
     try:
       stat = os.stat(line.file)
     except (OSError, ValueError):
+      return None
+    if not stat_lib.S_ISREG(stat.st_mode):
       return None
     parts += [stat.st_size, stat.st_mtime_ns]
   parts += [line.start_seconds, line.end_seconds]

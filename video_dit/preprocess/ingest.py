@@ -137,6 +137,8 @@ def _rows(
   if known is None:
     if not os.path.exists(line.file):
       return reject("missing", "there is no such file")
+    if not os.path.isfile(line.file):
+      return reject("not_media", "a folder or a device, no file")
     return reject("changed", "the file changed while it was read; run again")
   if "reason" in known:
     return reject(known["reason"], known["message"])

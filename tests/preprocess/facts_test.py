@@ -1,0 +1,75 @@
+"""Facts outlive the run that found them, and no longer than they are true."""
+
+import dataclasses
+import os
+
+from video_dit import config as config_lib
+from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import sources
+
+MEDIA = config_lib.Media()
+
+
+def _lines(folder):
+  return [sources.Line(path=p.name, file=str(p)) for p in sorted(folder.iterdir())]
+
+
+def _unseen(facts, media=MEDIA):
+  return [line.path for _, line in facts.unseen(media)]
+
+
+def test_files_are_unseen_until_known_and_again_when_changed(tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  for name in ("a", "b", "c"):
+    (folder / name).write_text(name)
+  path = tmp_path / "work" / "facts.sqlite"
+  with facts_lib.Facts(path) as facts:
+    assert facts.set_lines(_lines(folder), MEDIA) == 3
+    for id, line in facts.unseen(MEDIA):
+      facts.put(id, {"frames": ord(line.path)})
+  with facts_lib.Facts(path) as facts:
+    facts.set_lines(_lines(folder), MEDIA)
+    assert _unseen(facts) == []
+    assert [known["frames"] for _, _, known in facts.lines()] == [97, 98, 99]
+    os.utime(folder / "b", ns=(1, 1))
+    (folder / "d").write_text("d")
+    facts.set_lines(_lines(folder), MEDIA)
+    assert _unseen(facts) == ["b", "d"]
+    # A limit on clips asks nothing of the files; their rate of frames does.
+    longer = dataclasses.replace(MEDIA, max_frames=7, workers=9)
+    facts.set_lines(_lines(folder), longer)
+    assert _unseen(facts, longer) == ["b", "d"]
+    slower = dataclasses.replace(MEDIA, frames_per_second=1.0)
+    facts.set_lines(_lines(folder), slower)
+    assert len(_unseen(facts, slower)) == 4
+
+
+def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
+  (tmp_path / "a").write_text("a")
+  with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
+    facts.set_lines([sources.Line(path="a", file=str(tmp_path / "a"))], MEDIA)
+    ((id, _),) = facts.unseen(MEDIA)
+    late = {"reason": "timeout", "message": "", "timeout_seconds": MEDIA.timeout_seconds}
+    facts.put(id, late)
+    facts.fail("key", "timeout", "late", MEDIA.timeout_seconds)
+    more = dataclasses.replace(MEDIA, timeout_seconds=2 * MEDIA.timeout_seconds)
+    assert _unseen(facts) == []
+    assert _unseen(facts, more) == ["a"]
+    assert facts.failure("key", MEDIA) == ("timeout", "late")
+    assert facts.failure("key", more) is None
+    assert facts.failure("other", MEDIA) is None
+
+
+def test_lines_without_a_file_have_no_facts(tmp_path):
+  os.mkfifo(tmp_path / "pipe")
+  lines = [
+    sources.Line(path="gone", file=str(tmp_path / "gone")),
+    sources.Line(path="pipe", file=str(tmp_path / "pipe")),
+    sources.Line(path="bad", error=("bad_line", "bad")),
+    sources.Line(path="odd", file=str(tmp_path / "\udcff")),
+  ]
+  with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
+    facts.set_lines(lines, MEDIA)
+    assert _unseen(facts) == []
+    assert [line for _, line, _ in facts.lines()] == lines

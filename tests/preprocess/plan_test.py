@@ -1,0 +1,66 @@
+"""Batches of one shape each, every wanted clip in exactly one."""
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+
+from video_dit.preprocess import plan as plan_lib
+from video_dit.preprocess import tables
+
+
+def _plan(tmp_path, shapes):
+  path = tmp_path / "clips.parquet"
+  with tables.TableWriter(path, tables.CLIPS) as file:
+    for i, (frames, height, width) in enumerate(shapes):
+      file.write(
+        key=f"{i:032x}",
+        caption=f"caption {i}",
+        split="train" if i % 3 else "validation",
+        **{"line": i + 1, "first_frame": 0, "start_seconds": 0.0, "tokens": 1},
+        **{"frames": frames, "height": height, "width": width},
+        frames_per_second=8.0,
+      )
+  return plan_lib.read(path)
+
+
+def test_batches_hold_one_shape_and_every_clip_once(tmp_path):
+  rng = np.random.default_rng(0)
+  shapes = [
+    (int(rng.choice([1, 5, 9])), 16 * int(rng.integers(1, 3)), 16) for _ in range(90)
+  ]
+  plan = _plan(tmp_path, shapes)
+  wanted = rng.uniform(size=len(plan)) < 0.8
+  seen, sizes = [], {}
+  for indices, size in plan_lib.batches(plan, wanted, 9 * 16 * 16 * 4, 8):
+    (shape,) = {plan.shape(i) for i in indices}
+    assert len(indices) <= size <= 8
+    assert size & (size - 1) == 0
+    assert size == 1 or size * np.prod(shape) <= 9 * 16 * 16 * 4
+    assert sizes.setdefault(shape, size) == size
+    seen.extend(indices)
+  assert sorted(seen) == np.flatnonzero(wanted).tolist()
+
+
+def test_no_clips(tmp_path):
+  plan = _plan(tmp_path, [])
+  assert len(plan) == 0
+  assert list(plan_lib.batches(plan, np.zeros(0, bool), 1, 1)) == []
+
+
+def test_what_is_there_is_set_against_the_plan(tmp_path):
+  plan = _plan(tmp_path, [(1, 16, 16)] * 4)
+  parts = tmp_path / "set" / "parts"
+  parts.mkdir(parents=True)
+
+  def write(name, rows):
+    columns = {"key": [f"{i:032x}" for i, _ in rows], "caption": [c for _, c in rows]}
+    pa.parquet.write_table(pa.table(columns), parts / name)
+
+  write("validation-00000.parquet", [(0, "caption 0")])
+  write("train-00000.parquet", [(1, "caption 1"), (2, "another"), (9, "caption 9")])
+  present, stale = plan_lib.compare(plan, tmp_path / "set")
+  keys = {plan.key[i].decode() for i in np.flatnonzero(present)}
+  assert keys == {f"{0:032x}", f"{1:032x}"}
+  assert len(stale) == 2
+  assert "another caption" in stale[0]
+  assert "no longer wanted" in stale[1]
