@@ -101,6 +101,19 @@ def test_a_copy_of_a_training_clip_is_at_distance_zero(workdir, generator, sampl
   assert clips[1].caption in found.pairs[0].caption
 
 
+def test_media_that_moved_are_found_and_media_that_are_gone_end_nothing(
+  workdir, generator, samples, tmp_path
+):
+  asked = sources(workdir, samples)
+  judged = run.judge(asked, generator.config)
+  media = workdir.parent / "media"
+  moved = training.clips(asked.clips, "train", media)
+  assert moved == training.clips(asked.clips, "train")
+  gone = training.clips(asked.clips, "train", tmp_path)
+  assert look.find_nearest(judged, gone, generator.config.media, most=9) is None
+  assert look.reconstruct(generator.frozen, gone, generator.config.media) == []
+
+
 def test_untrained_weights_do_no_better_than_a_guess(generator):
   prompts = demo.held_out_prompts(16)
   requests = [

@@ -10,7 +10,8 @@ Flags:
                the training clips and, with config.evaluate.adherence, measured
   --prompts    a .jsonl file with the truth of the prompts (colour, shape, direction),
                where the samples were not made from it
-  --training   clips.parquet of the data set, or the folder that holds it [DATA]
+  --training   clips.parquet of the data set, or the folder of its media files where
+               they have moved since [the run's data set]
   --nearest    training clips that samples are compared with, 0 for none [2000]
   --output     folder of the results [WORKDIR/evaluation]
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
@@ -34,7 +35,7 @@ flags.define_workdir()
 flags.define_mesh()
 absl_flags.DEFINE_string("samples", None, "folder of samples")
 absl_flags.DEFINE_string("prompts", None, ".jsonl file with truth")
-absl_flags.DEFINE_string("training", None, "clips.parquet, or its folder")
+absl_flags.DEFINE_string("training", None, "clips.parquet, or a folder of media")
 absl_flags.DEFINE_integer("nearest", 2000, "training clips compared", lower_bound=0)
 absl_flags.DEFINE_string("output", None, "folder of the results")
 
@@ -43,11 +44,15 @@ def main() -> None:
   """Evaluates the run that the flags name."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
   config = flags.config()
-  training = pathlib.Path(FLAGS.training or config.data.path)
+  training = pathlib.Path(FLAGS.training) if FLAGS.training else None
+  table = training is not None and not training.is_dir()
   sources = run.Sources(
     samples=pathlib.Path(FLAGS.samples) if FLAGS.samples else None,
     prompts=pathlib.Path(FLAGS.prompts) if FLAGS.prompts else None,
-    clips=training / "clips.parquet" if training.is_dir() else training,
+    clips=training
+    if training and table
+    else pathlib.Path(config.data.path) / "clips.parquet",
+    media=None if table else training,
     nearest=FLAGS.nearest,
   )
   judged = run.judge(sources, config)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
+import itertools
 
 from absl import logging
 import numpy as np
@@ -48,7 +49,7 @@ def find_nearest(
   *,
   most: int,
   shown: int = 12,
-) -> Nearest:
+) -> Nearest | None:
   """Finds the training clip nearest to each generated clip.
 
   Args:
@@ -57,6 +58,9 @@ def find_nearest(
     media: limits for decoding.
     most: training clips to compare with, evenly spread.
     shown: pairs kept.
+
+  Returns:
+    What was found; None where no training clip can be read.
   """
   chosen = [clips[i * len(clips) // most] for i in range(most)]
   chosen = chosen if len(clips) > most else list(clips)
@@ -69,7 +73,13 @@ def find_nearest(
         read.append(clip)
         yield frames_FHWC
 
-  indices, distances = nearest.nearest([j.frames_FHWC for j in judged], decoded())
+  frames = decoded()
+  first = next(frames, None)
+  if first is None:
+    return None
+  indices, distances = nearest.nearest(
+    [j.frames_FHWC for j in judged], itertools.chain([first], frames)
+  )
   pairs = []
   for i in np.argsort(distances)[:shown]:
     clip = read[indices[i]]

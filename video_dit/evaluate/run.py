@@ -22,12 +22,14 @@ class Sources:
     samples: folder of samples; None shows none.
     prompts: file with the truth of their prompts; None takes what they recorded.
     clips: `clips.parquet` of the data set.
+    media: folder of its media files, where they have moved since; None: they have not.
     nearest: training clips that samples are compared with; 0 compares with none.
   """
 
   samples: pathlib.Path | None
   prompts: pathlib.Path | None
   clips: pathlib.Path
+  media: pathlib.Path | None = None
   nearest: int
 
 
@@ -87,6 +89,7 @@ def evaluate(
   near = None
   if judged and clips and sources.nearest:
     near = look.find_nearest(judged, clips, config.media, most=sources.nearest)
+  if near is not None:
     extra["nearest"] = {
       "smallest": float(near.distances.min()),
       "distances": [round(float(d), 3) for d in near.distances],
@@ -130,8 +133,8 @@ def _clips(sources: Sources) -> tuple[list[training.Clip], list[training.Clip]]:
     print(f"no training clips to compare with: {sources.clips} is missing")
     return [], []
   return (
-    training.clips(sources.clips, "train"),
-    training.clips(sources.clips, "validation"),
+    training.clips(sources.clips, "train", sources.media),
+    training.clips(sources.clips, "validation", sources.media),
   )
 
 

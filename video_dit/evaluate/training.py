@@ -58,8 +58,15 @@ class Clip:
     return np.stack(list(itertools.islice(frames, self.frames)))
 
 
-def clips(path: pathlib.Path, split: str) -> list[Clip]:
+def clips(
+  path: pathlib.Path, split: str, media: pathlib.Path | None = None
+) -> list[Clip]:
   """Reads the clips of one split from `clips.parquet`.
+
+  Args:
+    path: the table.
+    split: `train` or `validation`.
+    media: folder of the media files, where they have moved since.
 
   Raises:
     ValueError: there is no such file.
@@ -71,11 +78,13 @@ def clips(path: pathlib.Path, split: str) -> list[Clip]:
   rows: list[dict[str, Any]] = pyarrow.parquet.read_table(
     path, columns=list(_COLUMNS)
   ).to_pylist()
-  return [
-    Clip(**{k: v for k, v in row.items() if k != "split"})
-    for row in rows
-    if row["split"] == split
-  ]
+  found = []
+  for row in rows:
+    if row.pop("split") == split:
+      if media is not None:
+        row["path"] = str(media / pathlib.Path(row["path"]).name)
+      found.append(Clip(**row))
+  return found
 
 
 def spread(clips: Iterable[Clip], most: int, *, sizes: int = 3) -> list[Clip]:

@@ -191,9 +191,10 @@ def assemble(
 
 
 def _append(
-  text_LE: np.ndarray, segments_L: np.ndarray, add_LE: np.ndarray, segment: int
+  text_LE: batch_lib.Array, segments_L: batch_lib.Array, add_LE: np.ndarray, segment: int
 ):
   """Puts a caption's tokens behind the last caption in the row."""
+  assert isinstance(text_LE, np.ndarray) and isinstance(segments_L, np.ndarray)
   start = int(np.count_nonzero(segments_L))
   text_LE[start : start + len(add_LE)] = add_LE
   segments_L[start : start + len(add_LE)] = segment

@@ -14,7 +14,13 @@ from video_dit.generator import request as request_lib
 from video_dit.media import decode, resize
 
 # Keys of a line of a JSONL file.
-_NUMBERS = {"height": int, "width": int, "frames": int, "seed": int, "given_frames": int}
+_NUMBERS: dict[str, type] = {
+  "height": int,
+  "width": int,
+  "frames": int,
+  "seed": int,
+  "given_frames": int,
+}
 _NUMBERS |= {"frames_per_second": float, "guidance": float}
 # What a clip of the demo must show: kept beside its sample, for `evaluate` to measure.
 TRUTH = ("colour", "shape", "direction", "background")
