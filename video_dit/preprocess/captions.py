@@ -9,6 +9,7 @@ import json
 import os
 import pathlib
 import shutil
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet
@@ -48,7 +49,7 @@ def prepare(
   """
   folder = pathlib.Path(folder)
   record = folder / _SETTINGS
-  wanted = {"text": dataclasses.asdict(text), "captions": ""}
+  wanted: dict[str, Any] = {"text": dataclasses.asdict(text), "captions": ""}
   given = _given_tokenizer(text)
   if not given:
     wanted["captions"] = _digest(training_captions(clips))

@@ -161,7 +161,8 @@ def cut(
   clips, first = [], 0
   for i, frames in enumerate(lengths):
     last = i + 1 == len(lengths)
-    latent = (grid.latent_frames(frames), *(side // grid.latent for side in size))
+    rows, columns = size[0] // grid.latent, size[1] // grid.latent
+    latent = grid.latent_frames(frames), rows, columns
     clips.append(
       Clip(
         key=_key(facts, media, first, frames, size, start_seconds, end_seconds),

@@ -121,7 +121,7 @@ def _examine_record(job: Examine) -> dict[str, Any]:
   clip, rate, caption = tfds_source.read(job.file, job.record or 0, job.media)
   frames, height, width = clip.shape[:3]
   digest = hashlib.sha256(f"{clip.shape} {rate}".encode())
-  digest.update(np.ascontiguousarray(clip))
+  digest.update(np.ascontiguousarray(clip).data)
   if min(height, width) < job.media.min_side:
     message = f"{width}x{height} pixels; config.media.min_side={job.media.min_side}."
     raise errors.MediaError(tfds_source.shown(job.file), "too_small", message)

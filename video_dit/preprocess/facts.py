@@ -74,7 +74,7 @@ class Facts:
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
     for _, id, line, facts in self._pages(query):
       if id is not None and (facts is None or self._retry(json.loads(facts), media)):
-        yield id, sources.Line(**json.loads(line))
+        yield id, _line(line)
 
   def num_unseen(self, media: config_lib.Media) -> int:
     """How many files `unseen` yields."""
@@ -98,14 +98,14 @@ class Facts:
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
     for number, line, facts in self._pages(query):
       known = None if facts is None else json.loads(facts)
-      yield number, sources.Line(**json.loads(line)), known
+      yield number, _line(line), known
 
   def line(self, number: int) -> tuple[sources.Line, dict[str, Any]]:
     """One line of the run and its facts."""
     query = """SELECT line, facts FROM lines
       LEFT JOIN facts ON facts.id = lines.id WHERE number = ?"""
     line, facts = self._database.execute(query, (number,)).fetchone()
-    return sources.Line(**json.loads(line)), json.loads(facts)
+    return _line(line), json.loads(facts)
 
   def caption(self, number: int) -> str:
     """The caption of one line, from the input or from its data set's record."""
@@ -151,6 +151,12 @@ class Facts:
     while rows := self._database.execute(query, (last, _PAGE)).fetchall():
       yield from rows
       last = rows[-1][0]
+
+
+def _line(text: str) -> sources.Line:
+  values = json.loads(text)
+  error = values.pop("error")
+  return sources.Line(**values, error=error and tuple(error))
 
 
 def _identity(line: sources.Line, media: config_lib.Media) -> bytes | None:

@@ -83,7 +83,7 @@ def _job(id: bytes, line: sources.Line, media: config_lib.Media) -> examine.Exam
 
 def _known(result: Any, media: config_lib.Media) -> dict[str, Any]:
   if isinstance(result, workers.Failure):
-    known = {"reason": result.reason, "message": result.message}
+    known: dict[str, Any] = {"reason": result.reason, "message": result.message}
   else:
     known = result[0]
   if known.get("reason") == "timeout":
@@ -142,9 +142,14 @@ def _rows(
     return reject("changed", "the file changed while it was read; run again")
   if "reason" in known:
     return reject(known["reason"], known["message"])
-  span = {"start_seconds": line.start_seconds, "end_seconds": line.end_seconds}
   try:
-    clips = cuts.cut(known, config.media, grid, **span)
+    clips = cuts.cut(
+      known,
+      config.media,
+      grid,
+      start_seconds=line.start_seconds,
+      end_seconds=line.end_seconds,
+    )
   except cuts.CutError as error:
     return reject(error.reason, str(error))
   content = f"{known['sha256']} {line.start_seconds} {line.end_seconds}"

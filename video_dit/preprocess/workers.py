@@ -187,7 +187,7 @@ def _receive(pipe: connections.Connection) -> Any:
   shape, dtype = array
   received = np.empty(shape, dtype)
   if received.size:
-    pipe.recv_bytes_into(memoryview(received).cast("B"))
+    pipe.recv_bytes_into(received.data.cast("B"))
   return value, received
 
 
@@ -212,6 +212,6 @@ def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None
     try:
       pipe.send(answer)
       if array is not None and array.size:
-        pipe.send_bytes(memoryview(np.ascontiguousarray(array)).cast("B"))
+        pipe.send_bytes(np.ascontiguousarray(array).data.cast("B"))
     except BrokenPipeError:
       return
