@@ -52,7 +52,7 @@ def spec_for(
       raise ValueError(f"{where}: the partition table has no axis {name!r}.")
     target = TABLE[name] if name is not None else None
     ways = mesh.shape[target] if target else 1
-    if target in targets:
+    if target is not None and target in targets:
       raise ValueError(f"{where}: two of the axes {names} go to {target!r}.")
     if size % ways:
       raise ValueError(

@@ -109,28 +109,28 @@ def convolve(
 def convolve_by_frames(
   x_BFHWC: jax.Array, kernel: jax.Array, stride: tuple[int, int, int]
 ) -> jax.Array:
-  """The same as a sum of 2D convolutions, one a kernel frame.
+  """The same as one 2D convolution over the frames that the kernel spans.
 
-  XLA on CPU runs 2D convolutions several times faster than 3D ones.
+  Those frames are stacked in channels. XLA on CPU runs 2D convolutions several times
+  faster than 3D ones.
   """
   batch, frames = x_BFHWC.shape[:2]
   reach = kernel.shape[0]
-  num_out = (frames - reach) // stride[0] + 1
-  pads = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3]]
-  total: jax.Array | None = None
-  for i in range(reach):
-    frame = jax.lax.slice_in_dim(
-      x_BFHWC, i, i + (num_out - 1) * stride[0] + 1, stride[0], axis=1
-    )
-    y = jax.lax.conv_general_dilated(
-      einops.rearrange(frame, "b f h w c -> (b f) h w c"),
-      kernel[i],
-      window_strides=stride[1:],
-      padding=pads,
-      dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    total = y if total is None else total + y
-  return einops.rearrange(total, "(b f) h w c -> b f h w c", b=batch)
+  span = frames - reach + 1
+  stacked = jnp.concatenate(
+    [
+      jax.lax.slice_in_dim(x_BFHWC, i, i + span, stride[0], axis=1) for i in range(reach)
+    ],
+    axis=-1,
+  )
+  y = jax.lax.conv_general_dilated(
+    einops.rearrange(stacked, "b f h w c -> (b f) h w c"),
+    einops.rearrange(kernel, "d h w i o -> h w (d i) o"),
+    window_strides=stride[1:],
+    padding=[((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3]],
+    dimension_numbers=("NHWC", "HWIO", "NHWC"),
+  )
+  return einops.rearrange(y, "(b f) h w c -> b f h w c", b=batch)
 
 
 class ChannelNorm(nnx.Module):
