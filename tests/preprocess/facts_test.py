@@ -59,6 +59,9 @@ def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
     assert facts.failure("key", MEDIA) == ("timeout", "late")
     assert facts.failure("key", more) is None
     assert facts.failure("other", MEDIA) is None
+    facts.forget_failures()
+    assert _unseen(facts) == ["a"]
+    assert facts.failure("key", MEDIA) is None
 
 
 def test_lines_without_a_file_have_no_facts(tmp_path):

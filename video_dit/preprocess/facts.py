@@ -112,6 +112,15 @@ class Facts:
     line, known = self.line(number)
     return known["caption"] if line.caption is None else line.caption
 
+  def forget_failures(self) -> None:
+    """Lets what failed for reasons that may lie outside the file be tried again."""
+    self._database.execute("DELETE FROM failures")
+    self._database.execute(
+      """DELETE FROM facts
+        WHERE json_extract(facts, '$.reason') IN ('timeout', 'crashed', 'error')"""
+    )
+    self.commit()
+
   def fail(self, key: str, reason: str, message: str, seconds: float) -> None:
     """Keeps why a clip could not be decoded though its file had passed."""
     row = (key, reason, message, seconds)

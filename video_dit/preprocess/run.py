@@ -56,7 +56,8 @@ def preprocess(
     config: `objective` decides the kind of the data set.
     source: a folder, a manifest, or `tfds:name[:split]`.
     output: folder of the tables, the text encoder and the data set.
-    overwrite: make anew what other settings left.
+    overwrite: make anew what other settings left, and try again what timed out,
+      crashed the decoder or broke after ingest.
     mesh: clips are encoded on all its devices; None uses one.
 
   Raises:
@@ -75,6 +76,8 @@ def preprocess(
   pool = workers.Pool(examine.work, config.media.workers, config.media.timeout_seconds)
   with facts_lib.Facts(output / _FACTS) as facts, pool:
     clock.start("list")
+    if overwrite:
+      facts.forget_failures()
     facts.set_lines(lines, config.media)
     clock.start("ingest")
     examined = ingest.examine_files(facts, config.media, pool)
