@@ -1,7 +1,7 @@
-"""Trains what a config describes: the autoencoder on pixels, or the DiT on latents.
+r"""Trains what a config describes: the autoencoder on pixels, or the DiT on latents.
 
   python -m video_dit.main --config=configs/demo.py --workdir=runs/demo --mesh=cpu:8
-  python -m video_dit.main --config=configs/xl.py --workdir=runs/xl --mesh=tpu,fsdp=8 \\
+  python -m video_dit.main --config=configs/xl.py --workdir=runs/xl --mesh=tpu,fsdp=8 \
       --config.data.path=data/encoded --config.train.steps=100000
 
 The workdir gets checkpoints, metrics.jsonl, TensorBoard files, samples and report.html.
@@ -10,7 +10,7 @@ A run that was stopped or killed goes on when the same command is given again.
 flags:
   --config=configs/X.py[:preset]  what to train; --config.a.b=value overrides a leaf
   --workdir=FOLDER                of the run
-  --mesh=cpu:8|gpu|tpu[,axis=n]   devices, and sizes of the axes data, fsdp, tensor, context
+  --mesh=cpu:8|gpu|tpu[,axis=n]   devices; axes: data, fsdp, tensor, context
   --distributed                   join the other hosts of this run first
 """
 
