@@ -49,7 +49,7 @@ class Sampler:
     """
     config = self._config
     if self._generator is None:
-      frozen, encoder = generator_lib.load_encoders(config)
+      frozen, encoder = generator_lib.load_encoders(config, mesh)
       self._generator = generator_lib.Generator(config, mesh, ema, frozen, encoder)
     generator, sample = self._generator, config.sample
     generator.params, generator.step = ema, step

@@ -44,7 +44,7 @@ def measure(
   run = jax.jit(moments, out_shardings=partition.replicated(mesh))
   with jax.set_mesh(mesh):
     found = [jax.device_get(run(params, batch.clips)) for batch in batches]
-  first, second = (np.mean(values, 0, np.float64) for values in zip(*found, strict=True))
+  first, second = np.mean(np.asarray(found, np.float64), axis=0)
   # A channel that never varies keeps its scale.
   variance = np.maximum(second - np.square(first), 0.0)
   return first, np.where(variance > 1e-12, np.sqrt(variance), 1.0)

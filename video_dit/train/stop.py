@@ -36,4 +36,4 @@ class Stop:
 
   def _note(self, number: int, _: FrameType | None) -> None:
     self.name = signal.Signals(number).name
-    signal.signal(number, self._old[number])
+    signal.signal(number, self._old[signal.Signals(number)])
