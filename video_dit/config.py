@@ -74,6 +74,7 @@ class Autoencoder:
     widths: channels of each level, finest first. The first log2(space / patch) level
       ends halve space, the last log2(time) level ends halve time.
     blocks: residual blocks of each level.
+    factorized: residual blocks convolve over space, then over time: cheaper.
   """
 
   checkpoint: str = ""
@@ -83,6 +84,7 @@ class Autoencoder:
   patch: int = 1
   widths: tuple[int, ...] = (96, 192, 384, 384)
   blocks: int = 2
+  factorized: bool = False
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -435,7 +437,8 @@ def _parse_section(cls: type, tree: Any, where: str):
       near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.4)
       hint = f" Did you mean {where}.{near[0]}?" if near else ""
       raise ValueError(
-        f"{where}.{key}: there is no such key.{hint} Keys here: {', '.join(sorted(hints))}."
+        f"{where}.{key}: there is no such key.{hint}"
+        f" Keys here: {', '.join(sorted(hints))}."
       )
     kind = hints[key]
     if dataclasses.is_dataclass(kind):

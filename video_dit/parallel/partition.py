@@ -5,8 +5,7 @@ Nothing in a model names a mesh axis; nothing in the table names a layer.
 
 from flax import nnx
 import jax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 TABLE: dict[str, str | None] = {
   "layer": None,

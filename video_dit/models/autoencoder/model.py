@@ -13,12 +13,15 @@ import jax
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
-from video_dit.models.autoencoder.layers import Cache
-from video_dit.models.autoencoder.layers import CausalConv
-from video_dit.models.autoencoder.layers import ChannelNorm
-from video_dit.models.autoencoder.layers import ResidualBlock
-from video_dit.models.autoencoder.layers import Stream
-from video_dit.models.autoencoder.layers import Upsample
+from video_dit.models.autoencoder.layers import (
+  Cache,
+  CausalConv,
+  ResidualBlock,
+  Stream,
+  Upsample,
+)
+
+LOGVAR = -4.0  # where log-variances start: training begins nearly without noise
 
 
 def strides(arch: config_lib.Autoencoder) -> list[tuple[int, int]]:
@@ -31,26 +34,43 @@ def strides(arch: config_lib.Autoencoder) -> list[tuple[int, int]]:
   ]
 
 
+def kernel(arch: config_lib.Autoencoder, time: int, space: int) -> tuple[int, int, int]:
+  """Taps of a convolution that changes these axes by these factors.
+
+  Factorized, it spans no axis that it leaves alone.
+  """
+  if not arch.factorized:
+    return (3, 3, 3)
+  side = 3 if space > 1 else 1
+  return (3 if time > 1 else 1, side, side)
+
+
 class Encoder(nnx.Module):
   """Pixels to the statistics of latents, in chunks or whole."""
 
   def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
     self.patch = arch.patch
-    self.conv_in = CausalConv(3 * arch.patch**2, arch.widths[0], rngs=rngs)
+    ends = kernel(arch, 1, 2)
+    self.conv_in = CausalConv(3 * arch.patch**2, arch.widths[0], kernel=ends, rngs=rngs)
     self.levels = nnx.List(
-      nnx.List(ResidualBlock(width, rngs=rngs) for _ in range(arch.blocks))
+      nnx.List(
+        ResidualBlock(width, factorized=arch.factorized, rngs=rngs)
+        for _ in range(arch.blocks)
+      )
       for width in arch.widths
     )
     self.downs = nnx.List(
-      CausalConv(a, b, stride=(time, space, space), rngs=rngs)
-      for a, b, (time, space) in zip(
+      CausalConv(a, b, kernel=kernel(arch, t, s), stride=(t, s, s), rngs=rngs)
+      for a, b, (t, s) in zip(
         arch.widths[:-1], arch.widths[1:], strides(arch), strict=True
       )
     )
-    self.norm_out = ChannelNorm(arch.widths[-1])
-    self.conv_out = CausalConv(arch.widths[-1], 2 * arch.channels, rngs=rngs)
+    self.conv_out = CausalConv(arch.widths[-1], arch.channels, kernel=ends, rngs=rngs)
+    self.conv_logvar = CausalConv(
+      arch.widths[-1], arch.channels, kernel=ends, gain=0.1, bias=LOGVAR, rngs=rngs
+    )
 
-  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> tuple[jax.Array, jax.Array]:
     x = einops.rearrange(
       x_BFHWC, "b f (h p) (w q) c -> b f h w (p q c)", p=self.patch, q=self.patch
     )
@@ -60,7 +80,7 @@ class Encoder(nnx.Module):
         x = block(x, stream)
       if i < len(self.downs):
         x = self.downs[i](x, stream)
-    return self.conv_out(jax.nn.silu(self.norm_out(x)), stream)
+    return self.conv_out(x, stream), self.conv_logvar(x, stream)
 
 
 class Decoder(nnx.Module):
@@ -69,19 +89,20 @@ class Decoder(nnx.Module):
   def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
     self.patch = arch.patch
     widths = arch.widths[::-1]
-    self.conv_in = CausalConv(arch.channels, widths[0], rngs=rngs)
+    ends = kernel(arch, 1, 2)
+    self.conv_in = CausalConv(arch.channels, widths[0], kernel=ends, rngs=rngs)
     self.levels = nnx.List(
-      nnx.List(ResidualBlock(width, rngs=rngs) for _ in range(arch.blocks))
+      nnx.List(
+        ResidualBlock(width, factorized=arch.factorized, rngs=rngs)
+        for _ in range(arch.blocks)
+      )
       for width in widths
     )
     self.ups = nnx.List(
-      Upsample(a, b, time, space, rngs=rngs)
-      for a, b, (time, space) in zip(
-        widths[:-1], widths[1:], strides(arch)[::-1], strict=True
-      )
+      Upsample(a, b, stride, kernel=kernel(arch, *stride), rngs=rngs)
+      for a, b, stride in zip(widths[:-1], widths[1:], strides(arch)[::-1], strict=True)
     )
-    self.norm_out = ChannelNorm(widths[-1])
-    self.conv_out = CausalConv(widths[-1], 3 * arch.patch**2, rngs=rngs)
+    self.conv_out = CausalConv(widths[-1], 3 * arch.patch**2, kernel=ends, rngs=rngs)
 
   def __call__(self, z_BFHWC: jax.Array, stream: Stream) -> jax.Array:
     x = self.conv_in(z_BFHWC, stream)
@@ -90,7 +111,7 @@ class Decoder(nnx.Module):
         x = block(x, stream)
       if i < len(self.ups):
         x = self.ups[i](x, stream)
-    x = self.conv_out(jax.nn.silu(self.norm_out(x)), stream)
+    x = self.conv_out(x, stream)
     return einops.rearrange(
       x, "b f h w (p q c) -> b f (h p) (w q) c", p=self.patch, q=self.patch
     )
@@ -125,8 +146,7 @@ class Autoencoder(nnx.Module):
       Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.
     """
     stream = Stream(cache)
-    out = self.encoder(x_BFHWC, stream).astype(jnp.float32)
-    mean, logvar = jnp.split(out, 2, axis=-1)
+    mean, logvar = (x.astype(jnp.float32) for x in self.encoder(x_BFHWC, stream))
     return mean, jnp.clip(logvar, -30.0, 20.0), stream.cache()
 
   def decode_chunk(

@@ -10,12 +10,10 @@ import json
 import os
 import pathlib
 
-from flax import nnx
-from flax import traverse_util
+from flax import nnx, traverse_util
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 from safetensors import numpy as safetensors
 
@@ -24,7 +22,7 @@ from video_dit.models.autoencoder.model import Autoencoder
 
 DESCRIPTION = "autoencoder.json"
 WEIGHTS = "weights.safetensors"
-_SHAPE_KEYS = ("channels", "space", "time", "patch", "widths", "blocks")
+_SHAPE_KEYS = ("channels", "space", "time", "patch", "widths", "blocks", "factorized")
 
 
 def export(
@@ -118,7 +116,9 @@ def load(
         f" {DESCRIPTION}. The folder is damaged: export it again."
       )
   params = traverse_util.unflatten_dict({wanted[n][0]: weights[n] for n in wanted})
-  statistics = [np.asarray(description[f"latent_{k}"], np.float32) for k in ("mean", "std")]
+  statistics = [
+    np.asarray(description[f"latent_{k}"], np.float32) for k in ("mean", "std")
+  ]
   return Frozen(arch, graph, params, *statistics, mark, mesh, dtype)
 
 
@@ -237,4 +237,3 @@ def to_unit(pixels: jax.Array) -> jax.Array:
 def to_bytes(pixels: jax.Array) -> jax.Array:
   """[-1, 1] to bytes, what lies outside clipped."""
   return jnp.clip(jnp.round((pixels + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
-

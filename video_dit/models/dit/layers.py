@@ -58,5 +58,7 @@ def sinusoid(time: jax.Array, size: int) -> jax.Array:
   """Embeds times in [0, 1] as `(..., size)` [cos, sin], as DiT does of 1000 t."""
   frequencies = np.exp(-np.log(10_000.0) * np.arange(size // 2) / (size // 2))
   scale = (1000.0 * frequencies).astype(np.float32)
-  angle = time.astype(jnp.float32)[..., None] * np.expand_dims(scale, tuple(range(time.ndim)))
+  angle = time.astype(jnp.float32)[..., None] * np.expand_dims(
+    scale, tuple(range(time.ndim))
+  )
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)

@@ -12,12 +12,8 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
-from video_dit.models.dit.layers import HeadNorm
-from video_dit.models.dit.layers import layer_norm
-from video_dit.models.dit.layers import Linear
-from video_dit.models.dit.layers import sinusoid
-from video_dit.models.dit.rotary import rotate
-from video_dit.models.dit.rotary import rotation
+from video_dit.models.dit.layers import HeadNorm, Linear, layer_norm, sinusoid
+from video_dit.models.dit.rotary import rotate, rotation
 from video_dit.parallel.attention import packed_attention
 from video_dit.parallel.partition import constrain
 

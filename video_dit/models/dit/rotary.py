@@ -19,12 +19,16 @@ def pairs(dit: config_lib.DiT) -> tuple[int, int, int]:
   return half - rows - columns, rows, columns
 
 
-def rotation(positions_RN3: jax.Array, dit: config_lib.DiT) -> tuple[jax.Array, jax.Array]:
+def rotation(
+  positions_RN3: jax.Array, dit: config_lib.DiT
+) -> tuple[jax.Array, jax.Array]:
   """Cosines and sines `(R, N, K / 2)` float32 of every token's angles."""
   angles = []
   for axis, count in enumerate(pairs(dit)):
     frequencies = dit.rope_theta ** -(np.arange(count) / max(count, 1))
-    angles.append(positions_RN3[..., axis, None] * frequencies.astype(np.float32)[None, None])
+    angles.append(
+      positions_RN3[..., axis, None] * frequencies.astype(np.float32)[None, None]
+    )
   angle_RNK = jnp.concatenate(angles, axis=-1)
   return jnp.cos(angle_RNK), jnp.sin(angle_RNK)
 
