@@ -1,0 +1,129 @@
+"""Configs: every file and preset against its golden text, and what parsing refuses.
+
+After a change that is meant, renew the golden texts and review their diff:
+
+    python -m tests.config_test
+"""
+
+import importlib
+import pathlib
+
+import pytest
+
+from video_dit import config as config_lib
+
+_GOLDEN = pathlib.Path(__file__).parent / "golden"
+_CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
+# Of the files that have any.
+_PRESETS = {"autoencoder": ("demo", "demo_quick"), "demo": ("quick",)}
+_NAMES = [
+  (path.stem, preset)
+  for path in sorted(_CONFIGS.glob("*.py"))
+  for preset in ("", *_PRESETS.get(path.stem, ()))
+]
+
+
+def _config(stem: str, preset: str) -> config_lib.Config:
+  experiment = importlib.import_module(f"configs.{stem}")
+  return config_lib.parse(experiment.get_config(preset))
+
+
+def _golden(stem: str, preset: str) -> pathlib.Path:
+  return _GOLDEN / f"{'_'.join(filter(None, (stem, preset)))}.txt"
+
+
+@pytest.mark.parametrize(("stem", "preset"), _NAMES)
+def test_config_is_its_golden_text_and_the_text_is_the_config(stem, preset):
+  config = _config(stem, preset)
+  text = _golden(stem, preset).read_text(encoding="utf-8")
+  assert config_lib.to_text(config) == text, (
+    f"configs/{stem}.py:{preset} says other values than its golden text. Where that is"
+    " meant: python -m tests.config_test, and review the diff."
+  )
+  assert config_lib.from_text(text) == config
+
+
+def test_every_golden_text_belongs_to_a_config():
+  assert set(_GOLDEN.glob("*")) == {_golden(*name) for name in _NAMES}
+
+
+@pytest.mark.parametrize("stem", sorted({stem for stem, _ in _NAMES}))
+def test_an_unknown_preset_is_refused_by_name(stem):
+  with pytest.raises(ValueError, match="'quik' is no preset"):
+    _config(stem, "quik")
+
+
+def test_the_demo_describes_the_autoencoder_that_it_trains():
+  for demo, autoencoder in (("", "demo"), ("quick", "demo_quick")):
+    left, right = _config("demo", demo), _config("autoencoder", autoencoder)
+    assert left.autoencoder == right.autoencoder
+    assert left.media == right.media
+
+
+def _tree() -> dict:
+  config = config_lib.Config(name="test", objective="diffusion")
+  return config_lib.to_dict(config)
+
+
+@pytest.mark.parametrize(
+  ("key", "value", "said"),
+  [
+    ("train.stepz", 3, ["config.train.stepz", "no such key", "config.train.steps"]),
+    ("tain", {}, ["config.tain", "no such key", "config.train"]),
+    ("train", 3, ["config.train=3", "a section of keys"]),
+    ("train.steps", 2.5, ["config.train.steps=2.5", "must be int", "float"]),
+    ("train.steps", True, ["config.train.steps=True", "must be int", "bool"]),
+    ("train.steps", 0, ["config.train.steps=0", "above 0"]),
+    ("train.keep", -1, ["config.train.keep=-1", "above 0"]),
+    ("data.path", None, ["config.data.path=None", "must be str"]),
+    ("dit.remat", "blok", ["config.dit.remat='blok'", "one of", "'block'"]),
+    ("dit.patch", (1, 2), ["config.dit.patch=(1, 2)", "3 entries"]),
+    ("dit.patch", (1, 2, "2"), ["config.dit.patch[2]='2'", "must be int"]),
+    ("dit.heads", 7, ["config.dit.width=1152", "multiple of dit.heads=7"]),
+    ("dit.rope_fractions", (0.5, 0.5, 0.5), ["config.dit.rope_fractions", "sum to 1"]),
+    ("data.caption_dropout", 1.5, ["config.data.caption_dropout=1.5", "0 and 1"]),
+    ("mesh.context", 3, ["config.data.row_length=32768", "multiple of mesh.context=3"]),
+    ("sample.height", 250, ["config.sample.height=250", "multiple of", "256 is near"]),
+    ("sample.frames", 16, ["config.sample.frames=16", "autoencoder.time=4"]),
+    ("autoencoder.space", 6, ["config.autoencoder.space=6", "power of two"]),
+    ("autoencoder.widths", (8,), ["config.autoencoder.widths=(8,)", "at least 4"]),
+  ],
+)
+def test_a_mistake_is_refused_with_key_value_and_rule(key, value, said):
+  tree = _tree()
+  *sections, name = key.split(".")
+  node = tree
+  for section in sections:
+    node = node[section]
+  node[name] = value
+  with pytest.raises(ValueError) as refused:
+    config_lib.parse(tree)
+  for part in said:
+    assert part in str(refused.value)
+
+
+def test_a_missing_name_is_refused():
+  with pytest.raises(ValueError, match=r"config\.name is missing"):
+    config_lib.parse({"objective": "diffusion"})
+
+
+def test_whole_numbers_stand_for_floats_and_lists_for_tuples():
+  tree = _tree()
+  tree["sample"]["guidance"] = 4
+  tree["dit"]["patch"] = [1, 2, 2]
+  config = config_lib.parse(tree)
+  assert config.sample.guidance == 4.0 and type(config.sample.guidance) is float
+  assert config.dit.patch == (1, 2, 2)
+
+
+def test_a_template_takes_no_key_that_is_not_there():
+  template = config_lib.template(name="test", objective="diffusion")
+  with pytest.raises(AttributeError, match="widht"):
+    template.dit.widht = 3
+
+
+if __name__ == "__main__":
+  for stem, preset in _NAMES:
+    text = config_lib.to_text(_config(stem, preset))
+    _golden(stem, preset).write_text(text, encoding="utf-8")
+    print(_golden(stem, preset))

@@ -1,0 +1,115 @@
+"""Commands refuse mistakes by one message, before anything is compiled or written."""
+
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_DEMO = ["--config=configs/demo.py", "--workdir=WORKDIR", "--mesh=cpu:8"]
+_AUTOENCODER = ["--config=configs/autoencoder.py:demo", *_DEMO[1:]]
+# Arguments of `video_dit.main`, and parts of what it says.
+_CASES = {
+  "unknown key": (
+    [*_DEMO, "--config.train.stepz=3"],
+    ["stepz", "Did you mean", "steps"],
+  ),
+  "unknown section": ([*_DEMO, "--config.tain.steps=3"], ["tain", "train"]),
+  "wrong type": ([*_DEMO, "--config.train.steps=many"], ["train.steps", "many"]),
+  "out of range": (
+    [*_DEMO, "--config.train.keep=0"],
+    ["config.train.keep=0", "must be above 0"],
+  ),
+  "unknown choice": (
+    [*_DEMO, "--config.diffusion.process=flw"],
+    ["config.diffusion.process='flw'", "must be one of", "Did you mean 'flow'"],
+  ),
+  "sizes that do not divide": (
+    [*_DEMO, "--config.dit.heads=5"],
+    ["config.dit.width=", "must be a multiple of dit.heads=5"],
+  ),
+  "unknown preset": (["--config=configs/demo.py:quik", *_DEMO[1:]], ["'quik'", "quick"]),
+  "no such config": (["--config=configs/dmeo.py", *_DEMO[1:]], ["configs/dmeo.py"]),
+  "unknown flag": ([*_DEMO, "--wrkdir=x"], ["--wrkdir", "Did you mean --workdir"]),
+  "no flag": ([*_DEMO, "quick"], ["'quick' is no flag"]),
+  "no config": (["--workdir=WORKDIR"], ["--config is missing", "--config=configs/"]),
+  "axes that do not divide": (
+    [*_DEMO[:2], "--mesh=cpu:8,fsdp=3"],
+    ["--mesh=cpu:8,fsdp=3", "fsdp=3", "8 are there"],
+  ),
+  "more devices than there are": (
+    [*_DEMO[:2], "--mesh=cpu:4,data=8"],
+    ["--mesh=cpu:4,data=8", "asks for 8 devices", "4 are there"],
+  ),
+  "unknown axis": (
+    [*_DEMO[:2], "--mesh=cpu:8,tensr=2"],
+    ["'tensr' is no axis", "Did you mean tensor"],
+  ),
+  "unknown platform": ([*_DEMO[:2], "--mesh=cpus:8"], ["'cpus' is no platform"]),
+  "rows that do not divide": (
+    [*_AUTOENCODER, "--config.data.rows=12", "--config.data.path=nowhere"],
+    ["config.data.rows=12", "data x fsdp = 8", "multiple of 8"],
+  ),
+  "missing data set": (
+    [*_AUTOENCODER, "--config.data.path=nowhere"],
+    ["nowhere/pixels", "video_dit.preprocess"],
+  ),
+}
+
+# Runs the command on each line of arguments, in a fork: imports are paid for once.
+_DRIVER = """
+import json, os, sys
+from video_dit import flags, main
+for arguments in json.load(sys.stdin):
+  reading, writing = os.pipe()
+  child = os.fork()
+  if not child:
+    os.dup2(writing, 1), os.dup2(writing, 2), os.close(writing)
+    sys.argv = ["main", *arguments]
+    flags.run(main.main, main.__doc__)
+    sys.exit(0)
+  os.close(writing)
+  with os.fdopen(reading, errors="replace") as pipe:
+    said = pipe.read()
+  status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  print(json.dumps([status, said]), flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory) -> pathlib.Path:
+  return tmp_path_factory.mktemp("flags") / "run"
+
+
+@pytest.fixture(scope="module")
+def answers(workdir) -> dict[str, tuple[int, str]]:
+  """Exit status and output of every case."""
+  lines = [
+    [word.replace("WORKDIR", str(workdir)) for word in arguments]
+    for arguments, _ in _CASES.values()
+  ]
+  done = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", _DRIVER],
+    input=json.dumps(lines),
+    cwd=_ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  found = [json.loads(line) for line in done.stdout.splitlines()]
+  assert len(found) == len(lines), done.stderr
+  return dict(zip(_CASES, found, strict=True))
+
+
+@pytest.mark.parametrize("case", _CASES)
+def test_a_mistake_is_one_message_that_names_it(case, answers, workdir):
+  status, said = answers[case]
+  assert status == 2, said
+  assert said.startswith("error: ") and "Traceback" not in said
+  for part in _CASES[case][1]:
+    assert part in said
+  assert not workdir.exists()
