@@ -157,8 +157,10 @@ def _write_mp4(path, frames, frames_per_second, metadata, crf) -> None:
   options = {"movflags": "use_metadata_tags+faststart"}
   with av.open(os.fspath(path), "w", format="mp4", options=options) as container:
     container.metadata.update(metadata)
-    # One thread gives the same bytes on machines of any number of cores.
+    # The same frames give the same bytes: one thread whatever the cores, and no
+    # macroblock tree, with which now and then some bytes differ.
     quality = {"crf": str(crf), "preset": "medium", "threads": "1"}
+    quality["x264-params"] = "mbtree=0"
     stream = container.add_stream("libx264", rate=rate, options=quality)
     stream.height, stream.width = height, width
     stream.pix_fmt = "yuv444p" if odd else "yuv420p"
@@ -185,7 +187,8 @@ def _write_gif(path, frames, frames_per_second, metadata, crf) -> None:
     Image.fromarray(frame_HWC).quantize(256, method=Image.Quantize.MEDIANCUT)
     for frame_HWC in frames
   ]
-  ticks = [round(100 * index / frames_per_second) for index in range(len(images) + 1)]
+  # Rounded down: at the n-th tick of the rate the n-th frame is on show, never the last.
+  ticks = [int(100 * index / frames_per_second) for index in range(len(images) + 1)]
   durations = [10 * (stop - start) for start, stop in itertools.pairwise(ticks)]
   images[0].save(
     path,
