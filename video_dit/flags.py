@@ -16,20 +16,22 @@ import jax
 from ml_collections import config_flags
 
 from video_dit import config as config_lib
+from video_dit import saved_config
 from video_dit.parallel import mesh as mesh_lib
 
 FLAGS = flags.FLAGS
 
-_SAVED = pathlib.Path(__file__).with_name("saved_config.py")
+_reads_saved = False  # whether this command takes its config from --workdir
 
 
 def define_config(*, saved: bool = False) -> None:
-  """Defines --config; with `saved`, a --workdir's own config is the default."""
-  default = None
-  if saved:
-    workdir = _peek(sys.argv, "workdir")
-    default = f"{_SAVED}:{workdir}" if workdir else None
-  config_flags.DEFINE_config_file("config", default, "configs/X.py[:preset]")
+  """Defines --config; with `saved`, --workdir's own config stands in where none is given.
+
+  Nothing is read before the flags are parsed.
+  """
+  global _reads_saved
+  _reads_saved = saved
+  config_flags.DEFINE_config_file("config", None, "configs/X.py[:preset]")
 
 
 def define_mesh() -> None:
@@ -60,7 +62,10 @@ def config() -> config_lib.Config:
   """
   if FLAGS.config is None:
     raise ValueError("--config is missing. Give it, like --config=configs/demo.py.")
-  return config_lib.parse(FLAGS.config)
+  try:
+    return config_lib.parse(FLAGS.config)
+  except OSError as error:  # A config file that cannot be read fails when it is used.
+    raise ValueError(_explain_file(sys.argv, error)) from error
 
 
 def mesh(config: config_lib.Config) -> jax.sharding.Mesh:
@@ -106,24 +111,45 @@ def enable_compilation_cache() -> None:
 def _parse(argv: list[str]) -> list[str]:
   """Parses flags; what absl or ml_collections refuse becomes one message."""
   try:
-    return FLAGS(argv, known_only=False)
+    return FLAGS(_with_saved(argv), known_only=False)
   except flags.UnrecognizedFlagError as error:
-    name = error.flagname
-    near = difflib.get_close_matches(name, list(FLAGS), n=1, cutoff=0.5)
-    hint = f" Did you mean --{near[0]}?" if near else ""
-    message = f"--{name}: there is no such flag.{hint} See --help."
+    message = _explain_unknown(error.flagname)
   except flags.Error as error:
     message = str(error)
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     message = _explain_override(error)
   except OSError as error:
-    while isinstance(error.__cause__, OSError):
-      error = error.__cause__
-    message = f"--config={_peek(argv, 'config')}: {error}"
+    message = _explain_file(argv, error)
   except ImportError as error:
     message = f"--config={_peek(argv, 'config')}: cannot be read: {error}"
   print(f"error: {message}", file=sys.stderr)
   sys.exit(2)
+
+
+def _with_saved(argv: list[str]) -> list[str]:
+  """The arguments, and --config for the one of --workdir where it is to stand in."""
+  workdir = _peek(argv, "workdir")
+  if not _reads_saved or not workdir or _peek(argv, "config"):
+    return argv
+  saved_config.read(workdir)  # A ConfigDict's loader would bury what is wrong with it.
+  return [argv[0], f"--config={saved_config.__file__}:{workdir}", *argv[1:]]
+
+
+def _explain_unknown(name: str) -> str:
+  if name.startswith("config."):
+    source = "--workdir or --config" if _reads_saved else "--config"
+    return f"--{name}: there is no config to override. Give {source} as well."
+  near = difflib.get_close_matches(name, list(FLAGS), n=1, cutoff=0.5)
+  hint = f" Did you mean --{near[0]}?" if near else ""
+  return f"--{name}: there is no such flag.{hint} See --help."
+
+
+def _explain_file(argv: list[str], error: OSError) -> str:
+  """The first cause of a config file's not being there or not being readable."""
+  while isinstance(error.__cause__, OSError):
+    error = error.__cause__
+  name = "config" if _peek(argv, "config") else "workdir"
+  return f"--{name}={_peek(argv, name)}: {error}"
 
 
 def _explain_override(error: Exception) -> str:

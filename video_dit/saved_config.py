@@ -8,16 +8,27 @@ import ml_collections
 from video_dit import config
 
 
-def get_config(workdir: str) -> ml_collections.ConfigDict:
+def read(workdir: str) -> config.Config:
   """Reads `WORKDIR/config.json`, which training wrote.
 
   Raises:
     FileNotFoundError: the folder holds no run.
+    ValueError: the file is no config of this version.
   """
   path = pathlib.Path(workdir) / "config.json"
   if not path.is_file():
     raise FileNotFoundError(
       f"{path} does not exist. Name the --workdir of a run of video_dit.main."
     )
-  tree = json.loads(path.read_text(encoding="utf-8"))
-  return ml_collections.ConfigDict(config.to_dict(config.parse(tree))).lock()
+  try:
+    return config.parse(json.loads(path.read_text(encoding="utf-8")))
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is not a config of this version ({error}) Name the --workdir of another"
+      " run, or give its --config as well."
+    ) from error
+
+
+def get_config(workdir: str) -> ml_collections.ConfigDict:
+  """The config of the run, to be overridden by flags."""
+  return ml_collections.ConfigDict(config.to_dict(read(workdir))).lock()

@@ -94,7 +94,15 @@ def test_the_command(workdir, tmp_path):
   assert "sample" in done.stderr  # the progress bar
 
 
-def test_a_mistake_is_one_message(workdir):
-  done = command(f"--workdir={workdir}")
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    (["--workdir=RUN"], "No prompt was given"),
+    (["--workdir=nowhere", "--config.seed=1"], "nowhere/config.json does not exist"),
+    (["--workdir=RUN", "--config.sample.stps=3"], "no key 'stps'. Did you mean 'steps'?"),
+  ],
+)
+def test_a_mistake_is_one_message(workdir, flags, message):
+  done = command(*(flag.replace("RUN", str(workdir)) for flag in flags))
   assert done.returncode == 2
-  assert "No prompt was given" in done.stderr and "Traceback" not in done.stderr
+  assert message in done.stderr and "Traceback" not in done.stderr
