@@ -81,7 +81,7 @@ def test_everything_is_measured_shown_and_named(workdir, generator, samples, tmp
 
 
 def test_held_out_loss_is_the_same_again(generator):
-  folder = generator_lib.latents_folder(generator.config)
+  folder = reader.set_folder(generator.config.data.path, "latents")
   dataset = reader.Dataset(folder, "validation")
   expected = loss.by_level(generator, dataset)
   again = loss.by_level(generator, dataset)

@@ -48,6 +48,21 @@ class Index:
     return rows[name].to_numpy()
 
 
+def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
+  """Folder of a data set: in what preprocess wrote, or that folder itself.
+
+  Raises:
+    ValueError: no path is configured.
+  """
+  if not path:
+    raise ValueError(
+      "config.data.path is empty: it must name the folder that"
+      " `python -m video_dit.preprocess` wrote. Set --config.data.path=FOLDER."
+    )
+  folder = pathlib.Path(path)
+  return folder if (folder / schema.PROVENANCE).is_file() else folder / kind
+
+
 class Dataset:
   """One split of a data set; `len`, and `[i]` for the record. Safe among threads.
 

@@ -1,19 +1,16 @@
 """The held-out loss at fixed noise levels, with the averaged weights."""
 
 from collections.abc import Callable
+import functools
 
 import jax
 import jax.numpy as jnp
 import tqdm
 
 from video_dit.data import loader, reader
-from video_dit.diffusion import losses, predictions
-from video_dit.diffusion import process as process_lib
-from video_dit.diffusion import times as times_lib
+from video_dit.diffusion import batch_loss
 from video_dit.generator import generator as generator_lib
 from video_dit.parallel import partition
-
-SEED = 20_231_117  # of the noise; training's own held-out loss has the same
 
 
 def by_level(
@@ -21,8 +18,8 @@ def by_level(
 ) -> dict[float, float]:
   """Mean loss over held-out clips at each of `config.evaluate.times`.
 
-  Every clip weighs the same and has the same noise in every run. All its tokens are at
-  the level itself, unshifted.
+  Every clip weighs the same and has the same noise in every run, also in training's own
+  held-out loss. All its tokens are at the level itself, unshifted.
 
   Args:
     generator: holds the weights.
@@ -54,42 +51,10 @@ def by_level(
 
 def _level_loss(generator: generator_lib.Generator) -> Callable:
   """Params, batch, level -> the summed losses of its segments, and their weight."""
-  config = generator.config
-  process = process_lib.from_config(config.diffusion)
-  kind = config.diffusion.prediction
 
   def run(params, batch, level):
-    segments_RN = batch.segments
-    noise_RNP = times_lib.noise(
-      batch.keys,
-      segments_RN,
-      times_lib.token_indices(segments_RN),
-      SEED,
-      0,
-      batch.patches.shape[-1],
-    )
-    times_RS = jnp.full(batch.tokens.shape, level, jnp.float32)
-    times_RN = times_lib.token_times(times_RS, segments_RN)
-    x_RNP = process.add_noise(batch.patches, noise_RNP, times_RN)
-    prediction_RNP = generator.sampler.predict(
-      params,
-      x_RNP,
-      times_RS,
-      segments_RN,
-      batch.positions,
-      batch.text,
-      batch.text_segments,
-    )
-    target_RNP = predictions.target(process, kind, batch.patches, noise_RNP, times_RN)
-    one = jnp.ones((), jnp.float32)
-    loss, _ = losses.weighted_loss(
-      prediction_RNP,
-      target_RNP,
-      batch.weights,
-      segments_RN,
-      batch.tokens,
-      total_weight=one,
-    )
-    return loss, jnp.sum(batch.weights)
+    predict = functools.partial(generator.sampler.predict, params)
+    total, _, _ = batch_loss.held_out(predict, batch, level, generator.config.diffusion)
+    return total, jnp.sum(batch.weights)
 
   return run

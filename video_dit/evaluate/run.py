@@ -118,7 +118,7 @@ def evaluate(
 
 def _losses(generator: generator_lib.Generator) -> dict[float, float]:
   """The held-out loss; nothing where the data set has no validation clips."""
-  folder = generator_lib.latents_folder(generator.config)
+  folder = reader.set_folder(generator.config.data.path, "latents")
   try:
     dataset = reader.Dataset(folder, "validation")
   except ValueError as error:

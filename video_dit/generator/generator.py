@@ -228,14 +228,8 @@ def load_encoders(
   Raises:
     ValueError: the data set is missing, or an encoder is another than it names.
   """
-  metadata = schema.Metadata.load(latents_folder(config))
+  metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
   frozen = autoencoder_store.load(metadata.autoencoder_path, mesh=mesh)
   encoder = text_lib.TextEncoder.load(config.text, metadata.text_path)
   reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
   return frozen, encoder
-
-
-def latents_folder(config: config_lib.Config) -> pathlib.Path:
-  """Folder of the run's latents: in what preprocess wrote, or that folder itself."""
-  folder = pathlib.Path(config.data.path)
-  return folder if (folder / schema.PROVENANCE).is_file() else folder / "latents"

@@ -5,17 +5,18 @@ whatever row, device or micro-batch it lands in. With chance `given_probability`
 first latent frames are given: clean, at time 0, and without a loss.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
 from video_dit.data.batch import Batch
-from video_dit.diffusion import losses, predictions, process, times
+from video_dit.diffusion import batch_loss, losses, times
 from video_dit.models.dit import flops
 from video_dit.models.dit.model import DiT
 from video_dit.train.objective import Sums
 
-HELD_OUT_SEED = 20_231_117  # of held-out noise, the same in every run
 _QUARTILES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
 
@@ -30,51 +31,30 @@ def loss(
     seed, step: decide, with each segment's key, its time, noise and given frames.
     config: of the run.
   """
-  times_RS = times.segment_times(batch.keys, seed, step, batch.tokens, config.diffusion)
+  settings = config.diffusion
+  times_RS = times.segment_times(batch.keys, seed, step, batch.tokens, settings)
   given_RN = None
-  if config.diffusion.given_probability:
-    given_RN = given_tokens(batch, seed, step, config.diffusion.given_probability)
-  return _loss_at(model, batch, times_RS, given_RN, seed, step, config)
+  if settings.given_probability:
+    given_RN = given_tokens(batch, seed, step, settings.given_probability)
+  total, losses_RS = batch_loss.at_times(
+    _predict(model, config), batch, times_RS, given_RN, seed, step, settings
+  )
+  return _sums(total, losses_RS, times_RS, batch, config)
 
 
 def heldout(
   model: DiT, batch: Batch, level: jax.Array, config: config_lib.Config
 ) -> Sums:
   """Totals of the loss with every segment at one time and with fixed noise."""
-  times_RS = jnp.broadcast_to(level, batch.tokens.shape)
-  return _loss_at(model, batch, times_RS, None, HELD_OUT_SEED, 0, config)
+  measured = batch_loss.held_out(_predict(model, config), batch, level, config.diffusion)
+  return _sums(*measured, batch, config)
 
 
-def _loss_at(model, batch: Batch, times_RS, given_RN, seed, step, config) -> Sums:
-  run = process.from_config(config.diffusion)
-  kind = config.diffusion.prediction
-  indices_RN = times.token_indices(batch.segments)
-  noise_RNP = times.noise(
-    batch.keys, batch.segments, indices_RN, seed, step, batch.patches.shape[-1]
-  )
-  times_RN = times.token_times(times_RS, batch.segments)
-  if given_RN is not None:
-    times_RN = jnp.where(given_RN, 0.0, times_RN)
-  x_RNP = run.add_noise(batch.patches, noise_RNP, times_RN)
-  prediction_RNP = model(
-    x_RNP,
-    times_RS if given_RN is None else times_RN,
-    batch.segments,
-    batch.positions,
-    batch.text,
-    batch.text_segments,
-    dtype=jnp.dtype(config.train.compute_dtype),
-    num_segments=None if given_RN is None else batch.tokens.shape[1],
-  )
-  total, losses_RS = losses.weighted_loss(
-    prediction_RNP,
-    predictions.target(run, kind, batch.patches, noise_RNP, times_RN),
-    batch.weights,
-    batch.segments,
-    batch.tokens,
-    counted_RN=None if given_RN is None else ~given_RN,
-    total_weight=jnp.float32(1.0),
-  )
+def _predict(model: DiT, config: config_lib.Config) -> batch_loss.Predict:
+  return functools.partial(model, dtype=jnp.dtype(config.train.compute_dtype))
+
+
+def _sums(total, losses_RS, times_RS, batch: Batch, config: config_lib.Config) -> Sums:
   return Sums(
     loss=total,
     weight=jnp.sum(batch.weights),

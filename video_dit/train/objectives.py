@@ -7,30 +7,39 @@ import hashlib
 import json
 import math
 import pathlib
+from typing import Any
 
 import jax
-import numpy as np
 
 from video_dit import config as config_lib
-from video_dit.data import loader, reader, schema
+from video_dit.data import loader, reader
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
 from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.models.dit.model import DiT
+from video_dit.models.text import encoder as text_encoder
 from video_dit.parallel import partition
 from video_dit.train import diffusion, pictures, reconstruction, statistics
 from video_dit.train.objective import Objective
 
 _DIT_KEYS = ("width", "depth", "heads", "mlp_ratio", "patch")
-_AUTOENCODER_KEYS = ("channels", "space", "time", "patch", "widths", "blocks")
+_AUTOENCODER_KEYS = (
+  "channels",
+  "space",
+  "time",
+  "patch",
+  "widths",
+  "blocks",
+  "factorized",
+)
 
 
 def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective:
   """The objective that `config.objective` names; opens its data set.
 
   Raises:
-    ValueError: there is no such data set, it is of another kind or autoencoder, or the
-      batch does not divide over the mesh.
+    ValueError: there is no such data set, it is of another kind or made by other
+      encoders, or the batch does not divide over the mesh.
   """
   ways = mesh.shape["data"] * mesh.shape["fsdp"]
   if config.data.rows % ways:
@@ -50,10 +59,10 @@ def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective
 
 def diffusion_objective(config: config_lib.Config) -> Objective:
   """Trains the DiT on latents."""
-  dataset = reader.Dataset(set_folder(config.data.path, "latents"), "train")
+  dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
   checkpoint = config.autoencoder.checkpoint
   mark = autoencoder_store.fingerprint(checkpoint) if checkpoint else None
-  reader.check(dataset.metadata, mark)
+  reader.check(dataset.metadata, mark, text_encoder.fingerprint(config.text))
   accumulated = _accumulated(config)
   plan = loader.steps(dataset, accumulated)
   packing = plan.report()
@@ -65,6 +74,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
     return loader.prefetch_to_device(source, _layout(mesh), config.data.prefetch)
 
   def heldout_batches(mesh: jax.sharding.Mesh) -> Iterator[Batch]:
+    assert heldout is not None
     source = loader.held_out(heldout, config, **_share())
     num = min(len(source), config.train.evaluate_batches)
     return loader.prefetch_to_device((source[i] for i in range(num)), _layout(mesh), 1)
@@ -81,7 +91,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
       "training clips": len(dataset),
       "rows of an epoch": packing["rows"],
       "packing fill of an epoch": f"{packing['fill']:.2%}",
-      "held-out clips": reason or len(heldout),
+      "held-out clips": len(heldout) if heldout else reason,
     },
     shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
     heldout=functools.partial(diffusion.heldout, config=config),
@@ -93,7 +103,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
 
 def reconstruction_objective(config: config_lib.Config) -> Objective:
   """Trains the autoencoder on windows of pixels, and exports it at the end."""
-  dataset = reader.Dataset(set_folder(config.data.path, "pixels"), "train")
+  dataset = reader.Dataset(reader.set_folder(config.data.path, "pixels"), "train")
   reader.check(dataset.metadata, kind="pixels")
   heldout, reason = _heldout_split(dataset)
   shown = dataset if reason else heldout
@@ -137,7 +147,10 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     layout=layout,
     batches=lambda mesh, step: windows(dataset, accumulated, mesh, step),
     data=_fingerprint(dataset),
-    facts={"training clips": len(dataset), "held-out clips": reason or len(heldout)},
+    facts={
+      "training clips": len(dataset),
+      "held-out clips": len(heldout) if heldout else reason,
+    },
     shape_keys=("objective", *(f"autoencoder.{key}" for key in _AUTOENCODER_KEYS)),
     heldout=functools.partial(reconstruction.heldout, config=config),
     heldout_batches=None
@@ -146,21 +159,6 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     show=show,
     finish=finish,
   )
-
-
-def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
-  """Folder of a data set: in what preprocess wrote, or that folder itself.
-
-  Raises:
-    ValueError: no path is configured.
-  """
-  if not path:
-    raise ValueError(
-      "config.data.path is empty: it must name the folder that"
-      " `python -m video_dit.preprocess` wrote. Set --config.data.path=FOLDER."
-    )
-  folder = pathlib.Path(path)
-  return folder if (folder / schema.PROVENANCE).is_file() else folder / kind
 
 
 def _accumulated(config: config_lib.Config) -> config_lib.Config:
@@ -193,9 +191,9 @@ def _share() -> dict[str, int]:
 def _fingerprint(dataset: reader.Dataset) -> str:
   """Hash of who made a set and of the extents of its records, 16 digits."""
   metadata, index = dataset.metadata, dataset.index
-  facts = {"settings": metadata.settings, "autoencoder": metadata.autoencoder}
-  facts |= {"text": metadata.text, "records": len(dataset)}
+  facts: dict[str, Any] = {"settings": metadata.settings, "records": len(dataset)}
+  facts |= {"autoencoder": metadata.autoencoder, "text": metadata.text}
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
   for column in (index.t, index.h, index.w, index.text_tokens):
-    digest.update(np.ascontiguousarray(column))
+    digest.update(column.tobytes())
   return digest.hexdigest()[:16]

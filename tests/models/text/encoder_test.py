@@ -99,6 +99,21 @@ def test_the_fingerprint_tells_what_changed(encoder, folder):
   assert changed.fingerprint != encoder.fingerprint
 
 
+def test_settings_that_name_weights_have_the_fingerprint_of_their_encoder(
+  encoder, folder, tmp_path
+):
+  assert encoders.fingerprint(TEXT) is None
+  saved = tmp_path / "saved"
+  encoder.save(saved)
+  for text in (TEXT, dataclasses.replace(TEXT, max_tokens=10)):
+    named = dataclasses.replace(text, checkpoint=str(saved))
+    expected = encoders.TextEncoder.load(named, saved).fingerprint
+    assert encoders.fingerprint(named) == expected
+  (saved / encoders.TOKENIZER).rename(tmp_path / "moved.model")
+  named = dataclasses.replace(named, tokenizer=str(tmp_path / "moved.model"))
+  assert encoders.fingerprint(named) == expected
+
+
 def test_other_sizes_are_refused_by_name(folder):
   wider = dataclasses.replace(TEXT, mlp_width=64)
   with pytest.raises(ValueError, match="mlp_width=48, the config 64"):

@@ -73,7 +73,7 @@ class TextEncoder:
     if (folder / DESCRIPTION).is_file():
       params, random = _read(text, tokenizer.vocabulary, folder)
     elif text.checkpoint:
-      params, random = _read(text, tokenizer.vocabulary, pathlib.Path(text.checkpoint))
+      params, random = _read(text, tokenizer.vocabulary, _checkpoint(text))
     else:
       params, random = _draw(text, tokenizer.vocabulary), True
     return cls(text, tokenizer, params, random=random)
@@ -149,9 +149,38 @@ class TextEncoder:
     return jax.device_get(self._apply(self.params, *batch))
 
 
+def fingerprint(text: config.Text) -> str | None:
+  """Fingerprint of the encoder that the settings name; None where they name no weights.
+
+  It is read from the description where that is of the same settings, which saves reading
+  gigabytes of weights.
+
+  Raises:
+    ValueError: a file is missing or damaged, or the weights are of other sizes.
+  """
+  if not text.checkpoint:
+    return None
+  folder = _checkpoint(text)
+  beside = folder / TOKENIZER
+  model = pathlib.Path(text.tokenizer).expanduser() if text.tokenizer else beside
+  tokenizer = tokenizers.Tokenizer(model)
+  description = folder / DESCRIPTION
+  if description.is_file() and beside.is_file():
+    found = json.loads(description.read_text(encoding="utf-8"))
+    alike = all(found.get(name) == size for name, size in _sizes(text).items())
+    if alike and beside.read_bytes() == tokenizer.model and "fingerprint" in found:
+      return found["fingerprint"]
+  params, _ = _read(text, tokenizer.vocabulary, folder)
+  return TextEncoder(text, tokenizer, params).fingerprint
+
+
 def padded_length(tokens: int) -> int:
   """The length that a caption is padded to: a power of two, 16 at least."""
   return max(_SHORTEST, 1 << (tokens - 1).bit_length())
+
+
+def _checkpoint(text: config.Text) -> pathlib.Path:
+  return pathlib.Path(text.checkpoint).expanduser()
 
 
 def _sizes(text: config.Text) -> dict[str, int]:

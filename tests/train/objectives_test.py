@@ -1,0 +1,24 @@
+"""Objectives: data made by other encoders than the config names are refused."""
+
+import dataclasses
+
+import jax
+import pytest
+
+from tests import tiny
+from tests.data import clips
+from video_dit import config as config_lib
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.train import objectives
+
+
+def test_another_text_encoder_is_refused_by_name(tmp_path):
+  clips.write(tmp_path / "latents", 10)
+  encoder = tiny.encoder(tmp_path / "text")
+  config = config_lib.Config(
+    text=dataclasses.replace(tiny.CONFIG.text, checkpoint=str(tmp_path / "text")),
+    data=config_lib.Data(path=str(tmp_path), rows=8, row_length=64),
+  )
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  with pytest.raises(ValueError, match=rf"text encoder.*'t5-1'.*{encoder.fingerprint}"):
+    objectives.from_config(config, mesh)
