@@ -17,7 +17,7 @@ def metadata(**changes) -> schema.Metadata:
   fields = {
     "kind": "latents",
     "autoencoder": "ae-1",
-    "autoencoder_path": "runs/ae",
+    "autoencoder_path": "/models/ae",
     "channels": CHANNELS,
     "space": 8,
     "time": 4,

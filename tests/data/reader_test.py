@@ -41,6 +41,25 @@ def test_metadata_comes_back(folder):
   assert metadata.folder == str(folder)
 
 
+def test_encoders_near_a_set_move_with_it(tmp_path):
+  here = tmp_path / "here"
+  clips.metadata(
+    autoencoder_path=str(here / "ae"), text_path=str(here / "data" / "text")
+  ).save(here / "data" / "latents")
+  here.rename(tmp_path / "there")
+  there = tmp_path / "there"
+  moved = schema.Metadata.load(there / "data" / "latents")
+  assert moved.autoencoder_path == str(there / "ae")
+  assert moved.text_path == str(there / "data" / "text")
+
+
+def test_encoders_far_from_a_set_stay_where_they_are(tmp_path):
+  clips.metadata(autoencoder_path="/models/ae").save(tmp_path / "a" / "b" / "latents")
+  (tmp_path / "a").rename(tmp_path / "c")
+  moved = schema.Metadata.load(tmp_path / "c" / "b" / "latents")
+  assert moved.autoencoder_path == "/models/ae" and moved.text_path == ""
+
+
 def test_a_missing_set_is_refused(tmp_path):
   with pytest.raises(ValueError, match=rf"{tmp_path}.*no data set.*preprocess"):
     reader.Dataset(tmp_path)

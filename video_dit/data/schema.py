@@ -27,6 +27,10 @@ VERSION = "1.0.0"
 PROVENANCE = "provenance.json"
 EMPTY = "empty.npy"
 INDEX = "index.parquet"
+# Most steps up from a set's folder to what is stored relative to it: from
+# `OUT/latents` to all that lies beside OUT.
+_STEPS_UP = 2
+_PATHS = ("autoencoder_path", "text_path")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,7 +106,8 @@ class Metadata:
   Attributes:
     kind: `latents` or `pixels`.
     settings: fingerprint of the settings that cut the clips.
-    autoencoder, autoencoder_path: fingerprint and folder of the autoencoder.
+    autoencoder, autoencoder_path: fingerprint and folder of the autoencoder. A folder
+      near the set is stored relative to it, so that both can move together.
     channels, space, time: latent channels, pixels per latent row or column, and frames
       per latent frame after the first; 3, 1, 1 for pixels.
     text, text_path, text_width: fingerprint, folder and width of the text encoder.
@@ -133,6 +138,7 @@ class Metadata:
     fields = {
       f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare
     }
+    fields |= {name: _stored(fields[name], folder) for name in _PATHS}
     text = json.dumps(fields, indent=2) + "\n"
     replace(folder / PROVENANCE, lambda path: path.write_text(text))
 
@@ -157,12 +163,27 @@ class Metadata:
         f"{path}: unknown fields {unknown}; the set was written by another version."
         " Preprocess again, or use the version that wrote it."
       )
+    fields |= {name: _resolved(fields.get(name, ""), folder) for name in _PATHS}
     empty = folder / EMPTY
     return cls(
       **fields,
       empty=np.load(empty, allow_pickle=False) if empty.is_file() else None,
       folder=str(folder),
     )
+
+
+def _stored(path: str, folder: pathlib.Path) -> str:
+  """A path as it is stored in the set's folder; "" stays."""
+  if not path:
+    return ""
+  relative = os.path.relpath(path, folder)
+  near = pathlib.PurePath(relative).parts.count("..") <= _STEPS_UP
+  return pathlib.PurePath(relative).as_posix() if near else os.path.abspath(path)
+
+
+def _resolved(path: str, folder: pathlib.Path) -> str:
+  """What `_stored` stood for, absolute."""
+  return os.path.abspath(folder / path) if path else ""
 
 
 def _save_array(path: pathlib.Path, array: np.ndarray) -> None:
