@@ -7,6 +7,7 @@ and writes TFDS's own files, `dataset_info.json` last; a set without that file i
 unfinished, and the next writer puts the parts back first.
 """
 
+from collections.abc import Iterator
 import dataclasses
 import json
 import os
@@ -38,6 +39,7 @@ _LINES = pa.schema(
     ("caption", pa.string()),
   ]
 )
+_PARTS = "parts"
 _SHARDS = "shards.json"
 _INFO = "dataset_info.json"
 
@@ -84,7 +86,7 @@ class ShardWriter:
     self.folder = pathlib.Path(folder)
     self.metadata = metadata
     self._shard_records = shard_records
-    self._parts = self.folder / "parts"
+    self._parts = self.folder / _PARTS
     self._open: dict[str, _Part] = {}
     features = schema.features(metadata)
     self._features = features
@@ -110,6 +112,23 @@ class ShardWriter:
   def written_keys(self) -> set[str]:
     """Keys of all records that are safe on disk or written by this writer."""
     return set(self._keys)
+
+  @staticmethod
+  def committed(
+    folder: str | os.PathLike,
+  ) -> Iterator[tuple[str, list[str], list[str]]]:
+    """What a set holds, finished or begun, whoever makes it; reads no record.
+
+    Args:
+      folder: of the set; need not exist.
+
+    Yields:
+      Split, keys and captions of some records, until all were named.
+    """
+    for path in sorted((pathlib.Path(folder) / _PARTS).glob("*-*.parquet")):
+      table = pq.read_table(path, columns=["key", "caption"])
+      columns = (table[name].to_pylist() for name in ("key", "caption"))
+      yield path.name.split("-")[0], *columns
 
   def write(self, record: schema.Record, split: str) -> None:
     """Adds one record.

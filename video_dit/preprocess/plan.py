@@ -9,6 +9,8 @@ import pathlib
 import numpy as np
 import pyarrow.parquet
 
+from video_dit.data import writer
+
 _COLUMNS = {
   "line": np.int64,
   "first_frame": np.int64,
@@ -100,9 +102,9 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
   order = np.argsort(plan.key)
   present = np.zeros(len(plan), bool)
   stale = []
-  for split, keys, captions in _written(folder):
+  for split, keys, captions in writer.ShardWriter.committed(folder):
     marks = _marks(captions, [split] * len(keys))
-    for key, mark in zip(keys, marks, strict=True):
+    for key, mark in zip(np.array(keys, "S32"), marks, strict=True):
       place = np.searchsorted(plan.key, key, sorter=order)
       i = order[place] if place < len(order) else None
       if i is None or plan.key[i] != key:
@@ -112,14 +114,6 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
       else:
         present[i] = True
   return present, stale
-
-
-def _written(folder: pathlib.Path) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-  """Split, keys and captions of each committed part of a data set."""
-  for path in sorted((folder / "parts").glob("*-*.parquet")):
-    table = pyarrow.parquet.read_table(path, columns=["key", "caption"])
-    keys = np.array(table["key"].to_pylist(), "S32")
-    yield path.name.split("-")[0], keys, table["caption"].to_pylist()
 
 
 def batches(
