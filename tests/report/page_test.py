@@ -1,6 +1,7 @@
 """Pages and charts: all text is escaped, all pictures are found."""
 
 import base64
+import itertools
 import re
 from xml.etree import ElementTree
 
@@ -65,13 +66,11 @@ def test_a_falling_curve_falls_on_both_kinds_of_axes():
     points = _points(svg)
     assert len(points) == 50
     # SVG counts rows from the top.
-    assert all(a[0] < b[0] and a[1] < b[1] for a, b in zip(points, points[1:]))
+    assert all(a[0] < b[0] and a[1] < b[1] for a, b in itertools.pairwise(points))
 
 
 def test_long_curves_are_thinned_and_keep_their_end():
-  points = _points(
-    line_chart({"a": [(i, float(i)) for i in range(10_000)]}, title="a")
-  )
+  points = _points(line_chart({"a": [(i, float(i)) for i in range(10_000)]}, title="a"))
   assert len(points) <= 600
   assert points[-1] == (624.0, 28.0)
 

@@ -20,7 +20,7 @@ table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.25rem .8rem;text-al
 border-bottom:1px solid #e5e7eb;vertical-align:top}td.n,th.n{text-align:right;
 font-variant-numeric:tabular-nums}.grid{display:flex;flex-wrap:wrap;gap:14px}
 figure{margin:0;max-width:100%}figcaption{font-size:.85rem;color:#4b5563;max-width:340px}
-img,video{max-width:100%;min-width:96px;image-rendering:auto;border-radius:4px}
+img,video{max-width:100%;min-width:192px;image-rendering:pixelated;border-radius:4px}
 svg.chart{width:100%;max-width:640px;background:#fafafa;border-radius:6px;margin:4px}
 svg text{font:12px system-ui,sans-serif;fill:#1f2937}
 svg .tick{fill:#6b7280;font-size:11px}
