@@ -1,11 +1,11 @@
 """Batches: what one training step sees."""
 
 import dataclasses
+from typing import Any
 
 import jax
-import numpy as np
 
-Array = jax.Array | np.ndarray
+Array = Any  # np.ndarray from the loader, jax.Array on the mesh
 
 
 @jax.tree_util.register_dataclass

@@ -121,7 +121,7 @@ class _Run:
 
   def finish(self, state: TrainState) -> None:
     """Samples, export and report of a run that is at its end; once."""
-    step = self.store.latest()
+    step = self.store.latest() or 0
     marker = self.workdir / FINISHED
     if marker.is_file() and json.loads(marker.read_text())["step"] == step:
       _say(f"step {step} of {self.config.train.steps}: there is nothing left to train")
@@ -177,7 +177,8 @@ class _Reader:
   def __init__(
     self, run: _Run, log: metrics_lib.Log, window: metrics_lib.Window, step: int
   ):
-    self.window, self.last = window, None
+    self.window = window
+    self.last: tuple[int, Any] | None = None
     self._log, self._mesh, self._train = log, run.trainer.mesh, run.config.train
     self._timed_steps, self._since = 0, time.monotonic()
     self._first = True

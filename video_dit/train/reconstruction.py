@@ -49,7 +49,10 @@ def loss(
   divergence = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
   measured["kl"] = jnp.sum(divergence, (1, 2, 3, 4)) / math.prod(pixels.shape[1:4])
   weights = {"l1": terms.l1, "l2": terms.l2, "gradient": terms.gradient, "kl": terms.kl}
-  total_B = sum(weight * measured[name] for name, weight in weights.items())
+  total_B = sum(
+    (weight * measured[name] for name, weight in weights.items()),
+    jnp.zeros_like(measured["l1"]),
+  )
   return _sums(total_B, measured)
 
 

@@ -4,13 +4,12 @@ A `Trainer` ties an objective, an optimiser and a mesh together and holds no arr
 Parameters and optimiser are float32; the objective decides the dtype of the arithmetic.
 """
 
-from typing import Any
+from typing import Any, cast
 
 import einops
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding
 import optax
 
 from video_dit import config as config_lib
@@ -41,13 +40,14 @@ class Trainer:
   ):
     self.objective, self.config, self.mesh = objective, config, mesh
     shadow = nnx.eval_shape(lambda: objective.build(nnx.Rngs(config.seed)))
-    self.graphdef, params, rest = nnx.split(shadow, nnx.Param, ...)
+    parts: Any = nnx.split(shadow, nnx.Param, ...)
+    self.graphdef, params, rest = parts
     if jax.tree.leaves(rest):
       names = ["/".join(map(str, path)) for path, _ in nnx.to_flat_state(rest)]
       raise ValueError(f"the model must hold parameters only, but has {names}")
     self.direction = optimizer.direction(config.optimizer, _num_axes(params))
     param_shardings = partition.shardings(params, mesh)
-    self.replicated: NamedSharding = partition.replicated(mesh)
+    self.replicated = partition.replicated(mesh)
     shapes = jax.eval_shape(self._fresh, jax.random.key(config.seed))
     opt = optax.tree_map_params(
       self.direction,
@@ -57,7 +57,10 @@ class Trainer:
       transform_non_params=lambda _: self.replicated,
     )
     self.shardings = TrainState(
-      step=self.replicated, params=param_shardings, ema=param_shardings, opt=opt
+      step=cast(Any, self.replicated),
+      params=param_shardings,
+      ema=param_shardings,
+      opt=opt,
     )
     self.abstract = jax.tree.map(
       lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
