@@ -5,6 +5,11 @@ import pathlib
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Tests compile many small programs and run each a few times. Set before JAX starts, and
+# in the environment, so that commands which tests start compile alike.
+os.environ["XLA_FLAGS"] = " ".join(
+  [*os.environ.get("XLA_FLAGS", "").split(), "--xla_backend_optimization_level=0"]
+)
 
 import jax
 import pytest
