@@ -16,6 +16,8 @@ def test_another_text_encoder_is_refused_by_name(tmp_path):
   clips.write(tmp_path / "latents", 10)
   encoder = tiny.encoder(tmp_path / "text")
   config = config_lib.Config(
+    name="other",
+    objective="diffusion",
     text=dataclasses.replace(tiny.CONFIG.text, checkpoint=str(tmp_path / "text")),
     data=config_lib.Data(path=str(tmp_path), rows=8, row_length=64),
   )

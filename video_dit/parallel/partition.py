@@ -3,6 +3,8 @@
 Nothing in a model names a mesh axis; nothing in the table names a layer.
 """
 
+from typing import Any
+
 from flax import nnx
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
@@ -102,5 +104,5 @@ def constrain(x: jax.Array, *axes) -> jax.Array:
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
-  places = {"rows": ROWS, "tokens": "context", **TABLE, None: None}
+  places: dict[Any, Any] = {**TABLE, "rows": ROWS, "tokens": "context", None: None}
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*(places[a] for a in axes)))
