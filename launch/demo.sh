@@ -47,7 +47,7 @@ stop() {
   trap '' INT TERM
   [ -z "$child" ] || kill -TERM "$child" 2>/dev/null || true
   [ -z "$child" ] || wait "$child" || true
-  printf '\nstopped after %s; the same command goes on from there\n' "$stage" >&2
+  printf '\nstopped in "%s"; the same command goes on from there\n' "$stage" >&2
   exit 130
 }
 trap stop INT TERM
@@ -157,4 +157,5 @@ found = json.load(open(sys.argv[1], encoding="utf-8"))
 for name, share in found["measures"].items():
   print(f"{name:<10} right in {share['right']} of {share['n']} held-out prompts")
 END
-printf '\n%s\n' "$out/report.html" "$out/evaluation.json" "$out/contact_sheet.png"
+printf '\n'
+printf '%s\n' "$out/report.html" "$out/evaluation.json" "$out/contact_sheet.png"

@@ -1,9 +1,11 @@
+#!/usr/bin/env bash
 # Makes the project's own Python environment where it is missing or out of date.
 #
-#   . launch/setup.sh run     the package and what it needs to run
-#   . launch/setup.sh dev     pytest, ruff and mypy too
+#   ./launch/setup.sh run     the package and what it needs to run
+#   ./launch/setup.sh dev     pytest, ruff and mypy too
 #
-# Leaves the interpreter's path in $VIDEO_DIT_PYTHON and the project's folder in $ROOT.
+# A script that sources it finds the interpreter in $VIDEO_DIT_PYTHON and the project's
+# folder in $ROOT.
 #
 #   PYTHON   interpreter to make it of [the first of python3, python3.12, ... that fits]
 #   VENV     folder of the environment [.venv-VERSION in the project]
@@ -74,6 +76,7 @@ _setup() {
   local purpose=$1 wanted stamp extra=""
   _find_python
   VENV=${VENV:-$ROOT/.venv-$_version}
+  [[ $VENV = /* ]] || VENV=$PWD/$VENV
   VIDEO_DIT_PYTHON=$VENV/bin/python
   stamp=$VENV/installed.txt
   wanted=$(echo "$ROOT on Python $_version" && cat "$ROOT/setup.cfg" "$ROOT/constraints.txt")
@@ -92,5 +95,10 @@ _setup() {
   printf '%s\nto %s\n' "$wanted" "$purpose" >"$stamp"
 }
 
+case ${1:-} in
+  run | dev) ;;
+  *) _fail "$0: what for? Give run or dev." ;;
+esac
 set -o pipefail
 _setup "$1"
+if [[ ${BASH_SOURCE[0]} = "$0" ]]; then echo "source $VENV/bin/activate"; fi
