@@ -285,6 +285,7 @@ def test_enormous_captions_are_cut_and_counted(config, tmp_path):
   (folder / "a.txt").write_text("very long words " * 5000)
   outcome = run.preprocess(config, folder, tmp_path / "out")
   assert outcome.made.captions_cut == 1
+  assert "1 cut at config.text.max_tokens" in summary.text(outcome, config)
   (record,) = _records(outcome.folder)
   assert record.text.shape == (config.text.max_tokens, config.text.width)
 
