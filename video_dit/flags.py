@@ -115,7 +115,7 @@ def _parse(argv: list[str]) -> list[str]:
   except flags.UnrecognizedFlagError as error:
     message = _explain_unknown(error.flagname)
   except flags.Error as error:
-    message = str(error)
+    message = str(error) if "--debug" in argv else _without_traceback(str(error))
   except (AttributeError, KeyError, TypeError, ValueError) as error:
     message = _explain_override(error)
   except OSError as error:
@@ -150,6 +150,15 @@ def _explain_file(argv: list[str], error: OSError) -> str:
     error = error.__cause__
   name = "config" if _peek(argv, "config") else "workdir"
   return f"--{name}={_peek(argv, name)}: {error}"
+
+
+def _without_traceback(text: str) -> str:
+  """What a config file raised, of the whole traceback that ml_collections puts there."""
+  flag, found, trace = text.partition("Error whilst parsing config file:\n\n")
+  if not found:
+    return text
+  raised = re.split(r"^\w*Error: ", trace, flags=re.MULTILINE)[-1]
+  return flag + raised.strip()
 
 
 def _explain_override(error: Exception) -> str:
