@@ -421,7 +421,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
   if hasattr(tree, "to_dict"):
     tree = tree.to_dict()
   config = _parse_section(Config, tree, "config")
-  for check in (_check_sizes, _check_autoencoder, _check_dit, _check_ranges):
+  for check in (_check_autoencoder, _check_dit, _check_sizes, _check_ranges):
     check(config)
   return config
 
