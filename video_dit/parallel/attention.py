@@ -74,12 +74,11 @@ def _chunked(q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM):
 def _attend(q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM):
   scale = q_RNAK.shape[-1] ** -0.5
   scores_RANM = jnp.einsum(
-    "rnak,rmak->ranm", q_RNAK, k_RMAK, preferred_element_type=jnp.float32
+    "rnak,rmak->ranm", q_RNAK * scale, k_RMAK, preferred_element_type=jnp.float32
   )
-  seen_R1NM = (segments_RN[:, :, None] == key_segments_RM[:, None, :])[:, None]
-  scores_RANM = jnp.where(seen_R1NM, scores_RANM * scale, -1e30)
-  top = jax.lax.stop_gradient(scores_RANM.max(-1, keepdims=True))
-  weights = jnp.where(seen_R1NM, jnp.exp(scores_RANM - top), 0.0)
-  total = weights.sum(-1, keepdims=True)
-  weights = (weights / jnp.maximum(total, 1e-30)).astype(v_RMAK.dtype)
-  return jnp.einsum("ranm,rmak->rnak", weights, v_RMAK).astype(q_RNAK.dtype)
+  seen_RNM = segments_RN[:, :, None] == key_segments_RM[:, None, :]
+  bias_RNM = jnp.where(seen_RNM, 0.0, -1e30)
+  weights_RANM = jax.nn.softmax(scores_RANM + bias_RNM[:, None], axis=-1)
+  out_RNAK = jnp.einsum("ranm,rmak->rnak", weights_RANM.astype(v_RMAK.dtype), v_RMAK)
+  any_RN = seen_RNM.any(-1)  # a query without keys would get their mean
+  return jnp.where(any_RN[:, :, None, None], out_RNAK, 0).astype(q_RNAK.dtype)

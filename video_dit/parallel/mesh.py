@@ -6,6 +6,7 @@ splits heads and hidden units; `context` splits the tokens of a row.
 
 import dataclasses
 import difflib
+import os
 import re
 
 import jax
@@ -15,6 +16,14 @@ from video_dit import config as config_lib
 
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
+
+# Measured on two cores with jax 0.10.2: at level 1 programs compile 2 to 6 times faster
+# and run as fast, and without the fusions of its matrix library a DiT step takes two
+# thirds of the time.
+_CPU_FLAGS = {
+  "--xla_backend_optimization_level": "1",
+  "--xla_cpu_experimental_ynn_fusion_type": "",
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +87,10 @@ def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
     jax.config.update("jax_platforms", PLATFORMS[spec.platform])
   if spec.devices:
     jax.config.update("jax_num_cpu_devices", spec.devices)
+  if spec.platform == "cpu":
+    given = os.environ.get("XLA_FLAGS", "")
+    ours = [f"{k}={v}" for k, v in _CPU_FLAGS.items() if k not in given]
+    os.environ["XLA_FLAGS"] = " ".join([*given.split(), *ours])
   try:
     devices = jax.devices()
   except RuntimeError as error:

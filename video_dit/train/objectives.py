@@ -49,6 +49,12 @@ def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective
     )
   if config.objective == "reconstruction":
     return reconstruction_objective(config)
+  if config.dit.heads % mesh.shape["tensor"]:
+    raise ValueError(
+      f"config.dit.heads={config.dit.heads} does not divide over"
+      f" tensor={mesh.shape['tensor']} of the mesh. Choose a multiple of it, or a mesh"
+      " with less of it."
+    )
   if config.data.row_length % mesh.shape["context"]:
     raise ValueError(
       f"config.data.row_length={config.data.row_length} does not divide over"

@@ -44,16 +44,16 @@ SHAPES = tuple(EXTENTS)
 FRAMES_PER_SECOND = 8.0
 # Height and width in pixels, and how often they are drawn.
 SIZES: dict[tuple[int, int], float] = {
-  (32, 32): 0.5,
-  (32, 48): 0.12,
-  (48, 32): 0.12,
-  (40, 40): 0.1,
-  (24, 40): 0.08,
-  (40, 24): 0.08,
+  (32, 32): 0.6,
+  (32, 48): 0.1,
+  (48, 32): 0.1,
+  (40, 40): 0.08,
+  (24, 40): 0.06,
+  (40, 24): 0.06,
 }
-LENGTHS: dict[int, float] = {5: 0.15, 9: 0.5, 13: 0.2, 17: 0.15}
-IMAGES = 0.18
-PAIRS = 0.15
+LENGTHS: dict[int, float] = {5: 0.25, 9: 0.55, 13: 0.1, 17: 0.1}
+IMAGES = 0.3
+PAIRS = 0.12
 
 # Of the frame's short side: radii. Distance travelled: the least of the short side,
 # the greatest of the side that it goes along.

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+from typing import Any
 
 from flax import nnx, traverse_util
 import jax
@@ -82,7 +83,7 @@ def load(
   folder: str | os.PathLike,
   *,
   mesh: jax.sharding.Mesh | None = None,
-  dtype: jnp.dtype = jnp.float32,
+  dtype: jax.typing.DTypeLike = jnp.float32,
 ) -> "Frozen":
   """Reads a frozen autoencoder.
 
@@ -97,9 +98,8 @@ def load(
   mark = fingerprint(folder)
   path = pathlib.Path(folder)
   description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-  arch = config_lib.Autoencoder(
-    **{k: tuple(v) if isinstance(v := description[k], list) else v for k in _SHAPE_KEYS}
-  )
+  values: dict[str, Any] = {key: description[key] for key in _SHAPE_KEYS}
+  arch = config_lib.Autoencoder(**values | {"widths": tuple(values["widths"])})
   shapes = nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0)))
   graph, state = nnx.split(shapes)
   wanted = {
@@ -116,10 +116,10 @@ def load(
         f" {DESCRIPTION}. The folder is damaged: export it again."
       )
   params = traverse_util.unflatten_dict({wanted[n][0]: weights[n] for n in wanted})
-  statistics = [
+  mean, std = (
     np.asarray(description[f"latent_{k}"], np.float32) for k in ("mean", "std")
-  ]
-  return Frozen(arch, graph, params, *statistics, mark, mesh, dtype)
+  )
+  return Frozen(arch, graph, params, mean, std, mark, mesh, dtype)
 
 
 class Frozen:

@@ -122,7 +122,7 @@ class DiT(nnx.Module):
     text_RLE: jax.Array,
     text_segments_RL: jax.Array,
     *,
-    dtype: jnp.dtype = jnp.bfloat16,
+    dtype: jax.typing.DTypeLike = jnp.bfloat16,
     num_segments: int | None = None,
   ) -> jax.Array:
     """Predicts for each patch what the config's `diffusion.prediction` names.
