@@ -46,8 +46,6 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.rope_seconds = 0.5
   c.dit.remat = "block"
 
-  # Eight devices share the optimizer's work, which each would do whole otherwise.
-  c.mesh.fsdp = 8
   c.data.rows = 8
   c.data.row_length = 160
   c.data.row_segments = 10

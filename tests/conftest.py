@@ -6,9 +6,14 @@ import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Tests compile many small programs and run each a few times. Set before JAX starts, and
-# in the environment, so that commands which tests start compile alike.
+# in the environment, so that commands which tests start compile alike: the second flag
+# is the one that `parallel.mesh.start` sets for CPU.
 os.environ["XLA_FLAGS"] = " ".join(
-  [*os.environ.get("XLA_FLAGS", "").split(), "--xla_backend_optimization_level=0"]
+  [
+    *os.environ.get("XLA_FLAGS", "").split(),
+    "--xla_backend_optimization_level=0",
+    "--xla_cpu_experimental_ynn_fusion_type=",
+  ]
 )
 
 import jax
