@@ -59,6 +59,6 @@ def count(judged: Iterable[Judged]) -> dict[str, share.Share]:
   judged = list(judged)
   shares = {}
   for name in MEASURES:
-    answers = [j.right[name] for j in judged if name in j.right]
+    answers = [bool(j.right[name]) for j in judged if name in j.right]
     shares[name] = share.Share(right=sum(answers), n=len(answers), chance=CHANCE[name])
   return shares

@@ -1,5 +1,6 @@
 """Layers of the transformer: named linear maps, norms, time embedding."""
 
+import einops
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -62,3 +63,15 @@ def sinusoid(time: jax.Array, size: int) -> jax.Array:
     scale, tuple(range(time.ndim))
   )
   return jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+
+
+def fourier(positions_RN3: jax.Array, count: int) -> jax.Array:
+  """Fourier features `(R, N, 6 count)` of times, rows and columns.
+
+  Wavelengths halve from 32 tokens down (Tancik et al., 2020, arXiv:2006.10739). Rotary
+  attention knows offsets alone; these tell where in its clip a token lies.
+  """
+  waves = (2 * np.pi / 32 * 2.0 ** np.arange(count)).astype(np.float32)
+  angle = positions_RN3[..., None] * waves[None, None, None]
+  features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
+  return einops.rearrange(features, "r n axis f -> r n (axis f)")

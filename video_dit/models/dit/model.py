@@ -12,12 +12,13 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
-from video_dit.models.dit.layers import HeadNorm, Linear, layer_norm, sinusoid
+from video_dit.models.dit.layers import HeadNorm, Linear, fourier, layer_norm, sinusoid
 from video_dit.models.dit.rotary import rotate, rotation
 from video_dit.parallel.attention import packed_attention
 from video_dit.parallel.partition import constrain
 
 FREQUENCIES = 256
+WAVES = 5  # Fourier features of each axis of a position
 
 
 class Block(nnx.Module):
@@ -103,6 +104,7 @@ class DiT(nnx.Module):
     self.dit = dit
     width = dit.width
     self.embed = Linear(patch_dim, width, ("patch", "embed"), rngs=rngs)
+    self.place = Linear(6 * WAVES, width, ("freq", "embed"), rngs=rngs)
     self.time1 = Linear(FREQUENCIES, width, ("freq", "embed"), rngs=rngs)
     self.time2 = Linear(width, width, (None, "embed"), rngs=rngs)
     self.text = Linear(text_width, width, ("text", "embed"), rngs=rngs)
@@ -144,6 +146,7 @@ class DiT(nnx.Module):
     count = num_segments if num_segments is not None else times.shape[1]
     row = Row(segments_RN, text_segments_RL, positions_RN3, self.dit, count, per_token)
     x = self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None))
+    x += self.place(fourier(positions_RN3, WAVES).astype(dtype))
     x = constrain(x, "rows", "tokens", None)
 
     text = text_RLE.astype(dtype)

@@ -1,0 +1,45 @@
+"""Configs: frozen dataclasses, and the only reader of a ConfigDict.
+
+A file of `configs/` returns a ConfigDict that holds the leaves it wants to differ
+from the defaults of `sections.py`. `parse` turns it into `Config` once; below that line
+nobody sees a ConfigDict, so a typo dies at start-up with the nearest right key.
+"""
+
+from video_dit.config.reading import from_text, leaves, parse, template, to_dict, to_text
+from video_dit.config.sections import (
+  Autoencoder,
+  Config,
+  Data,
+  DiT,
+  Diffusion,
+  Evaluate,
+  Media,
+  Mesh,
+  Optimizer,
+  Reconstruction,
+  Sample,
+  Text,
+  Train,
+)
+
+__all__ = [
+  "Autoencoder",
+  "Config",
+  "Data",
+  "DiT",
+  "Diffusion",
+  "Evaluate",
+  "Media",
+  "Mesh",
+  "Optimizer",
+  "Reconstruction",
+  "Sample",
+  "Text",
+  "Train",
+  "from_text",
+  "leaves",
+  "parse",
+  "template",
+  "to_dict",
+  "to_text",
+]

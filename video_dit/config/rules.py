@@ -1,0 +1,138 @@
+"""The rules of settings: ranges, and what must fit together."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from video_dit.config.sections import Config
+
+
+def check(config: Config, values: Mapping[str, Any]) -> None:
+  """Holds a config to every rule, a section's own before those between sections.
+
+  Args:
+    config: to be checked; its types are right.
+    values: its leaves by dotted key.
+
+  Raises:
+    ValueError: the first rule that is broken, with key, value and rule.
+  """
+  _check_autoencoder(config)
+  _check_dit(config)
+  _check_sizes(config)
+  _check_ranges(values)
+
+
+def _require(holds: bool, where: str, value: Any, rule: str) -> None:
+  if not holds:
+    raise ValueError(f"config.{where}={value!r}: {rule}.")
+
+
+_POSITIVE = """mesh.fsdp mesh.tensor mesh.context media.max_pixels media.max_frames
+media.min_frames media.min_side media.max_source_pixels media.max_seconds
+media.timeout_seconds media.workers media.shard_records autoencoder.channels
+autoencoder.blocks text.vocabulary text.width text.depth text.heads text.head_size
+text.mlp_width text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
+dit.rope_seconds diffusion.shift_tokens data.rows data.row_length data.row_segments
+data.row_text data.lookahead data.window_frames data.window_side data.threads
+data.prefetch optimizer.learning_rate train.steps train.accumulate train.log_every
+train.keep train.evaluate_batches sample.steps sample.height sample.width sample.frames
+sample.frames_per_second sample.rows evaluate.batches""".split()
+
+_FRACTIONS = """media.validation_fraction diffusion.given_probability
+data.caption_dropout optimizer.final_fraction optimizer.beta1 optimizer.beta2
+train.ema_decay""".split()
+
+
+def _check_ranges(values: Mapping[str, Any]) -> None:
+  for key in _POSITIVE:
+    _require(values[key] > 0, key, values[key], "must be above 0")
+  for key in _FRACTIONS:
+    _require(0 <= values[key] <= 1, key, values[key], "must lie between 0 and 1")
+  for key, value in values.items():
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+      signed = key in ("seed", "diffusion.time_mean")
+      _require(signed or value >= 0, key, value, "must not be negative")
+
+
+def _is_power_of_two(value: int) -> bool:
+  return value > 0 and value & (value - 1) == 0
+
+
+def _check_autoencoder(config: Config) -> None:
+  ae = config.autoencoder
+  _require(_is_power_of_two(ae.patch), "autoencoder.patch", ae.patch, "a power of two")
+  _require(
+    ae.space % ae.patch == 0 and _is_power_of_two(ae.space // ae.patch),
+    "autoencoder.space",
+    ae.space,
+    f"must be a power of two times autoencoder.patch={ae.patch}",
+  )
+  _require(_is_power_of_two(ae.time), "autoencoder.time", ae.time, "a power of two")
+  needed = max((ae.space // ae.patch).bit_length(), ae.time.bit_length())
+  _require(
+    len(ae.widths) >= needed,
+    "autoencoder.widths",
+    ae.widths,
+    f"needs at least {needed} levels for space={ae.space}, patch={ae.patch},"
+    f" time={ae.time}",
+  )
+  _require(all(w > 0 for w in ae.widths), "autoencoder.widths", ae.widths, "above 0")
+
+
+def _check_dit(config: Config) -> None:
+  dit = config.dit
+  _require(
+    dit.width % dit.heads == 0,
+    "dit.width",
+    dit.width,
+    f"must be a multiple of dit.heads={dit.heads}",
+  )
+  size = dit.width // dit.heads
+  _require(
+    size % 2 == 0, "dit.heads", dit.heads, f"head size {size} must be even to be rotated"
+  )
+  _require(all(p > 0 for p in dit.patch), "dit.patch", dit.patch, "must be above 0")
+  _require(
+    abs(sum(dit.rope_fractions) - 1) < 1e-6 and all(f >= 0 for f in dit.rope_fractions),
+    "dit.rope_fractions",
+    dit.rope_fractions,
+    "must be at least 0 each and sum to 1",
+  )
+
+
+def _check_sizes(config: Config) -> None:
+  """Rules between sections."""
+  grid = config.autoencoder.space * config.dit.patch[1]
+  for key in ("height", "width"):
+    value = getattr(config.sample, key)
+    near = max(grid, round(value / grid) * grid)
+    _require(
+      value % grid == 0,
+      f"sample.{key}",
+      value,
+      f"must be a multiple of autoencoder.space * dit.patch = {grid}; {near} is near",
+    )
+  _require(
+    (config.sample.frames - 1) % config.autoencoder.time == 0,
+    "sample.frames",
+    config.sample.frames,
+    f"must be 1 + a multiple of autoencoder.time={config.autoencoder.time}",
+  )
+  _require(
+    config.data.row_length % config.mesh.context == 0,
+    "data.row_length",
+    config.data.row_length,
+    f"must be a multiple of mesh.context={config.mesh.context}",
+  )
+  _require(
+    (config.data.window_frames - 1) % config.autoencoder.time == 0,
+    "data.window_frames",
+    config.data.window_frames,
+    f"must be 1 + a multiple of autoencoder.time={config.autoencoder.time}",
+  )
+  _require(
+    config.data.window_side % config.autoencoder.space == 0,
+    "data.window_side",
+    config.data.window_side,
+    f"must be a multiple of autoencoder.space={config.autoencoder.space}",
+  )
