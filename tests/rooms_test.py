@@ -9,7 +9,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "video_dit"
 VERBS = {"preprocess", "train", "sample", "evaluate"}
 NOUNS = {
-  *("media", "data", "models", "diffusion", "parallel", "interop"),
+  *("media", "data", "models", "diffusion", "parallel"),
   *("checkpoints", "generator", "report"),
 }
 # Of the commands: they tie flags to verbs.
