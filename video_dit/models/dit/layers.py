@@ -74,4 +74,4 @@ def fourier(positions_RN3: jax.Array, count: int) -> jax.Array:
   waves = (2 * np.pi / 32 * 2.0 ** np.arange(count)).astype(np.float32)
   angle = positions_RN3[..., None] * waves[None, None, None]
   features = jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], axis=-1)
-  return einops.rearrange(features, "r n axis f -> r n (axis f)")
+  return einops.rearrange(features, "r n three f -> r n (three f)")
