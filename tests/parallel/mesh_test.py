@@ -1,0 +1,83 @@
+"""The mesh: what its flag means, and which mistakes it names."""
+
+import jax
+import pytest
+
+from video_dit import config as config_lib
+from video_dit.parallel import mesh as mesh_lib
+
+
+@pytest.mark.parametrize(
+  ("text", "spec"),
+  [
+    ("", mesh_lib.Spec(None, None, {})),
+    ("cpu", mesh_lib.Spec("cpu", None, {})),
+    ("cpu:8", mesh_lib.Spec("cpu", 8, {})),
+    ("gpu", mesh_lib.Spec("gpu", None, {})),
+    ("tpu,fsdp=4,context=2", mesh_lib.Spec("tpu", None, {"fsdp": 4, "context": 2})),
+    ("cpu:8,data=2,tensor=4", mesh_lib.Spec("cpu", 8, {"data": 2, "tensor": 4})),
+    ("fsdp=2", mesh_lib.Spec(None, None, {"fsdp": 2})),
+  ],
+)
+def test_the_flag_reads_as_platform_devices_and_axes(text, spec):
+  assert mesh_lib.parse(text) == spec
+
+
+@pytest.mark.parametrize(
+  ("text", "said"),
+  [
+    ("cuda", ["'cuda' is no platform", "Choose cpu:N, gpu or tpu"]),
+    ("cpu:0", ["'0' is no number of devices", "like cpu:8"]),
+    ("cpu:two", ["'two' is no number of devices", "like cpu:8"]),
+    ("gpu:4", ["only cpu takes a number of devices", "gpu uses all it has"]),
+    ("cpu:8,fdsp=2", ["'fdsp' is no axis", "Did you mean fsdp?", "data, fsdp, tensor"]),
+    ("cpu,8", ["'8' is no axis", "Axes: data, fsdp, tensor, context"]),
+    ("cpu:8,fsdp=0", ["'fsdp=0' must be one size", "like fsdp=2"]),
+    ("cpu:8,fsdp", ["'fsdp' must be one size", "like fsdp=2"]),
+    ("cpu:8,fsdp=2,fsdp=4", ["'fsdp=4' must be one size", "like fsdp=2"]),
+    ("fsdp=-2", ["'fsdp=-2' must be one size", "like fsdp=2"]),
+  ],
+)
+def test_a_mistake_is_refused_with_flag_value_and_remedy(text, said):
+  with pytest.raises(ValueError) as refused:
+    mesh_lib.parse(text)
+  for part in (f"--mesh={text}", *said):
+    assert part in str(refused.value)
+
+
+@pytest.mark.parametrize(
+  ("devices", "axes", "defaults", "sizes"),
+  [
+    (1, {}, {}, (1, 1, 1, 1)),
+    (8, {}, {}, (8, 1, 1, 1)),
+    (8, {"fsdp": 2}, {}, (4, 2, 1, 1)),
+    (8, {"tensor": 2, "context": 2}, {"fsdp": 2}, (1, 2, 2, 2)),
+    (8, {"fsdp": 1}, {"fsdp": 8}, (8, 1, 1, 1)),  # the flag outranks the config
+    (8, {"data": 2, "fsdp": 4}, {}, (2, 4, 1, 1)),
+  ],
+)
+def test_data_takes_the_devices_that_the_others_leave(devices, axes, defaults, sizes):
+  assert mesh_lib.sizes(devices, axes, config_lib.Mesh(**defaults)) == sizes
+
+
+@pytest.mark.parametrize(
+  ("axes", "asked"),
+  [
+    ({"fsdp": 3}, 6),
+    ({"tensor": 16}, 16),
+    ({"data": 2}, 2),
+    ({"data": 3, "fsdp": 4}, 12),
+  ],
+)
+def test_axes_that_do_not_fit_the_devices_are_refused(axes, asked):
+  (name, size), *_ = axes.items()
+  with pytest.raises(
+    ValueError, match=f"{name}={size}.* asks for {asked} devices, 8 are"
+  ):
+    mesh_lib.sizes(8, axes, config_lib.Mesh(), "cpu:8")
+
+
+def test_a_mesh_lies_over_all_devices():
+  mesh = mesh_lib.start("fsdp=2,context=2", config_lib.Mesh(tensor=2))
+  assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 2, "context": 2}
+  assert set(mesh.devices.flat) == set(jax.devices())
