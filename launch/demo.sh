@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From rendered clips to generated and measured video, on eight simulated devices.
 #
-#   ./launch/demo.sh            everything, in at most 15 minutes on two cores
-#   ./launch/demo.sh --quick    everything at lower quality, in under 4 minutes
+#   ./launch/demo.sh            everything, in about 15 minutes on two cores
+#   ./launch/demo.sh --quick    everything at lower quality, in some minutes
 #   ./launch/demo.sh --output=FOLDER    somewhere else than out/demo
 #
 # Each stage is a command of the project and is shown before it runs. Safe to stop and to
