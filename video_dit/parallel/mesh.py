@@ -17,9 +17,9 @@ from video_dit import config as config_lib
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
-# Measured on two cores with jax 0.10.2: at level 1 programs compile 2 to 6 times faster
-# and run as fast, and without the fusions of its matrix library a DiT step takes two
-# thirds of the time.
+# Seen on two shared cores with jax 0.10.2, single noisy runs: at level 1 programs compile
+# faster and run about as fast, and without the fusions of its matrix library a small DiT
+# step took about two thirds of the time.
 _CPU_FLAGS = {
   "--xla_backend_optimization_level": "1",
   "--xla_cpu_experimental_ynn_fusion_type": "",
