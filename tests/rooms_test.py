@@ -10,7 +10,7 @@ PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "video_dit"
 VERBS = {"preprocess", "train", "sample", "evaluate"}
 NOUNS = {
   *("media", "data", "models", "diffusion", "parallel"),
-  *("checkpoints", "generator", "report"),
+  *("checkpoints", "generator", "interop", "report"),
 }
 # Of the commands: they tie flags to verbs.
 COMMANDS = {"main", "flags", "saved_config"}

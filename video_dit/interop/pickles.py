@@ -1,0 +1,148 @@
+"""A reader of pickles that runs nothing: a machine of its own for the few opcodes needed.
+
+Python's unpickler calls what a pickle names. Here names are looked up in a table of what
+is admitted; a pickle that names anything else is refused before its first tensor is read.
+"""
+
+from collections.abc import Callable, Mapping
+import io
+import pathlib
+import pickletools
+from typing import Any
+
+_MARK = object()
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = {
+  *("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT"),
+  *("BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "UNICODE"),
+  *("BINSTRING", "SHORT_BINSTRING", "STRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+}
+_EMPTY: dict[str, Callable[[], Any]] = {
+  **{"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
+}
+_IGNORED = {"PROTO", "FRAME"}
+
+
+class _Refused(ValueError):
+  """The pickle names what is not admitted."""
+
+
+def load(
+  text: bytes,
+  start: int,
+  path: pathlib.Path,
+  admitted: Mapping[str, Any],
+  persistent: Callable[[Any], Any],
+) -> tuple[Any, int]:
+  """Reads one pickle.
+
+  Args:
+    text: bytes that hold it.
+    start: where in them it begins.
+    path: of the file, for messages.
+    admitted: by `module.name`, the functions and values that stand for what it names.
+    persistent: turns a persistent id into what it stands for.
+
+  Returns:
+    Its value, and where in `text` it ends.
+
+  Raises:
+    ValueError: it names anything that is not admitted, or it is damaged.
+  """
+  file = io.BytesIO(text)
+  file.seek(start)
+  try:
+    return _run(file, admitted, persistent), file.tell()
+  except _Refused as e:
+    raise ValueError(
+      f"{path}: its pickle {e}. Only tensors, storages and plain values are read from"
+      " pickled files, and nothing in them is run. Convert it to safetensors where you"
+      " trust it."
+    ) from e
+  except Exception as e:  # Whatever a damaged pickle does to the stack.
+    raise ValueError(
+      f"{path}: its pickle is damaged ({e!r}). Copy the file again."
+    ) from e
+
+
+def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
+  """The machine: a stack, and what was stored to be used again."""
+  stack: list[Any] = []
+  memo: dict[int, Any] = {}
+
+  def popped() -> list[Any]:
+    """What lies above the last mark, which goes too."""
+    at = max(i for i, x in enumerate(stack) if x is _MARK)
+    items = stack[at + 1 :]
+    del stack[at:]
+    return items
+
+  argument: Any
+  for opcode, argument, _ in pickletools.genops(file):
+    match opcode.name:
+      case name if name in _IGNORED:
+        pass
+      case name if name in _LITERALS:
+        stack.append(argument)
+      case name if name in _CONSTANTS:
+        stack.append(_CONSTANTS[name])
+      case name if name in _EMPTY:
+        stack.append(_EMPTY[name]())
+      case "MARK":
+        stack.append(_MARK)
+      case "BINPUT" | "LONG_BINPUT" | "PUT":
+        memo[argument] = stack[-1]
+      case "MEMOIZE":
+        memo[len(memo)] = stack[-1]
+      case "BINGET" | "LONG_BINGET" | "GET":
+        stack.append(memo[argument])
+      case "TUPLE":
+        stack.append(tuple(popped()))
+      case "TUPLE1" | "TUPLE2" | "TUPLE3" as name:
+        count = int(name[-1])
+        stack[-count:] = [tuple(stack[-count:])]
+      case "LIST":
+        stack.append(popped())
+      case "DICT":
+        items = popped()
+        stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+      case "APPEND":
+        value = stack.pop()
+        stack[-1].append(value)
+      case "APPENDS":
+        items = popped()
+        stack[-1].extend(items)
+      case "ADDITEMS":
+        items = popped()
+        stack[-1].update(items)
+      case "SETITEM":
+        value, key = stack.pop(), stack.pop()
+        stack[-1][key] = value
+      case "SETITEMS":
+        items = popped()
+        stack[-1].update(zip(items[::2], items[1::2], strict=True))
+      case "GLOBAL":
+        stack.append(_named(argument.replace(" ", "."), admitted))
+      case "STACK_GLOBAL":
+        name, module = stack.pop(), stack.pop()
+        stack.append(_named(f"{module}.{name}", admitted))
+      case "BINPERSID":
+        stack.append(persistent(stack.pop()))
+      case "REDUCE" | "NEWOBJ":
+        arguments, function = stack.pop(), stack.pop()
+        if not (callable(function) and any(function is f for f in admitted.values())):
+          raise _Refused(f"calls {function!r}")
+        stack.append(function(*arguments))
+      case "BUILD":  # Attributes of a dictionary or a tensor: of no use here.
+        stack.pop()
+      case "STOP":
+        return stack.pop()
+      case name:
+        raise _Refused(f"has the instruction {name}")
+  raise EOFError("it has no end")
+
+
+def _named(name: str, admitted: Mapping[str, Any]) -> Any:
+  if name not in admitted:
+    raise _Refused(f"names {name}")
+  return admitted[name]

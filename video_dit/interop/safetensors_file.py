@@ -1,0 +1,130 @@
+"""The safetensors format: a JSON header that says where each tensor lies, then bytes.
+
+Read and written here, not with the `safetensors` library, so that one tensor at a time
+passes through memory, of whatever dtype, and so that damage is named.
+"""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+import json
+import math
+import os
+import pathlib
+
+import ml_dtypes
+import numpy as np
+
+from video_dit.interop.extent import Extent
+
+_DTYPES = {
+  **{"F64": "<f8", "F32": "<f4", "F16": "<f2", "BOOL": "?"},
+  **{"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1"},
+  **{"U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1"},
+  "BF16": ml_dtypes.bfloat16,
+  "F8_E4M3": ml_dtypes.float8_e4m3fn,
+  "F8_E5M2": ml_dtypes.float8_e5m2,
+}
+DTYPES = {name: np.dtype(dtype) for name, dtype in _DTYPES.items()}
+_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_LONGEST_HEADER = 100_000_000  # as the format's own library has it
+
+
+@dataclasses.dataclass(frozen=True)
+class Outgoing:
+  """A tensor to be written: what it is, and how to get it."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+  read: Callable[[], np.ndarray]
+
+  @property
+  def bytes(self) -> int:
+    """Size on disk."""
+    return math.prod(self.shape) * self.dtype.itemsize
+
+
+def extents(path: pathlib.Path) -> dict[str, Extent]:
+  """Where each tensor of a file lies.
+
+  Raises:
+    ValueError: the file is no safetensors file, or is truncated.
+  """
+  size = path.stat().st_size
+  with path.open("rb") as file:
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _LONGEST_HEADER):
+      raise ValueError(
+        f"{path}: its header would be {length:,} bytes of a file of {size:,}: truncated,"
+        " or no safetensors file. Copy it again."
+      )
+    text = file.read(length)
+  try:
+    header = json.loads(text)
+    header.pop("__metadata__", None)
+    return {n: _extent(path, n, e, 8 + length, size) for n, e in header.items()}
+  except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as e:
+    raise ValueError(
+      f"{path}: its header is no JSON object ({e}): damaged, or no safetensors file."
+      " Copy it again."
+    ) from e
+
+
+def _extent(path: pathlib.Path, name: str, entry, start: int, size: int) -> Extent:
+  """One entry of a header, checked against the file."""
+  try:
+    kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    shape = tuple(int(n) for n in shape)
+    begin, end = int(begin), int(end)
+  except (KeyError, TypeError, ValueError) as e:
+    raise ValueError(f"{path}: the header's entry of {name!r} is damaged ({e!r}).") from e
+  if kind not in DTYPES:
+    raise ValueError(
+      f"{path}: {name!r} has the dtype {kind!r}; read here are {', '.join(DTYPES)}."
+    )
+  extent = Extent(path, start + begin, shape, DTYPES[kind])
+  if begin < 0 or min((*shape, 0)) < 0 or end - begin != extent.span:
+    raise ValueError(
+      f"{path}: {name!r} of shape {shape} and dtype {kind} takes {extent.span:,} bytes,"
+      f" the header gives it {end - begin:,}. The file is damaged: copy it again."
+    )
+  if start + end > size:
+    raise ValueError(
+      f"{path}: {name!r} ends at byte {start + end:,} of a file of {size:,}. The file is"
+      " truncated: copy it again."
+    )
+  return extent
+
+
+def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:
+  """Writes tensors one after another; a reader sees the old file or the whole new one.
+
+  Raises:
+    ValueError: a tensor has a dtype that the format does not know.
+  """
+  header: dict[str, dict] = {"__metadata__": {"format": "pt"}}  # transformers needs it
+  end = 0
+  # Wider elements first, so that each tensor is aligned to its elements.
+  order = sorted(tensors, key=lambda n: (-tensors[n].dtype.itemsize, n))
+  for name in order:
+    tensor = tensors[name]
+    if tensor.dtype not in _NAMES:
+      raise ValueError(f"{path}: safetensors has no dtype {tensor.dtype} ({name}).")
+    begin, end = end, end + tensor.bytes
+    header[name] = {
+      "dtype": _NAMES[tensor.dtype],
+      "shape": list(tensor.shape),
+      "data_offsets": [begin, end],
+    }
+  text = json.dumps(header, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)
+  unfinished = path.with_name(path.name + ".unfinished")
+  with unfinished.open("wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+      array = np.ascontiguousarray(tensors[name].read())
+      assert array.shape == tensors[name].shape, name
+      assert array.dtype == tensors[name].dtype, name
+      file.write(array.reshape(-1).view(np.uint8).data)
+    file.flush()
+    os.fsync(file.fileno())
+  unfinished.replace(path)

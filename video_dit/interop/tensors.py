@@ -1,0 +1,210 @@
+"""Tensors in files of others, by name, one at a time, read from the disk when asked for.
+
+  tensors = open_tensors("umt5-xxl/")
+  tensors.names["shared.weight"]      # Info(shape=(256384, 4096), dtype=bfloat16)
+  tensors.read("shared.weight")       # memory-mapped
+
+A folder may hold safetensors in one file or in shards, or what `torch.save` wrote. The
+formats themselves are in `safetensors_file` and `torch_file`.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import os
+import pathlib
+import re
+
+import numpy as np
+
+from video_dit.interop import safetensors_file, torch_file
+from video_dit.interop.extent import Extent
+
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
+# What the peers call the weights of a folder; with these, other files do not matter.
+_USUAL = ("model", "diffusion_pytorch_model", "pytorch_model")
+_PICKLES = (".bin", ".pt", ".pth")
+
+
+@dataclasses.dataclass(frozen=True)
+class Info:
+  """What a tensor is, without its values."""
+
+  shape: tuple[int, ...]
+  dtype: np.dtype
+
+
+@dataclasses.dataclass(frozen=True)
+class Tensors:
+  """Named tensors of one checkpoint.
+
+  Attributes:
+    path: the file or folder that was asked for.
+    files: those that hold the tensors.
+    names: what each tensor is.
+  """
+
+  path: pathlib.Path
+  files: tuple[pathlib.Path, ...]
+  extents: Mapping[str, Extent]
+
+  @property
+  def names(self) -> dict[str, Info]:
+    """What each tensor is, without reading any."""
+    return {n: Info(e.shape, e.dtype) for n, e in self.extents.items()}
+
+  @property
+  def folder(self) -> pathlib.Path:
+    """Where the files lie, and what goes with them."""
+    return self.path if self.path.is_dir() else self.path.parent
+
+  def read(self, name: str) -> np.ndarray:
+    """One tensor, memory-mapped and read-only where its layout is plain.
+
+    Raises:
+      ValueError: there is no such tensor, or its file can no longer be read.
+    """
+    if name not in self.extents:
+      raise ValueError(
+        f"{self.path}: there is no tensor {name!r} among its {len(self.extents)}."
+        " Name one of `tensors.names`."
+      )
+    return self.extents[name].read()
+
+  def only(self, prefix: str) -> "Tensors":
+    """Those whose names begin with a prefix, without it."""
+    at = len(prefix)
+    kept = {n[at:]: e for n, e in self.extents.items() if n.startswith(prefix)}
+    return dataclasses.replace(self, extents=kept)
+
+
+def open_tensors(path: str | os.PathLike[str]) -> Tensors:
+  """Lists the tensors of a file or folder without reading their values.
+
+  Args:
+    path: a `.safetensors`, `.bin`, `.pt` or `.pth` file, an index of shards
+      (`.index.json`), or a folder with any of them. In a folder safetensors go before
+      pickled files, and a usual name (`model`, `diffusion_pytorch_model`,
+      `pytorch_model`) before others.
+
+  Raises:
+    ValueError: nothing to read there, or files that are damaged, incomplete, ambiguous or
+      that hold anything but tensors.
+  """
+  path = pathlib.Path(path).expanduser()
+  if not path.exists():
+    raise ValueError(f"{path}: there is no such file or folder. Name a checkpoint's.")
+  found = _find(path) if path.is_dir() else path
+  if isinstance(found, pathlib.Path) and found.name.endswith(".index.json"):
+    files, extents = _indexed(found)
+  else:
+    files = [found] if isinstance(found, pathlib.Path) else found
+    extents = _union(files)
+  return Tensors(path, tuple(files), extents)
+
+
+def _find(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
+  """The one file, index or run of shards that a folder is about."""
+  names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+  for suffixes in ((".safetensors",), _PICKLES):
+    files = [n for n in names if n.endswith(suffixes)]
+    indices = [n for n in names if n.endswith(tuple(s + ".index.json" for s in suffixes))]
+    shards = [n for n in files if _SHARD.fullmatch(n)]
+    whole = [n for n in files if n not in shards]
+    usual = [n for n in (*indices, *whole) if n.split(".")[0] in _USUAL]
+    usual = [n for n in usual if n.count(".") == (3 if n in indices else 1)]
+    candidates = usual[:1] or (indices if indices else whole)
+    if len(candidates) > 1:
+      raise ValueError(
+        f"{folder}: holds several checkpoints ({', '.join(candidates[:8])}). Name the"
+        " file that is meant."
+      )
+    if candidates:
+      return folder / candidates[0]
+    if shards:
+      return _complete(folder, shards)
+  hint = ""
+  if (folder / "model_index.json").is_file():
+    hint = " It is a pipeline: name one of its folders, like `vae` or `text_encoder`."
+  raise ValueError(
+    f"{folder}: holds no weights that are read here (.safetensors, .bin, .pt, .pth)."
+    f"{hint or ' Name a checkpoint, or the file itself.'}"
+  )
+
+
+def _complete(folder: pathlib.Path, shards: list[str]) -> list[pathlib.Path]:
+  """Shards without an index: all of one run must be there."""
+  matches = [m for m in map(_SHARD.fullmatch, shards) if m]
+  stems = {(m[1], m[3], m[4]) for m in matches}
+  if len(stems) > 1:
+    raise ValueError(
+      f"{folder}: holds shards of several checkpoints ({', '.join(sorted(shards)[:8])})"
+      " and no index. Keep those of one in a folder."
+    )
+  ((stem, total, suffix),) = stems
+  needed = [f"{stem}-{i:05d}-of-{total}.{suffix}" for i in range(1, int(total) + 1)]
+  missing = [name for name in needed if name not in shards]
+  if missing:
+    raise ValueError(
+      f"{folder}: {len(missing)} of {int(total)} shards are missing"
+      f" ({', '.join(missing[:8])}). Copy them there."
+    )
+  return [folder / name for name in needed]
+
+
+def _open(path: pathlib.Path) -> dict[str, Extent]:
+  """Tensors of one file, the format told by the suffix, then by the content."""
+  if path.suffix == ".safetensors":
+    return safetensors_file.extents(path)
+  if path.suffix in _PICKLES or torch_file.looks_like(path):
+    return torch_file.extents(path)
+  raise ValueError(
+    f"{path}: {path.suffix or 'a name without suffix'} is no format that is read here."
+    " Give .safetensors, .safetensors.index.json, .bin, .pt or .pth."
+  )
+
+
+def _union(files: list[pathlib.Path]) -> dict[str, Extent]:
+  extents: dict[str, Extent] = {}
+  for file in files:
+    for name, extent in _open(file).items():
+      if name in extents:
+        raise ValueError(
+          f"{file}: tensor {name!r} is also in {extents[name].path.name}. The shards are"
+          " of different checkpoints: copy them again."
+        )
+      extents[name] = extent
+  return extents
+
+
+def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]]:
+  """The tensors that an index names, from the shards beside it."""
+  try:
+    shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    shards = sorted(set(shard_of.values()))
+  except (ValueError, KeyError, TypeError, AttributeError) as e:
+    raise ValueError(
+      f"{index}: no index of shards, which is JSON with a `weight_map` from tensors to"
+      f" files ({e!r}). Copy it again."
+    ) from e
+  outside = [name for name in shards if pathlib.PurePath(name).name != name]
+  if outside:
+    raise ValueError(
+      f"{index}: names {outside[0]!r}, where shards lie beside their index. Refused."
+    )
+  files = [index.parent / name for name in shards]
+  missing = [file.name for file in files if not file.is_file()]
+  if missing:
+    raise ValueError(
+      f"{index}: {len(missing)} of {len(files)} shards are missing"
+      f" ({', '.join(missing[:8])}). Copy them there."
+    )
+  opened = {file.name: _open(file) for file in files}
+  absent = [name for name, shard in shard_of.items() if name not in opened[shard]]
+  if absent:
+    raise ValueError(
+      f"{index}: {len(absent)} tensors are not in the shards that it names"
+      f" ({', '.join(f'{n} in {shard_of[n]}' for n in absent[:8])}). Index and shards are"
+      " of different checkpoints: copy them again."
+    )
+  return files, {name: opened[shard][name] for name, shard in shard_of.items()}
