@@ -9,6 +9,7 @@ Source: the causal convolutions of MAGVIT-v2 (Yu et al., 2023, arXiv:2310.05737)
 
 from collections.abc import Iterator
 import functools
+from typing import Literal
 
 import einops
 from flax import nnx
@@ -16,6 +17,9 @@ import jax
 import jax.numpy as jnp
 
 Cache = tuple[jax.Array, ...]
+Fill = Literal["constant", "edge"]  # what lies beyond the clip: zeros, or its outermost
+Pads = tuple[tuple[int, int], tuple[int, int]]  # points before and after rows, columns
+_UNPADDED: Pads = ((0, 0), (0, 0))
 
 
 class Stream:
@@ -23,10 +27,12 @@ class Stream:
 
   Attributes:
     first: this chunk is the clip's beginning (or the whole clip).
+    before: what stands before the clip's first frame: zeros, or that frame again.
   """
 
-  def __init__(self, cache: Cache | None = None):
+  def __init__(self, cache: Cache | None = None, before: Fill = "constant"):
     self.first = cache is None
+    self.before = before
     self._old: Iterator[jax.Array] = iter(cache or ())
     self._new: list[jax.Array] = []
 
@@ -40,13 +46,14 @@ class Stream:
         the first chunk's one more.
 
     Returns:
-      The chunk behind `reach` zero frames, or behind what the last chunk left.
+      The chunk behind `reach` frames: those before the clip, or what the last chunk
+      left.
     """
     if reach == 0:
       return x_BFHWC
     if self.first:
       padding = [(0, 0), (reach, 0), (0, 0), (0, 0), (0, 0)]
-      x_BFHWC = jnp.pad(x_BFHWC, padding)
+      x_BFHWC = jnp.pad(x_BFHWC, padding, mode=self.before)
     else:
       x_BFHWC = jnp.concatenate([next(self._old).astype(x_BFHWC.dtype), x_BFHWC], axis=1)
     self._new.append(x_BFHWC[:, x_BFHWC.shape[1] - (reach + 1 - stride) :])
@@ -58,7 +65,11 @@ class Stream:
 
 
 class CausalConv(nnx.Module):
-  """A convolution over `(F, H, W)`, causal in time, zero-padded in space."""
+  """A convolution over `(F, H, W)`, causal in time, padded in space.
+
+  `pads` are the points put before and after rows and columns: zeros, or the outermost
+  again where `beyond` is "edge"; by default a kernel of odd side is centred.
+  """
 
   def __init__(
     self,
@@ -67,11 +78,13 @@ class CausalConv(nnx.Module):
     *,
     kernel: tuple[int, int, int] = (3, 3, 3),
     stride: tuple[int, int, int] = (1, 1, 1),
+    pads: Pads | None = None,
+    beyond: Fill = "constant",
     gain: float = 1.0,
     bias: float = 0.0,
     rngs: nnx.Rngs,
   ):
-    self.stride = stride
+    self.stride, self.pads, self.beyond = stride, pads, beyond
     axes = ("window", "window", "window", "channels_in", "channels_out")
     weights = delta_orthogonal(rngs.params(), (*kernel, num_in, num_out), stride)
     self.kernel = nnx.Param(gain * weights, axes=axes)
@@ -80,11 +93,15 @@ class CausalConv(nnx.Module):
   def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
     kernel = self.kernel[...].astype(x_BFHWC.dtype)
     x_BFHWC = stream.extend(x_BFHWC, kernel.shape[0] - 1, self.stride[0])
+    pads = self.pads or centred(kernel)
+    if self.beyond == "edge" and pads != _UNPADDED:
+      x_BFHWC = jnp.pad(x_BFHWC, [(0, 0), (0, 0), *pads, (0, 0)], mode="edge")
+      pads = _UNPADDED
     y_BFHWC = jax.lax.platform_dependent(
       x_BFHWC,
       kernel,
-      cpu=functools.partial(convolve_by_frames, stride=self.stride),
-      default=functools.partial(convolve, stride=self.stride),
+      cpu=functools.partial(convolve_by_frames, stride=self.stride, pads=pads),
+      default=functools.partial(convolve, stride=self.stride, pads=pads),
     )
     return y_BFHWC + self.bias[...].astype(y_BFHWC.dtype)[None, None, None, None]
 
@@ -112,22 +129,33 @@ def delta_orthogonal(
   return jnp.zeros(shape, jnp.float32).at[tuple(taps)].set(weights)
 
 
+def centred(kernel: jax.Array) -> Pads:
+  """Zeros around rows and columns that centre a kernel `(3D, I, O)` of odd sides."""
+  rows, columns = (((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3])
+  return rows, columns
+
+
 def convolve(
-  x_BFHWC: jax.Array, kernel: jax.Array, stride: tuple[int, int, int]
+  x_BFHWC: jax.Array,
+  kernel: jax.Array,
+  stride: tuple[int, int, int],
+  pads: Pads | None = None,
 ) -> jax.Array:
   """One 3D convolution: no padding in time, zeros in space; kernel `(3D, I, O)`."""
-  pads = [((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3]]
   return jax.lax.conv_general_dilated(
     x_BFHWC,
     kernel,
     window_strides=stride,
-    padding=[(0, 0), *pads],
+    padding=[(0, 0), *(pads or centred(kernel))],
     dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
   )
 
 
 def convolve_by_frames(
-  x_BFHWC: jax.Array, kernel: jax.Array, stride: tuple[int, int, int]
+  x_BFHWC: jax.Array,
+  kernel: jax.Array,
+  stride: tuple[int, int, int],
+  pads: Pads | None = None,
 ) -> jax.Array:
   """The same as one 2D convolution over the frames that the kernel spans.
 
@@ -145,21 +173,27 @@ def convolve_by_frames(
     einops.rearrange(stacked, "b f h w c -> (b f) h w c"),
     einops.rearrange(kernel, "d h w i o -> h w (d i) o"),
     window_strides=stride[1:],
-    padding=[((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3]],
+    padding=pads or centred(kernel),
     dimension_numbers=("NHWC", "HWIO", "NHWC"),
   )
   return einops.rearrange(y, "(b f) h w c -> b f h w c", b=batch)
 
 
 class ChannelNorm(nnx.Module):
-  """Root-mean-square norm over channels at each point: it never mixes frames."""
+  """Root-mean-square norm over channels at each point: it never mixes frames.
 
-  def __init__(self, channels: int):
+  The mean square is kept from zero by adding 1e-6, or by a floor where one is given.
+  """
+
+  def __init__(self, channels: int, *, floor: float | None = None):
+    self.floor = floor
     self.scale = nnx.Param(jnp.ones((channels,), jnp.float32), axes=("channels_in",))
 
   def __call__(self, x: jax.Array) -> jax.Array:
     h = x.astype(jnp.float32)
-    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + 1e-6)
+    square = jnp.mean(jnp.square(h), -1, keepdims=True)
+    away = square + 1e-6 if self.floor is None else jnp.maximum(square, self.floor)
+    h *= jax.lax.rsqrt(away)
     return (h * jnp.expand_dims(self.scale[...], range(x.ndim - 1))).astype(x.dtype)
 
 
@@ -167,19 +201,35 @@ class ResidualBlock(nnx.Module):
   """Two convolutions behind norm and SiLU, around which the input is added.
 
   Factorized, the first is over space and the second over time (Tran et al., 2018,
-  arXiv:1711.11248): 12 taps of 54.
+  arXiv:1711.11248): 12 taps of 54. Where the number of channels changes, the input is
+  projected before it is added.
   """
 
-  def __init__(self, channels: int, *, factorized: bool = False, rngs: nnx.Rngs):
+  def __init__(
+    self,
+    num_in: int,
+    num_out: int | None = None,
+    *,
+    factorized: bool = False,
+    floor: float | None = None,
+    rngs: nnx.Rngs,
+  ):
+    num_out = num_in if num_out is None else num_out
     space, time = ((1, 3, 3), (3, 1, 1)) if factorized else ((3, 3, 3), (3, 3, 3))
-    self.norm1 = ChannelNorm(channels)
-    self.conv1 = CausalConv(channels, channels, kernel=space, rngs=rngs)
-    self.norm2 = ChannelNorm(channels)
-    self.conv2 = CausalConv(channels, channels, kernel=time, gain=0.1, rngs=rngs)
+    self.norm1 = ChannelNorm(num_in, floor=floor)
+    self.conv1 = CausalConv(num_in, num_out, kernel=space, rngs=rngs)
+    self.norm2 = ChannelNorm(num_out, floor=floor)
+    self.conv2 = CausalConv(num_out, num_out, kernel=time, gain=0.1, rngs=rngs)
+    self.shortcut = (
+      None
+      if num_out == num_in
+      else CausalConv(num_in, num_out, kernel=(1, 1, 1), rngs=rngs)
+    )
 
   def __call__(self, x: jax.Array, stream: Stream) -> jax.Array:
     h = self.conv1(jax.nn.silu(self.norm1(x)), stream)
-    return x + self.conv2(jax.nn.silu(self.norm2(h)), stream)
+    h = self.conv2(jax.nn.silu(self.norm2(h)), stream)
+    return h + (x if self.shortcut is None else self.shortcut(x, stream))
 
 
 class Upsample(nnx.Module):

@@ -1,0 +1,164 @@
+"""Layers of Wan's autoencoders beside the shared ones: resampling, frame attention.
+
+In time the first frame of a clip stands alone: it passes downsampling as it is, and in
+upsampling it becomes one frame that the later ones do not see.
+
+Source: Wan (2025, arXiv:2503.20314), section 4.1, and its public code.
+"""
+
+import einops
+from flax import nnx
+import jax
+import jax.numpy as jnp
+
+from video_dit.models.autoencoder.layers import CausalConv, ChannelNorm, Stream
+
+# The norm divides by a length of at least 1e-12 before it multiplies by sqrt(C): below
+# single precision's reach of any mean square that is not zero.
+FLOOR = 1e-24
+
+_QUERIES = 1024  # attended at once: scores take this many rows of memory, not (h w)
+
+
+class Downsample(nnx.Module):
+  """Halves rows and columns, and behind the first frame the frames where `time`."""
+
+  def __init__(self, channels: int, *, time: bool, rngs: nnx.Rngs):
+    self.space = CausalConv(
+      channels,
+      channels,
+      kernel=(1, 3, 3),
+      stride=(1, 2, 2),
+      pads=((0, 1), (0, 1)),
+      rngs=rngs,
+    )
+    self.time = (
+      CausalConv(channels, channels, kernel=(3, 1, 1), stride=(2, 1, 1), rngs=rngs)
+      if time
+      else None
+    )
+
+  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    x_BFHWC = self.space(x_BFHWC, stream)
+    if self.time is None:
+      return x_BFHWC
+    y_BFHWC = self.time(x_BFHWC, stream)
+    if not stream.first:
+      return y_BFHWC
+    return jnp.concatenate([x_BFHWC[:, :1], y_BFHWC[:, 1:]], axis=1)
+
+
+class Upsample(nnx.Module):
+  """Doubles rows and columns, and behind the first frame the frames where `time`."""
+
+  def __init__(self, num_in: int, num_out: int, *, time: bool, rngs: nnx.Rngs):
+    self.time = (
+      CausalConv(num_in, 2 * num_in, kernel=(3, 1, 1), rngs=rngs) if time else None
+    )
+    self.space = CausalConv(num_in, num_out, kernel=(1, 3, 3), rngs=rngs)
+
+  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    if self.time is not None:
+      x_BFHWC = self._double_frames(x_BFHWC, stream)
+    x_BFHWC = einops.repeat(x_BFHWC, "b f h w c -> b f (h p) (w q) c", p=2, q=2)
+    return self.space(x_BFHWC, stream)
+
+  def _double_frames(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    first_BFHWC = x_BFHWC[:, :1]
+    if stream.first:  # the later frames see zeros in its place
+      x_BFHWC = jnp.concatenate([jnp.zeros_like(first_BFHWC), x_BFHWC[:, 1:]], axis=1)
+    assert self.time is not None
+    y_BFHWC = einops.rearrange(
+      self.time(x_BFHWC, stream), "b f h w (t c) -> b (f t) h w c", t=2
+    )
+    if not stream.first:
+      return y_BFHWC
+    return jnp.concatenate([first_BFHWC, y_BFHWC[:, 2:]], axis=1)
+
+
+def average_down(
+  x_BFHWC: jax.Array, num_out: int, time: int, space: int, *, first: bool
+) -> jax.Array:
+  """Means over blocks of `time x space x space` points and groups of channels.
+
+  Args:
+    x_BFHWC: a chunk.
+    num_out: channels of the result; they divide channels times the block's points.
+    time, space: extent of a block.
+    first: the chunk begins a clip: zeros fill the first block from before.
+
+  Returns:
+    `(B, ceil(F / time), H / space, W / space, num_out)`.
+  """
+  before = -x_BFHWC.shape[1] % time
+  assert first or not before
+  x_BFHWC = jnp.pad(x_BFHWC, [(0, 0), (before, 0), (0, 0), (0, 0), (0, 0)])
+  y_BFHWC = einops.rearrange(
+    x_BFHWC,
+    "b (f t) (h p) (w q) c -> b f h w (c t p q)",
+    t=time,
+    p=space,
+    q=space,
+  )
+  return einops.reduce(y_BFHWC, "b f h w (c g) -> b f h w c", "mean", c=num_out)
+
+
+def repeat_up(
+  x_BFHWC: jax.Array, num_out: int, time: int, space: int, *, first: bool
+) -> jax.Array:
+  """The way back: each point fills `time x space x space` points from its channels.
+
+  Args:
+    x_BFHWC: a chunk.
+    num_out: channels of the result; channels divide them times the block's points.
+    time, space: extent of a block.
+    first: the chunk begins a clip: its first frame becomes one frame.
+  """
+  repeats = num_out * time * space**2 // x_BFHWC.shape[-1]
+  y_BFHWC = einops.rearrange(
+    jnp.repeat(x_BFHWC, repeats, axis=-1),
+    "b f h w (c t p q) -> b (f t) (h p) (w q) c",
+    c=num_out,
+    t=time,
+    p=space,
+  )
+  return y_BFHWC[:, time - 1 :] if first else y_BFHWC
+
+
+class FrameAttention(nnx.Module):
+  """Self-attention of one head among the points of each frame."""
+
+  def __init__(self, channels: int, *, rngs: nnx.Rngs):
+    self.norm = ChannelNorm(channels, floor=FLOOR)
+    self.qkv = CausalConv(channels, 3 * channels, kernel=(1, 1, 1), rngs=rngs)
+    self.out = CausalConv(channels, channels, kernel=(1, 1, 1), rngs=rngs)
+
+  def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    batch, _, height, _, _ = x_BFHWC.shape
+    q, k, v = einops.rearrange(
+      self.qkv(self.norm(x_BFHWC), stream),
+      "b f h w (three k) -> three (b f) (h w) k",
+      three=3,
+    )
+    y_BFHWC = einops.rearrange(
+      attend(q, k, v), "(b f) (h w) k -> b f h w k", b=batch, h=height
+    )
+    return x_BFHWC + self.out(y_BFHWC, stream)
+
+
+def attend(q_BNK: jax.Array, k_BNK: jax.Array, v_BNK: jax.Array) -> jax.Array:
+  """Attention of all tokens to all, a block of queries at a time."""
+  scale = q_BNK.shape[-1] ** -0.5
+
+  def some(q_BNK: jax.Array) -> jax.Array:
+    scores = jnp.einsum("bqk,bnk->bqn", q_BNK, k_BNK, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(scores * scale, axis=-1).astype(v_BNK.dtype)
+    return jnp.einsum("bqn,bnk->bqk", weights, v_BNK)
+
+  tokens = q_BNK.shape[1]
+  if tokens <= _QUERIES:
+    return some(q_BNK)
+  q_BNK = jnp.pad(q_BNK, [(0, 0), (0, -tokens % _QUERIES), (0, 0)])
+  blocks = einops.rearrange(q_BNK, "b (s q) k -> s b q k", q=_QUERIES)
+  y_BNK = einops.rearrange(jax.lax.map(some, blocks), "s b q k -> b (s q) k")
+  return y_BNK[:, :tokens]
