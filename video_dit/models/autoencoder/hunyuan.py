@@ -1,0 +1,226 @@
+"""HunyuanVideo's autoencoder: 8 x 8 pixels and 4 frames a latent.
+
+Causal convolutions that repeat the clip's first frame before it and its border around
+it, and attention in the middle that is causal by frame. Its group norms see all frames
+that they are given, so a clip run in pieces gives other values than in one. The peer
+runs clips of more than 16 frames (4 latents) in overlapping tiles of time and blends
+them, unless it is told otherwise; so does this, and memory stays bounded. With
+`tiled=False` a clip runs in one piece.
+
+Source: Kong et al., 2024, arXiv:2412.03603.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit.models.autoencoder import blocks, published
+from video_dit.models.autoencoder.layers import CausalConv, Stream
+
+FRAMES, STRIDE = 16, 12  # of a tile behind its first frame, and to the next tile
+
+Tail = jax.Array  # the last frames of a tile, into which the next is blended
+
+
+@dataclasses.dataclass(frozen=True)
+class HunyuanConfig:
+  """The architecture, in the words and with the defaults of its `config.json`."""
+
+  in_channels: int = 3
+  out_channels: int = 3
+  latent_channels: int = 16
+  down_block_types: tuple[str, ...] = ()
+  up_block_types: tuple[str, ...] = ()
+  block_out_channels: tuple[int, ...] = (128, 256, 512, 512)
+  layers_per_block: int = 2
+  act_fn: str = "silu"
+  norm_num_groups: int = 32
+  scaling_factor: float = 0.476986
+  spatial_compression_ratio: int = 8
+  temporal_compression_ratio: int = 4
+  mid_block_add_attention: bool = True
+
+  def __post_init__(self):
+    """Refuses what the architecture has no place for."""
+    published.check_blocks(
+      self.block_out_channels,
+      {
+        "down_block_types": self.down_block_types,
+        "up_block_types": self.up_block_types,
+      },
+      {
+        "down_block_types": "HunyuanVideoDownBlock3D",
+        "up_block_types": "HunyuanVideoUpBlock3D",
+      },
+    )
+    published.check_activation(self.act_fn)
+    if self.temporal_compression_ratio != 4:
+      raise ValueError(
+        f"temporal_compression_ratio is {self.temporal_compression_ratio}: the decoder"
+        " of this architecture is defined for 4 alone."
+      )
+    published.power_of_two("spatial_compression_ratio", self.spatial_compression_ratio)
+
+  @property
+  def strides(self) -> tuple[tuple[int, int], ...]:
+    """`(time, space)` factor behind each level, outermost first.
+
+    Space changes behind the first levels, time behind the last ones but one. The
+    decoder has the same order, though its levels go the other way.
+    """
+    levels = len(self.block_out_channels)
+    space = published.power_of_two("space", self.spatial_compression_ratio)
+    return tuple(
+      (2 if levels - 3 <= i < levels - 1 else 1, 2 if i < space else 1)
+      for i in range(levels)
+    )
+
+  @property
+  def channels(self) -> int:
+    """Of a latent."""
+    return self.latent_channels
+
+  @property
+  def space(self) -> int:
+    """Pixels of a latent's side."""
+    return int(np.prod([space for _, space in self.strides]))
+
+  @property
+  def time(self) -> int:
+    """Frames of a latent behind the first."""
+    return int(np.prod([time for time, _ in self.strides]))
+
+  @property
+  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(c,)` that normalise latents."""
+    return published.statistics(self.latent_channels, self.scaling_factor, None)
+
+
+class Hunyuan(nnx.Module):
+  """Encoder and decoder; pixels lie in [-1, 1]."""
+
+  def __init__(self, arch: HunyuanConfig, *, tiled: bool = True, rngs: nnx.Rngs):
+    widths, groups = arch.block_out_channels, arch.norm_num_groups
+    self.arch, self.tiled = arch, tiled
+    conv = functools.partial(CausalConv, beyond="edge")
+    attention = functools.partial(blocks.Attention, groups=groups, rngs=rngs)
+
+    def down(level: int, channels: int) -> CausalConv | None:
+      time, space = arch.strides[level]
+      if (time, space) == (1, 1):
+        return None
+      return conv(channels, channels, stride=(time, space, space), rngs=rngs)
+
+    def up(level: int, channels: int) -> blocks.Upsample | None:
+      if arch.strides[level] == (1, 1):
+        return None
+      made = conv(channels, channels, rngs=rngs)
+      return blocks.Upsample(made, *arch.strides[level], _lone)
+
+    shared: dict[str, Any] = {
+      "norm": functools.partial(blocks.GroupNorm, groups=groups),
+      "last_norm": functools.partial(blocks.GroupNorm, groups=groups),
+      "conv": conv,
+      "attention": attention if arch.mid_block_add_attention else None,
+      "rngs": rngs,
+    }
+    latents, depth = arch.latent_channels, arch.layers_per_block
+    self.encoder = blocks.Encoder(
+      arch.in_channels, 2 * latents, widths, depth, change=down, **shared
+    )
+    self.decoder = blocks.Decoder(
+      latents, arch.out_channels, widths[::-1], depth + 1, change=up, **shared
+    )
+    self.quant = blocks.Dense(2 * latents, 2 * latents, rngs=rngs)
+    self.post_quant = blocks.Dense(latents, latents, rngs=rngs)
+
+  def encode_spans(self, frames: int) -> list[published.Span]:
+    """Tiles, overlapping, in which a clip of so many frames is encoded."""
+    if not self.tiled or frames <= FRAMES:
+      return [(0, frames)]
+    return _tiles(frames, FRAMES, STRIDE, self.arch.time)
+
+  def decode_spans(self, latents: int) -> list[published.Span]:
+    """Tiles, overlapping, in which so many latent frames are decoded."""
+    tile = FRAMES // self.arch.time
+    if not self.tiled or latents <= tile:
+      return [(0, latents)]
+    return _tiles(latents, tile, STRIDE // self.arch.time, 1)
+
+  def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
+    spans = self.encode_spans(x_BFHWC.shape[1])
+    mean, logvar = published.run(self.encode_chunk, x_BFHWC, spans)
+    return mean, logvar
+
+  def decode(self, z_BFHWC: jax.Array) -> jax.Array:
+    """Pixels `(B, F, H, W, 3)` float32 of whole latents, about [-1, 1]."""
+    spans = self.decode_spans(z_BFHWC.shape[1])
+    return published.run(self.decode_chunk, z_BFHWC, spans)[0]
+
+  def encode_chunk(
+    self, x_BFHWC: jax.Array, tail: Tail | None
+  ) -> tuple[jax.Array, jax.Array, Tail | None]:
+    """Encodes the next of `encode_spans`.
+
+    Args:
+      x_BFHWC: its frames.
+      tail: what the tile before returned; None at the beginning.
+
+    Returns:
+      Mean, log-variance and the tail for the next tile.
+    """
+    moments = self.quant(self.encoder(x_BFHWC, Stream(before="edge")))
+    stride, overlap = STRIDE // self.arch.time, (FRAMES - STRIDE) // self.arch.time
+    if self.tiled:
+      moments, tail = _blend(moments, tail, stride, overlap)
+    return *blocks.moments_to_posterior(moments), tail
+
+  def decode_chunk(
+    self, z_BFHWC: jax.Array, tail: Tail | None
+  ) -> tuple[jax.Array, Tail | None]:
+    """Decodes the next of `decode_spans`: pixels, and the tail for the one after."""
+    x_BFHWC = self.decoder(self.post_quant(z_BFHWC), Stream(before="edge"))
+    if self.tiled:
+      x_BFHWC, tail = _blend(x_BFHWC, tail, STRIDE, FRAMES - STRIDE)
+    return x_BFHWC.astype(jnp.float32), tail
+
+
+def _lone(frames: int) -> bool:
+  """The clip's first frame always stays one."""
+  del frames
+  return True
+
+
+def _tiles(frames: int, size: int, stride: int, time: int) -> list[published.Span]:
+  """Tiles of `size + 1` frames, but for those that add nothing behind their first.
+
+  `time` frames make one frame of what comes out.
+  """
+  spans = [(start, min(start + size + 1, frames)) for start in range(0, frames, stride)]
+  return [span for span in spans if span[0] == 0 or span[1] - span[0] > time]
+
+
+def _blend(
+  tile: jax.Array, tail: Tail | None, stride: int, overlap: int
+) -> tuple[jax.Array, Tail | None]:
+  """The frames that a tile adds, blended linearly into what the one before knew.
+
+  Args:
+    tile: all frames that came of it.
+    tail: the last `overlap` frames that came of the tile before.
+    stride: frames that a tile adds.
+    overlap: frames that two tiles share, besides the first of the later one.
+  """
+  if tail is None:
+    return tile[:, : stride + 1], tile[:, -overlap:]
+  tile = tile[:, 1:]
+  weight = (jnp.arange(overlap, dtype=tile.dtype) / overlap)[None, :, None, None, None]
+  shared = tail * (1 - weight) + tile[:, :overlap] * weight
+  tile = jnp.concatenate([shared, tile[:, overlap:]], axis=1)
+  return tile[:, :stride], tile[:, -overlap:]

@@ -1,0 +1,125 @@
+"""What the published autoencoders share besides layers.
+
+Each reads its architecture from the `config.json` that its peers write, and runs a clip
+of any length as spans of frames, one after the other, each with what the span before
+left. So the frames in memory, and the shapes that are compiled, stay bounded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Config = TypeVar("Config")
+Span = tuple[int, int]  # first frame, and the one behind the last
+
+
+def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
+  """Builds an architecture from the values of a `config.json`.
+
+  Keys that the architecture does not know are left aside: they say how the peer tiles
+  or casts. Keys that are absent or null have the peer's default.
+
+  Args:
+    cls: a frozen dataclass whose fields are named like the keys.
+    values: the file's.
+    where: the file, for messages.
+
+  Raises:
+    ValueError: a value of another type than its default's.
+  """
+  found = {}
+  for field in dataclasses.fields(cls):  # type: ignore[arg-type]
+    value = values.get(field.name)
+    if value is None:
+      continue
+    if isinstance(value, list):
+      value = tuple(value)
+    default = field.default
+    kind = int | float if isinstance(default, float) else type(default)
+    if default is not None and not isinstance(value, kind):
+      raise ValueError(
+        f"{where}: {field.name} is {value!r}; something like {default!r} is expected."
+      )
+    found[field.name] = value
+  try:
+    return cls(**found)
+  except ValueError as error:
+    raise ValueError(f"{where}: {error}") from error
+
+
+def check_blocks(
+  widths: Sequence[int], kinds: Mapping[str, Sequence[str]], known: Mapping[str, str]
+) -> None:
+  """Refuses levels that are not of the known kinds, or not as many as widths.
+
+  Args:
+    widths: `block_out_channels`.
+    kinds: block types by their key; empty where the file names none.
+    known: the one type that we have, by key.
+  """
+  if not widths:
+    raise ValueError("block_out_channels is empty: an autoencoder has levels.")
+  for key, names in kinds.items():
+    for name in names:
+      if name != known[key]:
+        raise ValueError(f"{key} has {name!r}; of these there is only {known[key]!r}.")
+    if names and len(names) != len(widths):
+      raise ValueError(
+        f"{key} has {len(names)} entries, block_out_channels {len(widths)}: there must"
+        " be one for each level."
+      )
+
+
+def check_activation(name: str) -> None:
+  """Refuses an `act_fn` that is not SiLU."""
+  if name not in ("silu", "swish"):
+    raise ValueError(f"act_fn is {name!r}; only 'silu' (also named 'swish') is there.")
+
+
+def power_of_two(key: str, value: int) -> int:
+  """The exponent of a compression ratio."""
+  if value < 1 or value & (value - 1):
+    raise ValueError(f"{key} is {value}: a power of two is expected.")
+  return int(value).bit_length() - 1
+
+
+def statistics(
+  channels: int,
+  scale: float,
+  shift: float | None,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+  """Mean and deviation `(c,)` by which latents are normalised.
+
+  The transformers that were trained on these latents saw
+  `(z - mean) * scaling_factor / std`, where the mean is `latents_mean` or
+  `shift_factor`, and the deviation `latents_std` or 1.
+  """
+  for key, value in (("latents_mean", mean), ("latents_std", std)):
+    if value is not None and len(value) != channels:
+      raise ValueError(f"{key} has {len(value)} values for {channels} latent_channels.")
+  centre = np.full(channels, shift or 0.0) if mean is None else np.asarray(mean)
+  spread = np.ones(channels) if std is None else np.asarray(std)
+  return centre.astype(np.float32), (spread / scale).astype(np.float32)
+
+
+def run(
+  step: Callable[[jax.Array, Any], tuple[*tuple[jax.Array, ...], Any]],
+  x_BFHWC: jax.Array,
+  spans: Sequence[Span],
+) -> tuple[jax.Array, ...]:
+  """Runs `step(frames, cache) -> (*outputs, cache)` over spans of a clip.
+
+  Returns:
+    Each output, the spans' frames one behind the other.
+  """
+  cache, parts = None, []
+  for start, stop in spans:
+    *outputs, cache = step(x_BFHWC[:, start:stop], cache)
+    parts.append(outputs)
+  return tuple(jnp.concatenate(part, axis=1) for part in zip(*parts, strict=True))
