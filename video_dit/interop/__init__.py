@@ -1,1 +1,12 @@
-"""Formats and names of others' weights."""
+"""Formats and names of others' weights: published checkpoints in, and back out.
+
+loaded = interop.load("checkpoints/umt5-xxl", dtype="bfloat16")
+loaded.kind, loaded.config, loaded.parameters
+interop.save(loaded, "copy/umt5-xxl")
+"""
+
+from video_dit.interop.loaded import Loaded
+from video_dit.interop.registry import load, save
+from video_dit.interop.tensors import Tensors, open_tensors
+
+__all__ = ["Loaded", "Tensors", "load", "open_tensors", "save"]

@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -26,6 +27,7 @@ _DTYPES = {
 }
 DTYPES = {name: np.dtype(dtype) for name, dtype in _DTYPES.items()}
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
+_SHARD_BYTES = 5_000_000_000
 _LONGEST_HEADER = 100_000_000  # as the format's own library has it
 
 
@@ -128,3 +130,57 @@ def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:
     file.flush()
     os.fsync(file.fileno())
   unfinished.replace(path)
+
+
+def write_safetensors(
+  folder: pathlib.Path,
+  tensors: Mapping[str, Outgoing],
+  config: Mapping[str, Any] | None,
+  *,
+  stem: str = "model",
+  shard_bytes: int = _SHARD_BYTES,
+) -> list[pathlib.Path]:
+  """Writes a folder as the peers do: `config.json`, and one file or shards with an index.
+
+  Args:
+    folder: made where it is missing.
+    tensors: by name.
+    config: the content of `config.json`; None writes none.
+    stem: `model` or `diffusion_pytorch_model`.
+    shard_bytes: most bytes of tensors in a file.
+
+  Returns:
+    The files with tensors.
+  """
+  folder.mkdir(parents=True, exist_ok=True)
+  shards: list[list[str]] = [[]]
+  room = shard_bytes
+  for name, tensor in tensors.items():
+    if shards[-1] and tensor.bytes > room:
+      shards.append([])
+      room = shard_bytes
+    shards[-1].append(name)
+    room -= tensor.bytes
+  total = len(shards)
+  files = []
+  for i, names in enumerate(shards, 1):
+    part = f"-{i:05d}-of-{total:05d}" if total > 1 else ""
+    files.append(folder / f"{stem}{part}.safetensors")
+    write(files[-1], {name: tensors[name] for name in names})
+  if total > 1:
+    parts = zip(shards, files, strict=True)
+    index = {
+      "metadata": {
+        "total_parameters": sum(math.prod(t.shape) for t in tensors.values()),
+        "total_size": sum(t.bytes for t in tensors.values()),
+      },
+      "weight_map": {name: file.name for names, file in parts for name in names},
+    }
+    _write_json(folder / f"{stem}.safetensors.index.json", index)
+  if config is not None:
+    _write_json(folder / "config.json", dict(config))
+  return files
+
+
+def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
+  path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")

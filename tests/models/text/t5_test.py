@@ -11,12 +11,13 @@ from video_dit.models.text import t5
 from video_dit.parallel import partition
 
 TEXT = config.Text(width=32, depth=3, heads=4, head_size=8, mlp_width=64)
+CONFIG = t5.T5Config.of(TEXT, 300)
 
 
 @pytest.fixture(scope="module")
 def encode():
   graphdef, params = jax.jit(
-    lambda: nnx.split(t5.T5Encoder(TEXT, 300, rngs=nnx.Rngs(0)), nnx.Param)
+    lambda: nnx.split(t5.T5Encoder(CONFIG, rngs=nnx.Rngs(0)), nnx.Param)
   )()
 
   def encode(ids, mask, dtype):
@@ -48,7 +49,9 @@ def test_random_weights_give_unit_vectors_that_tell_words_apart(encode):
 
 def test_every_parameter_is_named_for_the_partition():
   published = config.Text(width=4096, depth=24, heads=64, head_size=64, mlp_width=10240)
-  model = nnx.eval_shape(lambda: t5.T5Encoder(published, 32128, rngs=nnx.Rngs(0)))
+  model = nnx.eval_shape(
+    lambda: t5.T5Encoder(t5.T5Config.of(published, 32128), rngs=nnx.Rngs(0))
+  )
   state = nnx.state(model, nnx.Param)
   assert not jax.tree.leaves(nnx.state(model, nnx.Not(nnx.Param)))
   sizes = [np.prod(leaf.shape) for leaf in jax.tree.leaves(state)]

@@ -20,7 +20,7 @@ import safetensors.numpy
 
 from video_dit import config
 from video_dit.models.text import tokenizer as tokenizers
-from video_dit.models.text.t5 import T5Encoder
+from video_dit.models.text.t5 import T5Config, T5Encoder
 
 TOKENIZER = "spiece.model"
 WEIGHTS = "encoder.safetensors"
@@ -188,13 +188,15 @@ def _sizes(text: config.Text) -> dict[str, int]:
 
 
 def _abstract(text: config.Text, vocabulary: int) -> T5Encoder:
-  return nnx.eval_shape(lambda: T5Encoder(text, vocabulary, rngs=nnx.Rngs(0)))
+  return nnx.eval_shape(
+    lambda: T5Encoder(T5Config.of(text, vocabulary), rngs=nnx.Rngs(0))
+  )
 
 
 def _draw(text: config.Text, vocabulary: int) -> dict:
   @jax.jit
   def draw(key):
-    model = T5Encoder(text, vocabulary, rngs=nnx.Rngs(key))
+    model = T5Encoder(T5Config.of(text, vocabulary), rngs=nnx.Rngs(key))
     return nnx.to_pure_dict(nnx.state(model, nnx.Param))
 
   return draw(jax.random.key(text.seed))

@@ -2,8 +2,11 @@
 
 Of version 1.1: gated GELU (the tanh form), no weights shared with an output layer. Of
 all T5: root-mean-square norms before each part, no biases, attention logits without
-scaling, and one table of relative position biases that every layer adds.
+scaling, and one table of relative position biases that every layer adds. UMT5 (Chung et
+al. 2023, arXiv:2304.09151) is the same with a table of each layer's own.
 """
+
+import dataclasses
 
 import einops
 from flax import nnx
@@ -13,7 +16,37 @@ import numpy as np
 
 from video_dit import config
 
-EPSILON = 1e-6
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class T5Config:
+  """Sizes of an encoder.
+
+  Attributes:
+    vocabulary: number of ids.
+    width, depth, heads, head_size, mlp_width: T5's d_model, num_layers, num_heads, d_kv
+      and d_ff.
+    buckets, max_distance: of relative positions.
+    shared_bias: one table of position biases for all layers (T5), not one each (UMT5).
+    epsilon: of the norms.
+  """
+
+  vocabulary: int
+  width: int
+  depth: int
+  heads: int
+  head_size: int
+  mlp_width: int
+  buckets: int = 32
+  max_distance: int = 128
+  shared_bias: bool = True
+  epsilon: float = 1e-6
+
+  @classmethod
+  def of(cls, text: config.Text, vocabulary: int) -> "T5Config":
+    """The sizes that a config asks for."""
+    names = ("width", "depth", "heads", "head_size", "mlp_width", "buckets")
+    sizes = {name: getattr(text, name) for name in (*names, "max_distance")}
+    return cls(vocabulary=vocabulary, **sizes)
 
 
 class Matrix(nnx.Module):
@@ -32,32 +65,41 @@ class Matrix(nnx.Module):
 class RMSNorm(nnx.Module):
   """Divides by the root mean square, in float32, and scales."""
 
-  def __init__(self, width: int):
+  def __init__(self, width: int, epsilon: float):
+    self.epsilon = epsilon
     self.scale = nnx.Param(jnp.ones((width,), jnp.float32), axes=("embed",))
 
   def __call__(self, x_BLE: jax.Array) -> jax.Array:
     h = x_BLE.astype(jnp.float32)
-    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + EPSILON)
+    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + self.epsilon)
     return (h * self.scale[...][None, None]).astype(x_BLE.dtype)
+
+
+def _bias_table(config: T5Config, rngs: nnx.Rngs) -> nnx.Param:
+  table = jax.random.normal(rngs.params(), (config.buckets, config.heads), jnp.float32)
+  return nnx.Param(config.width**-0.5 * table, axes=("buckets", "heads"))
 
 
 class Block(nnx.Module):
   """Self-attention and gated MLP, each added to what came in."""
 
-  def __init__(self, text: config.Text, *, rngs: nnx.Rngs):
-    width, inner, hidden = text.width, text.heads * text.head_size, text.mlp_width
-    self.heads = text.heads
+  def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+    width, hidden = config.width, config.mlp_width
+    inner = config.heads * config.head_size
+    self.heads = config.heads
     # T5's own deviations. The logits are not scaled: the queries' weights are.
     shape, axes = (width, inner), ("embed", "heads")
-    self.attention_norm = RMSNorm(width)
-    self.q = Matrix(shape, axes, (width * text.head_size) ** -0.5, rngs=rngs)
+    self.attention_norm = RMSNorm(width, config.epsilon)
+    self.q = Matrix(shape, axes, (width * config.head_size) ** -0.5, rngs=rngs)
     self.k = Matrix(shape, axes, width**-0.5, rngs=rngs)
     self.v = Matrix(shape, axes, width**-0.5, rngs=rngs)
     self.out = Matrix(shape[::-1], axes[::-1], inner**-0.5, rngs=rngs)
-    self.mlp_norm = RMSNorm(width)
+    self.mlp_norm = RMSNorm(width, config.epsilon)
     self.gate = Matrix((width, hidden), ("embed", "mlp"), width**-0.5, rngs=rngs)
     self.up = Matrix((width, hidden), ("embed", "mlp"), width**-0.5, rngs=rngs)
     self.down = Matrix((hidden, width), ("mlp", "embed"), hidden**-0.5, rngs=rngs)
+    if not config.shared_bias:
+      self.position_bias = _bias_table(config, rngs)
 
   def __call__(self, x_BLE: jax.Array, bias_BALL: jax.Array) -> jax.Array:
     x_BLE = x_BLE + self.attend(self.attention_norm(x_BLE), bias_BALL)
@@ -81,24 +123,21 @@ class T5Encoder(nnx.Module):
   """Token ids in, one vector a token out. Holds parameters only.
 
   Args:
-    text: sizes.
-    vocabulary: number of ids.
+    config: sizes.
     rngs: for T5's own initialisation, under which activations are of order 1.
   """
 
-  def __init__(self, text: config.Text, vocabulary: int, *, rngs: nnx.Rngs):
-    self.text = text
-
-    def draw(*shape):
-      return jax.random.normal(rngs.params(), shape, jnp.float32)
-
-    self.embedding = nnx.Param(draw(vocabulary, text.width), axes=("vocabulary", "embed"))
-    self.position_bias = nnx.Param(
-      text.width**-0.5 * draw(text.buckets, text.heads), axes=("buckets", "heads")
+  def __init__(self, config: T5Config, *, rngs: nnx.Rngs):
+    self.config = config
+    embedding = jax.random.normal(
+      rngs.params(), (config.vocabulary, config.width), jnp.float32
     )
-    keys = jax.random.split(rngs.params(), text.depth)
-    self.blocks = jax.vmap(lambda key: Block(text, rngs=nnx.Rngs(key)))(keys)
-    self.norm = RMSNorm(text.width)
+    self.embedding = nnx.Param(embedding, axes=("vocabulary", "embed"))
+    if config.shared_bias:
+      self.position_bias = _bias_table(config, rngs)
+    keys = jax.random.split(rngs.params(), config.depth)
+    self.blocks = jax.vmap(lambda key: Block(config, rngs=nnx.Rngs(key)))(keys)
+    self.norm = RMSNorm(config.width, config.epsilon)
 
   def __call__(
     self, ids_BL: jax.Array, mask_BL: jax.Array, *, dtype=jnp.float32
@@ -114,16 +153,20 @@ class T5Encoder(nnx.Module):
       `(B, L, E)` in `dtype`; what stands at padding means nothing.
     """
     x_BLE = jnp.take(self.embedding[...], ids_BL, axis=0).astype(dtype)
-    buckets_LL = relative_buckets(
-      ids_BL.shape[1], self.text.buckets, self.text.max_distance
+    buckets_LL = jnp.asarray(
+      relative_buckets(ids_BL.shape[1], self.config.buckets, self.config.max_distance)
     )
-    bias_LLA = jnp.take(self.position_bias[...], jnp.asarray(buckets_LL), axis=0)
-    bias_ALL = einops.rearrange(bias_LLA, "l m a -> a l m")
     mask_B1L = mask_BL.astype(bool)[:, None, None, :]
-    bias_BALL = jnp.where(mask_B1L, bias_ALL[None], jnp.finfo(jnp.float32).min)
+
+    def bias(table) -> jax.Array:
+      bias_LLA = jnp.take(table[...].astype(jnp.float32), buckets_LL, axis=0)
+      bias_ALL = einops.rearrange(bias_LLA, "l m a -> a l m")
+      return jnp.where(mask_B1L, bias_ALL[None], jnp.finfo(jnp.float32).min)
+
+    shared = bias(self.position_bias) if self.config.shared_bias else None
 
     def body(x_BLE, block: Block):
-      return block(x_BLE, bias_BALL), None
+      return block(x_BLE, bias(block.position_bias) if shared is None else shared), None
 
     x_BLE, _ = jax.lax.scan(body, x_BLE, self.blocks)
     return self.norm(x_BLE)

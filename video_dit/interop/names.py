@@ -1,0 +1,270 @@
+"""Tables from the names of others to ours, and both ways along them.
+
+A table is a run of `Rule`s. `load_into` checks every name and shape before it reads a
+value, then carries one tensor at a time to the devices; `save_from` goes back.
+
+  Rule("norm/scale", "encoder.final_layer_norm.weight")
+  Rule("blocks/q/kernel", "encoder.block.{i}.layer.0.SelfAttention.q.weight",
+       "o i -> i o", layers=24)                       # stacked over layers
+  Rule("blocks/{i}/qkv/kernel", ("b.{i}.q", "b.{i}.k", "b.{i}.v"),
+       "(s a k) i -> i (a s k)", ...)                 # several of theirs, stacked first
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+import dataclasses
+import functools
+import re
+from typing import Any
+
+import einops
+from flax import nnx, traverse_util
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit.interop.safetensors_file import Outgoing
+from video_dit.interop.tensors import Tensors
+from video_dit.parallel import partition
+
+_SHOWN = 8
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """How parameters of ours and tensors of theirs correspond.
+
+  Attributes:
+    ours: path of a parameter, `blocks/q/kernel`. Of several, the pattern's result is cut
+      along its first axis.
+    theirs: name of a tensor. Several are stacked along a new first axis.
+    pattern: of einops, from theirs to ours; empty where nothing moves.
+    sizes: of the pattern's axes, as far as either direction needs them.
+    layers: `{i}` in the names counts to this. Where `ours` has none, the parameter is
+      stacked over layers.
+  """
+
+  ours: str | tuple[str, ...]
+  theirs: str | tuple[str, ...]
+  pattern: str = ""
+  sizes: Mapping[str, int] = dataclasses.field(default_factory=dict)
+  layers: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Move:
+  """One rule for one layer."""
+
+  rule: Rule
+  ours: tuple[str, ...]
+  theirs: tuple[str, ...]
+  layer: int | None  # place in a stacked parameter
+
+  def forth(self, sources: Sequence[Any]) -> list[Any]:
+    """Values of theirs to values of ours, of numpy or of jax."""
+    rule = self.rule
+    value = sources[0] if isinstance(rule.theirs, str) else _stack(sources)
+    if rule.pattern:
+      value = einops.rearrange(value, rule.pattern, **rule.sizes)
+    return [value] if isinstance(rule.ours, str) else list(value)
+
+  def back(self, values: Sequence[Any]) -> list[Any]:
+    """Values of ours to values of theirs."""
+    rule = self.rule
+    value = values[0] if isinstance(rule.ours, str) else _stack(values)
+    if rule.pattern:
+      left, right = rule.pattern.split("->")
+      value = einops.rearrange(value, f"{right} -> {left}", **rule.sizes)
+    return [value] if isinstance(rule.theirs, str) else list(value)
+
+  def shapes_of_theirs(self, shapes: Mapping[str, tuple[int, ...]]) -> list[tuple]:
+    """Shapes that the tensors must have for parameters of these shapes."""
+    cut = 0 if self.layer is None else 1
+    dummies = [jax.ShapeDtypeStruct(shapes[p][cut:], jnp.float32) for p in self.ours]
+    return [x.shape for x in jax.eval_shape(lambda *x: self.back(x), *dummies)]
+
+
+def _stack(values: Sequence[Any]) -> Any:
+  stack = np.stack if isinstance(values[0], np.ndarray) else jnp.stack
+  return stack(values)
+
+
+def _moves(table: Iterable[Rule]) -> Iterator[_Move]:
+  for rule in table:
+    ours = (rule.ours,) if isinstance(rule.ours, str) else rule.ours
+    theirs = (rule.theirs,) if isinstance(rule.theirs, str) else rule.theirs
+    apart = any("{i}" in path for path in ours)
+    for i in range(rule.layers or 1):
+      here, there = (
+        tuple(n.replace("{i}", str(i)) for n in names) for names in (ours, theirs)
+      )
+      yield _Move(rule, here, there, i if rule.layers and not apart else None)
+
+
+def load_into(
+  shadow: nnx.Module | nnx.State,
+  tensors: Tensors,
+  table: Iterable[Rule],
+  *,
+  dtype: jax.typing.DTypeLike = jnp.float32,
+  mesh: jax.sharding.Mesh | None = None,
+  ignored: Iterable[str] = (),
+) -> dict:
+  """Fills a model's parameters from tensors of others.
+
+  All names and shapes are checked first. Then one tensor at a time is read, cast, and
+  laid on the devices, so the host holds one tensor beyond the model.
+
+  Args:
+    shadow: the abstract model, of `nnx.eval_shape`, or its state.
+    tensors: of the checkpoint.
+    table: for all parameters of the model.
+    dtype: of the parameters.
+    mesh: that the parameters are laid over, by the names beside them; None puts them on
+      the default device.
+    ignored: patterns of names that the checkpoint may hold beside what is read.
+
+  Returns:
+    A pure dictionary of parameters, to be merged with the model's graph.
+
+  Raises:
+    ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed.
+  """
+  state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
+  variables = {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
+  moves = list(_moves(table))
+  check(tensors, moves, {n: v.shape for n, (_, v) in variables.items()}, ignored)
+  found: dict[str, jax.Array] = {}
+  for move in moves:
+    values = move.forth([tensors.read(name) for name in move.theirs])
+    for path, value in zip(move.ours, values, strict=True):
+      parts, variable = variables[path]
+      sharding = _sharding(parts, variable, mesh)
+      if move.layer is None:
+        found[path] = _place(value, dtype, sharding)
+        continue
+      if path not in found:
+        found[path] = _zeros(variable.shape, dtype, sharding)
+      part = _place(value, dtype, _without_first(sharding))
+      found[path] = _set_layer(found[path], part, jax.device_put(np.int32(move.layer)))
+  return traverse_util.unflatten_dict({variables[n][0]: x for n, x in found.items()})
+
+
+def check(
+  tensors: Tensors,
+  moves: Iterable[_Move],
+  shapes: Mapping[str, tuple[int, ...]],
+  ignored: Iterable[str] = (),
+) -> None:
+  """Compares names and shapes; raises one error that lists all that does not fit."""
+  present = tensors.names
+  wanted: dict[str, tuple[int, ...]] = {}
+  filled: set[str] = set()
+  for move in moves:
+    unknown = [path for path in move.ours if path not in shapes]
+    assert not unknown, f"the table names {unknown[0]}, which the model does not have"
+    filled.update(move.ours)
+    theirs = zip(move.theirs, move.shapes_of_theirs(shapes), strict=True)
+    wanted.update(theirs)
+  assert filled == set(shapes), f"the table leaves out {sorted(set(shapes) - filled)[:4]}"
+  skip = re.compile("|".join(f"(?:{p})" for p in ignored) or r"(?!)")
+  missing = [f"{n} {shape}" for n, shape in wanted.items() if n not in present]
+  extra = [f"{n} {present[n].shape}" for n in present if n not in wanted]
+  extra = [line for line in extra if not skip.fullmatch(line.split(" ")[0])]
+  wrong = [
+    f"{n} has {present[n].shape}, needs {shape}"
+    for n, shape in wanted.items()
+    if n in present and present[n].shape != shape
+  ]
+  kinds = [
+    f"{n} is {present[n].dtype}"
+    for n in wanted
+    if n in present and not jnp.issubdtype(present[n].dtype, jnp.floating)
+  ]
+  groups = (
+    ("missing", missing),
+    ("extra", extra),
+    ("of the wrong shape", wrong),
+    ("not of floating point", kinds),
+  )
+  told = [_listed(word, lines) for word, lines in groups if lines]
+  if told:
+    raise ValueError(
+      f"{tensors.path}: the tensors do not fit the model that was recognised.\n"
+      + "\n".join(told)
+      + "\nGive the config.json that belongs to these weights, or the whole checkpoint."
+    )
+
+
+def _listed(word: str, lines: list[str]) -> str:
+  more = f"\n    and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
+  return f"  {len(lines)} {word}:\n    " + "\n    ".join(lines[:_SHOWN]) + more
+
+
+def _sharding(path, variable, mesh) -> jax.sharding.Sharding | None:
+  if mesh is None:
+    return None
+  axes = variable.get_metadata().get("axes")
+  spec = partition.spec_for(path, variable.shape, axes, mesh)
+  return jax.sharding.NamedSharding(mesh, spec)
+
+
+def _without_first(sharding):
+  if sharding is None:
+    return None
+  spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
+  return jax.sharding.NamedSharding(sharding.mesh, spec)
+
+
+def _place(value: np.ndarray, dtype, sharding) -> jax.Array:
+  """A copy on the devices: none of it is backed by the file afterwards."""
+  dtype = jnp.dtype(dtype)
+  if sharding is None:
+    return jax.device_put(np.array(value, dtype, order="C"))
+  return jax.make_array_from_callback(
+    value.shape, sharding, lambda index: np.array(value[index], dtype, order="C")
+  )
+
+
+def _zeros(shape, dtype, sharding) -> jax.Array:
+  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
+
+
+@functools.partial(jax.jit, donate_argnums=0)
+def _set_layer(whole: jax.Array, part: jax.Array, layer: jax.Array) -> jax.Array:
+  return jax.lax.dynamic_update_index_in_dim(whole, part, layer, 0)
+
+
+def save_from(
+  params: Mapping[str, Any],
+  table: Iterable[Rule],
+  *,
+  dtype: jax.typing.DTypeLike | None = None,
+) -> dict[str, Outgoing]:
+  """The tensors of theirs that parameters of ours stand for; values come when asked for.
+
+  Args:
+    params: pure dictionary, as `load_into` returned it.
+    table: that it was loaded by.
+    dtype: of the tensors; None keeps the parameters'.
+  """
+  flat = {
+    "/".join(map(str, path)): value
+    for path, value in traverse_util.flatten_dict(dict(params)).items()
+  }
+  shapes = {path: value.shape for path, value in flat.items()}
+  outgoing = {}
+  for move in _moves(table):
+    theirs = zip(move.theirs, move.shapes_of_theirs(shapes), strict=True)
+    kind = jnp.dtype(dtype or flat[move.ours[0]].dtype)
+    for place, (name, shape) in enumerate(theirs):
+      read = functools.partial(_read_back, flat, move, place, kind)
+      outgoing[name] = Outgoing(shape, kind, read)
+  return outgoing
+
+
+def _read_back(flat, move: _Move, place: int, dtype: np.dtype) -> np.ndarray:
+  values = [flat[path] for path in move.ours]
+  if move.layer is not None:
+    values = [value[move.layer] for value in values]
+  theirs = move.back([np.asarray(jax.device_get(value)) for value in values])
+  return np.asarray(theirs[place], dtype)

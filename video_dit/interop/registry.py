@@ -1,0 +1,94 @@
+"""Which formats there are, and the recognition of one from what lies in a folder."""
+
+import json
+import os
+import pathlib
+import types
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from video_dit.interop import t5
+from video_dit.interop.loaded import Loaded
+from video_dit.interop.tensors import Tensors, open_tensors
+
+# Asked in order. Each module has
+#   matches(config, tensors) -> bool, of config.json's content (or None) and the names,
+#   read(config, tensors, dtype=, mesh=) -> Loaded,
+#   write(loaded, folder, dtype=, naming=) -> the files written, and
+#   KINDS, those that it reads.
+FORMATS: tuple[types.ModuleType, ...] = (t5,)
+
+
+def load(
+  path: str | os.PathLike[str],
+  *,
+  dtype: jax.typing.DTypeLike = "float32",
+  mesh: jax.sharding.Mesh | None = None,
+) -> Loaded:
+  """Reads a published checkpoint, whatever its format.
+
+  Args:
+    path: a folder with weights and, mostly, a `config.json`; or a file of weights.
+    dtype: of the parameters.
+    mesh: that they are laid over; None puts them on the default device.
+
+  Raises:
+    ValueError: it is of no format that is known, it is damaged, or its tensors do not
+      fit: those that are missing, extra or of the wrong shape are listed.
+  """
+  tensors = open_tensors(path)
+  config = read_config(tensors)
+  for module in FORMATS:
+    if module.matches(config, tensors):
+      return module.read(config, tensors, dtype=jnp.dtype(dtype), mesh=mesh)
+  said = {k: config[k] for k in _NAMES if k in config} if config else "not there"
+  kinds = ", ".join(kind for module in FORMATS for kind in module.KINDS)
+  first = ", ".join(list(tensors.names)[:4])
+  raise ValueError(
+    f"{tensors.path}: of no format that is read here ({kinds}). Its config.json is"
+    f" {said}, its first tensors are {first}."
+  )
+
+
+_NAMES = ("_class_name", "architectures", "model_type")
+
+
+def read_config(tensors: Tensors) -> dict[str, Any] | None:
+  """The content of the `config.json` beside the weights; None where there is none."""
+  path = tensors.folder / "config.json"
+  if not path.is_file():
+    return None
+  try:
+    config = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as e:
+    raise ValueError(f"{path}: is not JSON ({e}). Copy it again.") from e
+  if not isinstance(config, dict):
+    raise ValueError(f"{path}: holds no object of keys. Copy it again.")
+  return config
+
+
+def save(
+  loaded: Loaded,
+  folder: str | os.PathLike[str],
+  *,
+  dtype: jax.typing.DTypeLike | None = None,
+  naming: str | None = None,
+) -> list[pathlib.Path]:
+  """Writes a model as safetensors, so that `load` and the peers read it back.
+
+  Args:
+    loaded: what `load` returned.
+    folder: made where it is missing.
+    dtype: of the tensors; None takes that of the files they came from.
+    naming: whose names to use; None takes those they came with.
+
+  Returns:
+    The files with tensors.
+  """
+  module = next(m for m in FORMATS if loaded.kind in m.KINDS)
+  kind = jnp.dtype(dtype or loaded.dtype)
+  return module.write(
+    loaded, pathlib.Path(folder), dtype=kind, naming=naming or loaded.naming
+  )
