@@ -71,32 +71,6 @@ class CogVideoXConfig:
     key = "temporal_compression_ratio"
     return published.power_of_two(key, self.temporal_compression_ratio)
 
-  @property
-  def channels(self) -> int:
-    """Of a latent."""
-    return self.latent_channels
-
-  @property
-  def space(self) -> int:
-    """Pixels of a latent's side."""
-    return 2 ** (len(self.block_out_channels) - 1)
-
-  @property
-  def time(self) -> int:
-    """Frames of a latent behind the first."""
-    return 2 ** min(self.halvings, len(self.block_out_channels) - 1)
-
-  @property
-  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(c,)` that normalise latents."""
-    return published.statistics(
-      self.latent_channels,
-      self.scaling_factor,
-      self.shift_factor,
-      self.latents_mean,
-      self.latents_std,
-    )
-
 
 class ConditionedNorm(nnx.Module):
   """A group norm whose scale and shift at each point come from the latents."""
@@ -188,6 +162,32 @@ class CogVideoX(nnx.Module):
     dense = functools.partial(blocks.Dense, rngs=rngs)
     self.quant = dense(2 * latents, 2 * latents) if arch.use_quant_conv else None
     self.post_quant = dense(latents, latents) if arch.use_post_quant_conv else None
+
+  @property
+  def channels(self) -> int:
+    """Of a latent."""
+    return self.arch.latent_channels
+
+  @property
+  def space(self) -> int:
+    """Pixels of a latent's side."""
+    return 2 ** (len(self.arch.block_out_channels) - 1)
+
+  @property
+  def time(self) -> int:
+    """Frames of a latent behind the first."""
+    return 2 ** min(self.arch.halvings, len(self.arch.block_out_channels) - 1)
+
+  @property
+  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(c,)` that normalise latents."""
+    return published.statistics(
+      self.arch.latent_channels,
+      self.arch.scaling_factor,
+      self.arch.shift_factor,
+      self.arch.latents_mean,
+      self.arch.latents_std,
+    )
 
   def encode_spans(self, frames: int) -> list[published.Span]:
     """Chunks in which a clip of so many frames is encoded."""

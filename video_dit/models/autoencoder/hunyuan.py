@@ -80,26 +80,6 @@ class HunyuanConfig:
       for i in range(levels)
     )
 
-  @property
-  def channels(self) -> int:
-    """Of a latent."""
-    return self.latent_channels
-
-  @property
-  def space(self) -> int:
-    """Pixels of a latent's side."""
-    return int(np.prod([space for _, space in self.strides]))
-
-  @property
-  def time(self) -> int:
-    """Frames of a latent behind the first."""
-    return int(np.prod([time for time, _ in self.strides]))
-
-  @property
-  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(c,)` that normalise latents."""
-    return published.statistics(self.latent_channels, self.scaling_factor, None)
-
 
 class Hunyuan(nnx.Module):
   """Encoder and decoder; pixels lie in [-1, 1]."""
@@ -139,18 +119,38 @@ class Hunyuan(nnx.Module):
     self.quant = blocks.Dense(2 * latents, 2 * latents, rngs=rngs)
     self.post_quant = blocks.Dense(latents, latents, rngs=rngs)
 
+  @property
+  def channels(self) -> int:
+    """Of a latent."""
+    return self.arch.latent_channels
+
+  @property
+  def space(self) -> int:
+    """Pixels of a latent's side."""
+    return int(np.prod([space for _, space in self.arch.strides]))
+
+  @property
+  def time(self) -> int:
+    """Frames of a latent behind the first."""
+    return int(np.prod([time for time, _ in self.arch.strides]))
+
+  @property
+  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(c,)` that normalise latents."""
+    return published.statistics(self.arch.latent_channels, self.arch.scaling_factor, None)
+
   def encode_spans(self, frames: int) -> list[published.Span]:
     """Tiles, overlapping, in which a clip of so many frames is encoded."""
     if not self.tiled or frames <= FRAMES:
       return [(0, frames)]
-    return _tiles(frames, FRAMES, STRIDE, self.arch.time)
+    return _tiles(frames, FRAMES, STRIDE, self.time)
 
   def decode_spans(self, latents: int) -> list[published.Span]:
     """Tiles, overlapping, in which so many latent frames are decoded."""
-    tile = FRAMES // self.arch.time
+    tile = FRAMES // self.time
     if not self.tiled or latents <= tile:
       return [(0, latents)]
-    return _tiles(latents, tile, STRIDE // self.arch.time, 1)
+    return _tiles(latents, tile, STRIDE // self.time, 1)
 
   def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
@@ -176,7 +176,7 @@ class Hunyuan(nnx.Module):
       Mean, log-variance and the tail for the next tile.
     """
     moments = self.quant(self.encoder(x_BFHWC, Stream(before="edge")))
-    stride, overlap = STRIDE // self.arch.time, (FRAMES - STRIDE) // self.arch.time
+    stride, overlap = STRIDE // self.time, (FRAMES - STRIDE) // self.time
     if self.tiled:
       moments, tail = _blend(moments, tail, stride, overlap)
     return *blocks.moments_to_posterior(moments), tail
