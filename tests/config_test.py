@@ -75,6 +75,7 @@ def _tree() -> dict:
     ("train.steps", True, ["config.train.steps=True", "must be int", "bool"]),
     ("train.steps", 0, ["config.train.steps=0", "above 0"]),
     ("train.keep", -1, ["config.train.keep=-1", "above 0"]),
+    ("data.balance_rows", 3, ["config.data.rows=8", "multiple of data.balance_rows=3"]),
     ("data.path", None, ["config.data.path=None", "must be str"]),
     ("dit.remat", "blok", ["config.dit.remat='blok'", "one of", "'block'"]),
     ("dit.patch", (1, 2), ["config.dit.patch=(1, 2)", "3 entries"]),

@@ -33,10 +33,10 @@ media.timeout_seconds media.workers media.shard_records autoencoder.channels
 autoencoder.blocks text.vocabulary text.width text.depth text.heads text.head_size
 text.mlp_width text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
 dit.rope_seconds diffusion.shift_tokens data.rows data.row_length data.row_segments
-data.row_text data.lookahead data.window_frames data.window_side data.threads
-data.prefetch optimizer.learning_rate train.steps train.accumulate train.log_every
-train.keep train.evaluate_batches sample.steps sample.height sample.width sample.frames
-sample.frames_per_second sample.rows evaluate.batches""".split()
+data.row_text data.lookahead data.balance_rows data.window_frames data.window_side
+data.threads data.prefetch optimizer.learning_rate train.steps train.accumulate
+train.log_every train.keep train.evaluate_batches sample.steps sample.height sample.width
+sample.frames sample.frames_per_second sample.rows evaluate.batches""".split()
 
 _FRACTIONS = """media.validation_fraction diffusion.given_probability
 data.caption_dropout optimizer.final_fraction optimizer.beta1 optimizer.beta2
@@ -123,6 +123,12 @@ def _check_sizes(config: Config) -> None:
     "data.row_length",
     config.data.row_length,
     f"must be a multiple of mesh.context={config.mesh.context}",
+  )
+  _require(
+    config.data.rows % config.data.balance_rows == 0,
+    "data.rows",
+    config.data.rows,
+    f"must be a multiple of data.balance_rows={config.data.balance_rows}",
   )
   _require(
     (config.data.window_frames - 1) % config.autoencoder.time == 0,

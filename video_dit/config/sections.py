@@ -55,8 +55,9 @@ class Autoencoder:
   """The causal 3D-convolution autoencoder.
 
   Attributes:
-    checkpoint: folder that the autoencoder's training run exported; empty only where
-      the autoencoder itself is trained.
+    checkpoint: folder that the autoencoder's training run exported, or a published
+      checkpoint (docs/checkpoints.md); empty only where the autoencoder itself is
+      trained. Of a published one only `channels`, `space` and `time` must be said here.
     channels: latent channels.
     space: pixels per latent row and column; a power of two times `patch`.
     time: frames per latent frame, after the first; a power of two.
@@ -176,6 +177,8 @@ class Data:
     row_text: most text tokens in a row.
     long: a clip longer than a row: `split` into runs of latent frames, or `refuse`.
     lookahead: clips that the packer chooses among.
+    balance_rows: neighbouring rows of a step whose summed work is kept equal: as many as
+      one device takes. 1 is equal work on any mesh; more need fewer like rows in a step.
     caption_dropout: chance that a clip's caption is replaced by the empty one.
     window_frames, window_side: pixels' training window.
     threads: threads that read ahead in each process.
@@ -188,7 +191,8 @@ class Data:
   row_segments: int = 64
   row_text: int = 4096
   long: Split = "refuse"
-  lookahead: int = 64
+  lookahead: int = 8192
+  balance_rows: int = 1
   caption_dropout: float = 0.1
   window_frames: int = 17
   window_side: int = 256
@@ -230,6 +234,9 @@ class Reconstruction:
     l1, l2: of the pixel differences.
     gradient: of the differences of finite differences in space and time.
     kl: of the divergence from the unit normal, summed over a latent, per pixel.
+    noise: greatest noise added to latents before decoding, in units of each channel's
+      deviation (RAE, Zheng et al., 2025, arXiv:2510.11690): the decoder learns to mend
+      what a generator gets slightly wrong. 0 adds none.
   """
 
   sample: bool = True
@@ -237,6 +244,7 @@ class Reconstruction:
   l2: float = 0.0
   gradient: float = 1.0
   kl: float = 1e-6
+  noise: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -18,8 +18,9 @@ import jax
 import numpy as np
 
 from video_dit import config as config_lib
-from video_dit.data import assemble, batch, pack, reader, schema, windows
+from video_dit.data import assemble, batch, reader, schema, windows
 from video_dit.data import pieces as pieces_lib
+from video_dit.data import steps as steps_lib
 
 
 def steps(
@@ -28,7 +29,7 @@ def steps(
   *,
   shuffle: bool = True,
   epoch_rows: Sequence[int] = (),
-) -> pack.Steps:
+) -> steps_lib.Steps:
   """Plans which clips make which step; reads no record.
 
   Args:
@@ -59,7 +60,7 @@ def steps(
       f" data.caption_dropout={config.data.caption_dropout} has nothing to put in a"
       " caption's place. Preprocess again, or set data.caption_dropout=0."
     )
-  return pack.Steps(
+  return steps_lib.Steps(
     pieces, config.data, config.seed, shuffle=shuffle, epoch_rows=epoch_rows
   )
 
@@ -71,7 +72,7 @@ class Batches:
     self,
     dataset: reader.Dataset,
     config: config_lib.Config,
-    steps: pack.Steps,
+    steps: steps_lib.Steps,
     *,
     process_index: int = 0,
     process_count: int = 1,
@@ -116,7 +117,7 @@ class Batches:
       step=step,
     )
 
-  def _segments(self, row: pack.Row) -> Iterator[assemble.Segment]:
+  def _segments(self, row: steps_lib.Row) -> Iterator[assemble.Segment]:
     pieces = self._steps.pieces
     for i in row.pieces:
       record = read(self._dataset, int(pieces.clip[i]))
@@ -133,7 +134,7 @@ def loader(
   start_step: int = 0,
   process_index: int = 0,
   process_count: int = 1,
-  plan: pack.Steps | None = None,
+  plan: steps_lib.Steps | None = None,
 ) -> grain.DatasetIterator[batch.Batch]:
   """Endless training batches from `start_step` on.
 

@@ -1,26 +1,21 @@
 """Packing by index: which clips share a row, planned ahead from the index alone.
 
-An epoch's plan is a function of (seed, epoch): the clips are shuffled and laid into rows
-one row at a time. A row starts with the oldest clip that waits, then takes the longest
-that fits among the next `lookahead` clips of the shuffle; its end is closed by the best
-pair. Nothing is dropped or repeated within an epoch. The rows of all epochs, end to end,
-are cut into steps, so that an epoch's last rows share a step with the next one's first:
-the position in the data is the step, and nothing else.
+An epoch's plan is a function of (seed, epoch): the clips are shuffled, laid into rows,
+and the rows ordered so that those of one step carry equal work. Nothing is dropped or
+repeated within an epoch.
 """
 
-import bisect
-from collections.abc import Iterator, Sequence
 import dataclasses
-import itertools
-import threading
 
 import numpy as np
 
 from video_dit import config
-from video_dit.data import pieces as pieces_lib
+from video_dit.data import balance, fit, search
 
-_SHIFT = 40  # a waiting clip is one integer, tokens << _SHIFT | place in the shuffle
-_PLACE = (1 << _SHIFT) - 1
+# Rows this full are left as they are; emptier ones are packed again by trying sets.
+_FULL = 0.99
+# Pieces on which trying sets has to show what it gains before it is done for all.
+_TRIAL = 4096
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,12 +27,14 @@ class Plan:
     starts: `(rows + 1,)` int32, where each row starts in `order`.
     fill: share of the rows' tokens that is data.
     text_fill: share of the rows' text tokens that is captions.
+    work: `(rows,)` float64, sum of the squares of each row's segments.
   """
 
   order: np.ndarray
   starts: np.ndarray
   fill: float
   text_fill: float
+  work: np.ndarray
 
   def __len__(self) -> int:
     return len(self.starts) - 1
@@ -54,209 +51,64 @@ def plan_epoch(
   seed: int,
   epoch: int,
   *,
+  head: int = 0,
   shuffle: bool = True,
 ) -> Plan:
   """Plans the rows of one epoch.
 
   Args:
     tokens, text_tokens: `(n,)` of each piece, within `row_length` and `row_text`.
-    data: the limits of a row, and `lookahead`.
+    data: the limits of a row, `rows` of a step, and `lookahead`.
     seed, epoch: decide the order.
-    shuffle: or keep the order of the pieces, as held-out data do.
+    head: first rows, which complete a step that the epoch before has begun. It orders
+      the rows and changes none.
+    shuffle: or lay the pieces out as they come and order the rows by their first piece,
+      as held-out data do: steps are then samples of the whole, of unequal work.
   """
   order = np.arange(len(tokens), dtype=np.int32)
+  rng = np.random.default_rng([seed, epoch])
   if shuffle:
-    order = np.random.default_rng([seed, epoch]).permutation(order)
-  places, starts = _pack(
-    np.ascontiguousarray(tokens[order], np.int32),
-    np.ascontiguousarray(text_tokens[order], np.int32),
-    data,
-  )
-  rows = max(len(starts) - 1, 1)
+    order = rng.permutation(order)
+  tokens = np.asarray(tokens[order], np.int64)
+  text_tokens = np.asarray(text_tokens[order], np.int64)
+  places, starts = _rows(tokens, text_tokens, data)
+  work = balance.work(tokens[places], starts)
+  if shuffle:
+    level = float(work.sum()) * data.row_length / max(int(tokens.sum()), 1)
+    rows = balance.arrange(work, data.rows, data.balance_rows, head, level, rng)
+  else:
+    rows = np.argsort(np.minimum.reduceat(places, starts[:-1]))
+  places, starts = _reorder(places, starts, rows)
+  num = max(len(rows), 1)
   return Plan(
     order=order[places],
     starts=starts,
-    fill=float(tokens.sum(dtype=np.int64)) / (rows * data.row_length),
-    text_fill=float(text_tokens.sum(dtype=np.int64)) / (rows * data.row_text),
+    fill=float(tokens.sum()) / (num * data.row_length),
+    text_fill=float(text_tokens.sum()) / (num * data.row_text),
+    work=work[rows],
   )
 
 
-def _pack(
+def _rows(
   tokens: np.ndarray, text_tokens: np.ndarray, data: config.Data
 ) -> tuple[np.ndarray, np.ndarray]:
   """Lays a stream of pieces into rows; returns places in the stream and rows' starts."""
-  num = len(tokens)
-  size, text = tokens.data, text_tokens.data
-  places = np.empty(num, np.int32)
-  out = places.data
-  placed = bytearray(num)
-  starts = [0]
-  arriving = _arriving(tokens)
-  waiting = sorted(itertools.islice(arriving, data.lookahead))
-  done = oldest = 0
-  while waiting:
-    left, text_left, room = data.row_length, data.row_text, data.row_segments
-    oldest = placed.index(0, oldest)
-    pick = bisect.bisect_left(waiting, size[oldest] << _SHIFT | oldest)
-    while pick >= 0:
-      piece = waiting.pop(pick)
-      place = piece & _PLACE
-      left -= piece >> _SHIFT
-      text_left -= text[place]
-      room -= 1
-      placed[place] = 1
-      out[done] = place
-      done += 1
-      if (fresh := next(arriving, None)) is not None:
-        bisect.insort(waiting, fresh)
-      if not waiting or not room:
-        break
-      pick = bisect.bisect(waiting, left << _SHIFT | _PLACE) - 1
-      if pick >= 0:
-        longest, shortest = waiting[pick] >> _SHIFT, waiting[0] >> _SHIFT
-        if 2 * shortest <= left < longest + shortest and longest < left and room > 1:
-          pick = _closing(waiting, left, pick)
-        while pick >= 0 and text[waiting[pick] & _PLACE] > text_left:
-          pick -= 1
-    starts.append(done)
-  return places, np.asarray(starts, np.int32)
+  made = fit.fit(tokens, text_tokens, data)
+  if fit.least_rows(tokens, text_tokens, data) >= _FULL * (len(made[1]) - 1):
+    return made
+  trial = tokens[:_TRIAL], text_tokens[:_TRIAL], data
+  if len(search.search(*trial)[1]) >= len(fit.fit(*trial)[1]):
+    return made
+  return min(made, search.search(tokens, text_tokens, data), key=lambda way: len(way[1]))
 
 
-def _arriving(tokens: np.ndarray) -> Iterator[int]:
-  """The stream's pieces as integers; made a block at a time, to keep memory small."""
-  for start in range(0, len(tokens), 65_536):
-    block = tokens[start : start + 65_536].astype(np.int64)
-    yield from (block << _SHIFT | np.arange(start, start + len(block))).tolist()
-
-
-def _closing(waiting: list[int], left: int, pick: int) -> int:
-  """Index of the longer of the two pieces that fill `left` best, or of `pick` if it does.
-
-  Args:
-    waiting: pieces sorted by tokens.
-    left: tokens left in the row.
-    pick: the longest piece that fits.
-  """
-  best, found = waiting[pick] >> _SHIFT, pick
-  low, high = 0, pick
-  while low < high and best < left:
-    both = (waiting[low] >> _SHIFT) + (waiting[high] >> _SHIFT)
-    if both > left:
-      high -= 1
-    else:
-      if both > best:
-        best, found = both, high
-      low += 1
-  return found
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Row:
-  """One row of a step.
-
-  Attributes:
-    epoch: that the row belongs to.
-    pieces: numbers of its pieces.
-  """
-
-  epoch: int
-  pieces: np.ndarray
-
-
-class Steps:
-  """The rows of every step of a run: a function of (seed, step). Safe among threads.
-
-  Attributes:
-    pieces: what is packed.
-    epoch_rows: rows of each epoch planned so far; worth saving with a checkpoint of a
-      run on very many clips, since a start then plans only the epoch that it starts in.
-  """
-
-  def __init__(
-    self,
-    pieces: pieces_lib.Pieces,
-    data: config.Data,
-    seed: int,
-    *,
-    shuffle: bool = True,
-    epoch_rows: Sequence[int] = (),
-  ):
-    """Plans nothing yet.
-
-    Args:
-      pieces: what is packed.
-      data: `rows` make a step.
-      seed: of the order.
-      shuffle: or keep the order of the pieces.
-      epoch_rows: as an earlier object of the same arguments had them.
-
-    Raises:
-      ValueError: there is nothing to pack.
-    """
-    if not len(pieces):
-      raise ValueError(f"{data.path}: no clips to pack. Preprocess some.")
-    self.pieces = pieces
-    self.epoch_rows = list(epoch_rows)
-    self._data = data
-    self._seed = seed
-    self._shuffle = shuffle
-    self._plans: dict[int, Plan] = {}
-    self._lock = threading.Lock()
-
-  def plan(self, epoch: int) -> Plan:
-    """The plan of one epoch; the last two asked for are kept."""
-    with self._lock:
-      return self._plan(epoch)
-
-  def rows_for_step(self, step: int) -> list[Row]:
-    """Rows `[step * rows, (step + 1) * rows)` of the epochs laid end to end."""
-    rows: list[Row] = []
-    with self._lock:
-      epoch, first = 0, step * self._data.rows
-      while first >= self._num_rows(epoch):
-        first -= self._num_rows(epoch)
-        epoch += 1
-      while len(rows) < self._data.rows:
-        plan = self._plan(epoch)
-        last = min(len(plan), first + self._data.rows - len(rows))
-        rows += [Row(epoch, plan.row(i)) for i in range(first, last)]
-        epoch, first = epoch + 1, 0
-    return rows
-
-  def epoch(self, step: int) -> int:
-    """Epoch of the step's first row."""
-    return self.rows_for_step(step)[0].epoch
-
-  def report(self, epoch: int = 0) -> dict[str, float]:
-    """How well an epoch is packed: clips, pieces, rows, fill and text_fill."""
-    plan = self.plan(epoch)
-    return {
-      "clips": int(self.pieces.clip[-1]) + 1,
-      "pieces": len(self.pieces),
-      "rows": len(plan),
-      "fill": plan.fill,
-      "text_fill": plan.text_fill,
-    }
-
-  def _num_rows(self, epoch: int) -> int:
-    if epoch >= len(self.epoch_rows):
-      self._plan(epoch)
-    return self.epoch_rows[epoch]
-
-  def _plan(self, epoch: int) -> Plan:
-    if epoch not in self._plans:
-      pieces = self.pieces
-      plan = plan_epoch(
-        pieces.tokens,
-        pieces.text_tokens,
-        self._data,
-        self._seed,
-        epoch,
-        shuffle=self._shuffle,
-      )
-      if len(self._plans) == 2:
-        self._plans.pop(min(self._plans))
-      self._plans[epoch] = plan
-      if epoch == len(self.epoch_rows):
-        self.epoch_rows.append(len(plan))
-    return self._plans[epoch]
+def _reorder(
+  places: np.ndarray, starts: np.ndarray, rows: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Puts rows into another order."""
+  sizes = np.diff(starts)[rows]
+  ends = np.cumsum(sizes, dtype=np.int32)
+  shift = np.repeat(starts[rows] - (ends - sizes), sizes)
+  return places[shift + np.arange(len(places))], np.concatenate([[0], ends]).astype(
+    np.int32
+  )

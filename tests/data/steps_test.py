@@ -1,0 +1,63 @@
+"""The rows of every step: a function of the step, across epochs and restarts."""
+
+import numpy as np
+import pytest
+
+from video_dit import config
+from video_dit.data import pieces as pieces_lib
+from video_dit.data import steps as steps_lib
+
+_DATA = config.Data(
+  rows=4, row_length=1024, row_segments=24, row_text=256, lookahead=64, long="refuse"
+)
+
+
+def _pieces(num: int) -> pieces_lib.Pieces:
+  rng = np.random.default_rng(0)
+  tokens = rng.choice([16, 24, 40, 60, 96, 144, 240, 320, 512], num)
+  one, text = np.ones_like(tokens), rng.integers(1, 24, num)
+  return pieces_lib.cut(tokens, one, one, text, data=_DATA, patch=(1, 1, 1))
+
+
+def test_steps_run_through_the_epochs_without_a_gap():
+  pieces = _pieces(301)
+  steps = steps_lib.Steps(pieces, _DATA, seed=3)
+  rows = [row for step in range(60) for row in steps.rows_for_step(step)]
+  per_epoch = {}
+  for row in rows:
+    per_epoch.setdefault(row.epoch, []).extend(row.pieces.tolist())
+  epochs = sorted(per_epoch)
+  assert epochs == list(range(len(epochs))) and len(epochs) > 3
+  for epoch in epochs[:-1]:
+    assert sorted(per_epoch[epoch]) == list(range(301))
+  # Some step holds the end of one epoch and the start of the next.
+  assert any(
+    len({row.epoch for row in rows[4 * step : 4 * step + 4]}) == 2 for step in range(60)
+  )
+
+
+def test_a_step_is_the_same_from_any_start():
+  pieces = _pieces(301)
+  walked = steps_lib.Steps(pieces, _DATA, seed=3)
+  for step in range(35):
+    expected = walked.rows_for_step(step)
+  for epoch_rows in ((), walked.epoch_rows):
+    jumped = steps_lib.Steps(pieces, _DATA, seed=3, epoch_rows=epoch_rows)
+    for row, other in zip(jumped.rows_for_step(34), expected, strict=True):
+      assert row.epoch == other.epoch
+      np.testing.assert_array_equal(row.pieces, other.pieces)
+
+
+def test_a_set_smaller_than_a_step_repeats_by_epochs():
+  steps = steps_lib.Steps(_pieces(3), _DATA, seed=0)
+  rows = steps.rows_for_step(5)
+  assert len(rows) == 4
+  assert len({row.epoch for row in rows}) > 1
+  assert steps.report()["clips"] == 3
+
+
+def test_nothing_to_pack_is_refused():
+  none = np.zeros(0, np.int32)
+  pieces = pieces_lib.cut(none, none, none, none, data=_DATA, patch=(1, 1, 1))
+  with pytest.raises(ValueError, match="no clips to pack"):
+    steps_lib.Steps(pieces, _DATA, 0)
