@@ -7,7 +7,7 @@ import pathlib
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "video_dit"
-VERBS = {"preprocess", "train", "sample", "evaluate"}
+VERBS = {"preprocess", "train", "sample", "evaluate", "convert"}
 NOUNS = {
   *("media", "data", "models", "diffusion", "parallel"),
   *("checkpoints", "generator", "interop", "report"),

@@ -105,7 +105,7 @@ def load_into(
   tensors: Tensors,
   table: Iterable[Rule],
   *,
-  dtype: jax.typing.DTypeLike = jnp.float32,
+  dtype: jax.typing.DTypeLike | None = jnp.float32,
   mesh: jax.sharding.Mesh | None = None,
   ignored: Iterable[str] = (),
 ) -> dict:
@@ -118,7 +118,7 @@ def load_into(
     shadow: the abstract model, of `nnx.eval_shape`, or its state.
     tensors: of the checkpoint.
     table: for all parameters of the model.
-    dtype: of the parameters.
+    dtype: of the parameters; None keeps each tensor's.
     mesh: that the parameters are laid over, by the names beside them; None puts them on
       the default device.
     ignored: patterns of names that the checkpoint may hold beside what is read.
@@ -137,14 +137,15 @@ def load_into(
   for move in moves:
     values = move.forth([tensors.read(name) for name in move.theirs])
     for path, value in zip(move.ours, values, strict=True):
+      kind = jnp.dtype(value.dtype if dtype is None else dtype)
       parts, variable = variables[path]
       sharding = _sharding(parts, variable, mesh)
       if move.layer is None:
-        found[path] = _place(value, dtype, sharding)
+        found[path] = _place(value, kind, sharding)
         continue
       if path not in found:
-        found[path] = _zeros(variable.shape, dtype, sharding)
-      part = _place(value, dtype, _without_first(sharding))
+        found[path] = _zeros(variable.shape, kind, sharding)
+      part = _place(value, found[path].dtype, _without_first(sharding))
       found[path] = _set_layer(found[path], part, jax.device_put(np.int32(move.layer)))
   return traverse_util.unflatten_dict({variables[n][0]: x for n, x in found.items()})
 
@@ -217,7 +218,6 @@ def _without_first(sharding):
 
 def _place(value: np.ndarray, dtype, sharding) -> jax.Array:
   """A copy on the devices: none of it is backed by the file afterwards."""
-  dtype = jnp.dtype(dtype)
   if sharding is None:
     return jax.device_put(np.array(value, dtype, order="C"))
   return jax.make_array_from_callback(

@@ -24,14 +24,14 @@ FORMATS: tuple[types.ModuleType, ...] = (t5,)
 def load(
   path: str | os.PathLike[str],
   *,
-  dtype: jax.typing.DTypeLike = "float32",
+  dtype: jax.typing.DTypeLike | None = "float32",
   mesh: jax.sharding.Mesh | None = None,
 ) -> Loaded:
   """Reads a published checkpoint, whatever its format.
 
   Args:
     path: a folder with weights and, mostly, a `config.json`; or a file of weights.
-    dtype: of the parameters.
+    dtype: of the parameters; None keeps each tensor's.
     mesh: that they are laid over; None puts them on the default device.
 
   Raises:
@@ -40,9 +40,10 @@ def load(
   """
   tensors = open_tensors(path)
   config = read_config(tensors)
+  kind = None if dtype is None else jnp.dtype(dtype)
   for module in FORMATS:
     if module.matches(config, tensors):
-      return module.read(config, tensors, dtype=jnp.dtype(dtype), mesh=mesh)
+      return module.read(config, tensors, dtype=kind, mesh=mesh)
   said = {k: config[k] for k in _NAMES if k in config} if config else "not there"
   kinds = ", ".join(kind for module in FORMATS for kind in module.KINDS)
   first = ", ".join(list(tensors.names)[:4])
@@ -81,14 +82,14 @@ def save(
   Args:
     loaded: what `load` returned.
     folder: made where it is missing.
-    dtype: of the tensors; None takes that of the files they came from.
+    dtype: of the tensors; None keeps each parameter's.
     naming: whose names to use; None takes those they came with.
 
   Returns:
     The files with tensors.
   """
   module = next(m for m in FORMATS if loaded.kind in m.KINDS)
-  kind = jnp.dtype(dtype or loaded.dtype)
+  kind = None if dtype is None else jnp.dtype(dtype)
   return module.write(
     loaded, pathlib.Path(folder), dtype=kind, naming=naming or loaded.naming
   )

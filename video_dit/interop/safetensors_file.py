@@ -123,7 +123,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:
   with unfinished.open("wb") as file:
     file.write(len(text).to_bytes(8, "little") + text)
     for name in order:
-      array = np.ascontiguousarray(tensors[name].read())
+      array = np.asarray(tensors[name].read(), order="C")
       assert array.shape == tensors[name].shape, name
       assert array.dtype == tensors[name].dtype, name
       file.write(array.reshape(-1).view(np.uint8).data)

@@ -83,7 +83,7 @@ def read(
   config: Mapping[str, Any] | None,
   tensors: Tensors,
   *,
-  dtype: jax.typing.DTypeLike,
+  dtype: jax.typing.DTypeLike | None,
   mesh: jax.sharding.Mesh | None,
 ) -> Loaded:
   """Reads the encoder; see `registry.load`."""
@@ -112,13 +112,22 @@ def read(
 
 
 def write(
-  loaded: Loaded, folder: pathlib.Path, *, dtype: np.dtype, naming: str
+  loaded: Loaded, folder: pathlib.Path, *, dtype: np.dtype | None, naming: str
 ) -> list[pathlib.Path]:
-  """Writes the encoder as safetensors, with a `config.json` under transformers' names."""
+  """Writes the encoder as safetensors, with a `config.json` under transformers' names.
+
+  Raises:
+    ValueError: there is no such naming.
+  """
+  if naming not in _BLOCK:
+    raise ValueError(
+      f"{naming!r} is no naming of {loaded.kind}. Choose one of {', '.join(_BLOCK)}."
+    )
   outgoing = names.save_from(loaded.params, table(loaded.config, naming), dtype=dtype)
   config = None
   if naming == "transformers":
-    config = _describe(loaded.kind, loaded.config, loaded.published, dtype)
+    kind = outgoing["shared.weight"].dtype
+    config = _describe(loaded.kind, loaded.config, loaded.published, kind)
   return safetensors_file.write_safetensors(folder, outgoing, config)
 
 

@@ -1,0 +1,43 @@
+r"""Reads a published checkpoint, says what it is, and writes it as safetensors.
+
+  python -m video_dit.convert --from=google/t5-v1_1-xxl --to=t5-encoder
+  python -m video_dit.convert --from=models_t5_umt5-xxl-enc-bf16.pth \
+      --to=umt5 --naming=transformers --dtype=bfloat16
+  python -m video_dit.convert --from=Wan2.1_VAE.pth
+
+Flags:
+  --from      a folder with weights and config.json, or a file: .safetensors, its
+              .index.json, .bin, .pt, .pth. Pickled files are read without running them
+  --to        folder to be written; without it, what was read is only reported
+  --dtype     float32 | bfloat16 | float16 [each tensor's own]
+  --naming    transformers | diffusers | native: whose names to write [those read]
+
+What is written, `video_dit.interop.load` and the peers read.
+"""
+
+import pathlib
+
+from absl import flags as absl_flags
+
+from video_dit import flags
+from video_dit.convert import run
+
+FLAGS = absl_flags.FLAGS
+
+absl_flags.DEFINE_string("from", None, "checkpoint to be read")
+absl_flags.DEFINE_string("to", None, "folder to be written")
+absl_flags.DEFINE_string("dtype", None, "of the tensors written")
+absl_flags.DEFINE_string("naming", None, "whose names to write")
+absl_flags.DEFINE_bool("debug", False, "show the traceback of a refused input")
+
+
+def main() -> None:
+  """Converts what the flags name."""
+  source = pathlib.Path(flags.required("from", "google/t5-v1_1-xxl"))
+  target = pathlib.Path(FLAGS.to) if FLAGS.to else None
+  for line in run.convert(source, target, dtype=FLAGS.dtype, naming=FLAGS.naming):
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+  flags.run(main, __doc__)

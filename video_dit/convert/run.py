@@ -1,0 +1,75 @@
+"""Converts one checkpoint and tells what it read."""
+
+from collections.abc import Iterator
+import dataclasses
+import pathlib
+import shutil
+
+import jax
+
+from video_dit import interop
+
+_DTYPES = ("float32", "bfloat16", "float16")
+# What belongs to a text encoder besides its weights.
+_BESIDE = (
+  *("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+  *("vocab.json", "merges.txt"),
+)
+
+
+def convert(
+  source: pathlib.Path,
+  target: pathlib.Path | None,
+  *,
+  dtype: str | None = None,
+  naming: str | None = None,
+) -> Iterator[str]:
+  """Reads a checkpoint and writes it as safetensors; yields lines that tell of it.
+
+  It works in the host's memory, whatever accelerator there is.
+
+  Args:
+    source: folder or file of the checkpoint.
+    target: folder to be written, new or empty; None only reports.
+    dtype: of the tensors written; None keeps each tensor's.
+    naming: whose names to write; None keeps those read.
+
+  Raises:
+    ValueError: the checkpoint cannot be read or does not fit, or an argument is wrong.
+  """
+  if dtype not in (None, *_DTYPES):
+    raise ValueError(f"--dtype={dtype}: must be one of {', '.join(_DTYPES)}.")
+  if target is not None and target.exists():
+    if not target.is_dir():
+      raise ValueError(f"--to={target}: is a file. Name a folder to be written.")
+    if any(target.iterdir()):
+      raise ValueError(f"--to={target}: is not empty. Name a new folder.")
+  with jax.default_device(jax.local_devices(backend="cpu")[0]):
+    loaded = interop.load(source, dtype=None)
+    yield from describe(loaded, source)
+    if target is None:
+      return
+    files = interop.save(loaded, target, dtype=dtype, naming=naming)
+  folder = source if source.is_dir() else source.parent
+  beside = [name for name in _BESIDE if (folder / name).is_file()]
+  for name in beside:
+    shutil.copyfile(folder / name, target / name)
+  names = ", ".join([*(file.name for file in files), *beside])
+  yield f"wrote {target}: {names}"
+
+
+def describe(loaded: interop.Loaded, source: pathlib.Path) -> Iterator[str]:
+  """Lines that say what was read."""
+  files = f"{len(loaded.files)} files" if len(loaded.files) > 1 else loaded.files[0].name
+  yield f"read {source} ({files})"
+  yield f"  kind        {loaded.kind}, names of {loaded.naming}"
+  yield f"  tensors     {loaded.tensors:,}, and {loaded.ignored:,} left aside"
+  yield f"  parameters  {loaded.parameters:,}"
+  yield f"  dtype       {', '.join(sorted({str(x.dtype) for x in _leaves(loaded)}))}"
+  yield f"  licence     {loaded.licence or 'unknown: ask who published it'}"
+  for field in dataclasses.fields(loaded.config):
+    yield f"  config      {field.name}={getattr(loaded.config, field.name)!r}"
+
+
+def _leaves(loaded: interop.Loaded) -> list[jax.Array]:
+  return jax.tree.leaves(loaded.params)
