@@ -12,7 +12,7 @@ from video_dit import config as config_lib
 from video_dit.evaluate import measure, nearest, report, specials, training
 from video_dit.generator import generator as generator_lib
 from video_dit.media.errors import MediaError
-from video_dit.models.autoencoder import store as autoencoder_store
+from video_dit.models.autoencoder.frozen import Frozen
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -137,7 +137,7 @@ def _as_image(judged: measure.Judged) -> str:
 
 
 def reconstruct(
-  frozen: autoencoder_store.Frozen,
+  frozen: Frozen,
   clips: Sequence[training.Clip],
   media: config_lib.Media,
   *,

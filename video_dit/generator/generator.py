@@ -9,13 +9,14 @@ import jax
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit import interop
 from video_dit.checkpoints import state as state_lib
 from video_dit.checkpoints import store as store_lib
 from video_dit.data import patchify, reader, schema
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
 from video_dit.generator import sampler as sampler_lib
-from video_dit.models.autoencoder import store as autoencoder_store
+from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.models.dit import model as dit_lib
 from video_dit.models.text import encoder as text_lib
 from video_dit.parallel import partition
@@ -41,7 +42,7 @@ class Generator:
     config: config_lib.Config,
     mesh: jax.sharding.Mesh,
     params: state_lib.Params | None,
-    frozen: autoencoder_store.Frozen,
+    frozen: Frozen,
     encoder: text_lib.TextEncoder,
     *,
     step: int = 0,
@@ -222,14 +223,14 @@ def abstract_params(shapes: nnx.State, mesh: jax.sharding.Mesh) -> state_lib.Par
 
 def load_encoders(
   config: config_lib.Config, mesh: jax.sharding.Mesh
-) -> tuple[autoencoder_store.Frozen, text_lib.TextEncoder]:
+) -> tuple[Frozen, text_lib.TextEncoder]:
   """Loads the autoencoder and the text encoder that made the run's latents.
 
   Raises:
     ValueError: the data set is missing, or an encoder is another than it names.
   """
   metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
-  frozen = autoencoder_store.load(metadata.autoencoder_path, mesh=mesh)
+  frozen = interop.autoencoder(metadata.autoencoder_path, mesh=mesh)
   encoder = text_lib.TextEncoder.load(config.text, metadata.text_path)
   reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
   return frozen, encoder

@@ -5,8 +5,17 @@ loaded.kind, loaded.config, loaded.parameters
 interop.save(loaded, "copy/umt5-xxl")
 """
 
+from video_dit.interop.autoencoders import autoencoder, autoencoder_fingerprint
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.registry import load, save
 from video_dit.interop.tensors import Tensors, open_tensors
 
-__all__ = ["Loaded", "Tensors", "load", "open_tensors", "save"]
+__all__ = [
+  "Loaded",
+  "Tensors",
+  "autoencoder",
+  "autoencoder_fingerprint",
+  "load",
+  "open_tensors",
+  "save",
+]

@@ -20,7 +20,7 @@ import tqdm
 from video_dit import config as config_lib
 from video_dit.data import schema
 from video_dit.data import writer as writer_lib
-from video_dit.models.autoencoder import store
+from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.preprocess import ahead, cuts, workers
 from video_dit.preprocess import captions as captions_lib
 from video_dit.preprocess import facts as facts_lib
@@ -98,7 +98,7 @@ class Latents:
     self,
     plan: plan_lib.Plan,
     facts: facts_lib.Facts,
-    autoencoder: store.Frozen,
+    autoencoder: Frozen,
     captions: captions_lib.Captions,
     *,
     autoencoder_path: str,

@@ -8,7 +8,8 @@ import time
 import jax
 
 from video_dit import config as config_lib
-from video_dit.models.autoencoder import store
+from video_dit import interop
+from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.preprocess import captions as captions_lib
 from video_dit.preprocess import cuts, encode, examine, ingest, sources, workers
 from video_dit.preprocess import facts as facts_lib
@@ -114,24 +115,30 @@ def preprocess(
 
 def _load_autoencoder(
   settings: config_lib.Autoencoder, mesh: jax.sharding.Mesh | None
-) -> store.Frozen:
+) -> Frozen:
   """Loads the frozen autoencoder and checks that the config describes it."""
   if not settings.checkpoint:
     raise ValueError(
       "config.autoencoder.checkpoint is empty: latents need a trained autoencoder. Name"
-      " the folder that its training exported, or set config.objective=reconstruction"
-      " to make the pixels that it is trained on."
+      " the folder that its training exported or a published checkpoint, or set"
+      " config.objective=reconstruction to make the pixels that it is trained on."
     )
-  frozen = store.load(settings.checkpoint, mesh=mesh)
-  for name in ("channels", "space", "time"):
-    wanted, found = getattr(settings, name), getattr(frozen, name)
-    if wanted != found:
-      raise ValueError(
-        f"config.autoencoder.{name}={wanted}, but the autoencoder in"
-        f" {settings.checkpoint} has {name}={found}. Set it to {found}, or name another"
-        " checkpoint."
-      )
-  return frozen
+  frozen = interop.autoencoder(settings.checkpoint, mesh=mesh)
+  sizes = {name: getattr(frozen, name) for name in ("channels", "space", "time")}
+  wrong = [name for name, size in sizes.items() if getattr(settings, name) != size]
+  if not wrong:
+    return frozen
+  # A folded patch keeps `space` within what the levels of `widths` can halve.
+  patch = max(settings.patch, frozen.space >> (len(settings.widths) - 1))
+  flags = [f"--config.autoencoder.{name}={sizes[name]}" for name in wrong]
+  if patch != settings.patch:
+    flags.append(f"--config.autoencoder.patch={patch}")
+  said = ", ".join(f"{name}={getattr(settings, name)}" for name in wrong)
+  found = ", ".join(f"{name}={sizes[name]}" for name in wrong)
+  raise ValueError(
+    f"config.autoencoder says {said}, but the autoencoder in {settings.checkpoint} has"
+    f" {found}. Pass {' '.join(flags)}, or name another checkpoint."
+  )
 
 
 def _maker(
@@ -139,7 +146,7 @@ def _maker(
   output: pathlib.Path,
   plan: plan_lib.Plan,
   facts: facts_lib.Facts,
-  autoencoder: store.Frozen | None,
+  autoencoder: Frozen | None,
   overwrite: bool,
 ) -> encode.Maker:
   if autoencoder is None:

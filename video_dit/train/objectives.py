@@ -12,6 +12,7 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
+from video_dit import interop
 from video_dit.data import loader, reader
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
@@ -67,7 +68,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
   """Trains the DiT on latents."""
   dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
   checkpoint = config.autoencoder.checkpoint
-  mark = autoencoder_store.fingerprint(checkpoint) if checkpoint else None
+  mark = interop.autoencoder_fingerprint(checkpoint) if checkpoint else None
   reader.check(dataset.metadata, mark, text_encoder.fingerprint(config.text))
   accumulated = _accumulated(config)
   plan = loader.steps(dataset, accumulated)

@@ -14,8 +14,8 @@ from video_dit.data.batch import Windows
 from video_dit.generator import generator as generator_lib
 from video_dit.generator.request import Request
 from video_dit.media import write
+from video_dit.models.autoencoder.frozen import to_bytes, to_unit
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.models.autoencoder.store import to_bytes, to_unit
 from video_dit.parallel import partition
 
 Pictures = list[tuple[str, pathlib.Path]]

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 from video_dit import config as config_lib
 from video_dit.data.batch import Windows
 from video_dit.diffusion import times
+from video_dit.models.autoencoder.frozen import to_unit
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.models.autoencoder.store import to_unit
 from video_dit.train.objective import Sums
 
 

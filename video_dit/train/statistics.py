@@ -10,8 +10,8 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit.checkpoints.state import Params
 from video_dit.data.batch import Windows
+from video_dit.models.autoencoder.frozen import to_unit
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.models.autoencoder.store import to_unit
 from video_dit.parallel import partition
 
 BATCHES = 64  # most batches that are looked at

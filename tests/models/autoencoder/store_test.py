@@ -72,7 +72,7 @@ def reference():
 
 def test_what_is_read_is_what_was_written(folder):
   found = store.load(folder)
-  assert dataclasses.replace(found.arch, checkpoint="") == _ARCH
+  assert dataclasses.replace(found.model.arch, checkpoint="") == _ARCH
   assert (found.channels, found.space, found.time) == (3, 4, 2)
   np.testing.assert_array_equal(found.mean, _MEAN)
   np.testing.assert_array_equal(found.std, _STD)

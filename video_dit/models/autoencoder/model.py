@@ -118,11 +118,26 @@ class Decoder(nnx.Module):
 
 
 class Autoencoder(nnx.Module):
-  """Encoder and decoder; pixels lie in [-1, 1]."""
+  """Encoder and decoder; pixels lie in [-1, 1].
+
+  Attributes:
+    arch: its sizes.
+    channels, space, time: of the latents.
+  """
 
   def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
+    self.arch = arch
+    self.channels, self.space, self.time = arch.channels, arch.space, arch.time
     self.encoder = Encoder(arch, rngs=rngs)
     self.decoder = Decoder(arch, rngs=rngs)
+
+  def encode_spans(self, frames: int) -> list[tuple[int, int]]:
+    """The first frame, then `time` frames each."""
+    return [(0, 1), *((i, i + self.time) for i in range(1, frames, self.time))]
+
+  def decode_spans(self, latents: int) -> list[tuple[int, int]]:
+    """Latent frame by latent frame."""
+    return [(i, i + 1) for i in range(latents)]
 
   def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""

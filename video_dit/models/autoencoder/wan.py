@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.models.autoencoder import blocks, published
 from video_dit.models.autoencoder.layers import (
   Cache,
   CausalConv,
@@ -33,54 +34,69 @@ from video_dit.models.autoencoder.wan_layers import (
   repeat_up,
 )
 
+# Mean and deviation of each channel of Wan 2.1's latents, as published.
+_MEAN = (
+  *(-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508),
+  *(0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921),
+)
+_STD = (
+  *(2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743),
+  *(3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160),
+)
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class WanConfig:
-  """Sizes of an autoencoder of Wan's kind; the defaults are Wan 2.1's.
+  """The `config.json` of diffusers' `AutoencoderKLWan`; the defaults are Wan 2.1's.
 
   Attributes:
-    base_dim, decoder_base_dim: channels of the finest level.
+    base_dim, decoder_base_dim: channels of the finest level; the decoder's default is
+      the encoder's.
     z_dim: latent channels.
     dim_mult: channels of each level over the base's; all but the last halve space.
     num_res_blocks: of an encoder's level; the decoder's have one more.
     attn_scales: levels of the encoder with attention, 1 the finest, 0.5 the next.
-    temporal_downsample: which of the levels' ends halve time too, finest first.
+    temperal_downsample: which of the levels' ends halve time too, finest first (spelt
+      as in the file).
+    in_channels, out_channels: of a pixel, before or after folding.
     patch_size: side of the pixels folded into channels before the first level.
     is_residual: shortcuts around each level, as in Wan 2.2.
     latents_mean, latents_std: statistics of the latents' channels.
   """
 
   base_dim: int = 96
-  decoder_base_dim: int = 96
+  decoder_base_dim: int | None = None
   z_dim: int = 16
   dim_mult: tuple[int, ...] = (1, 2, 4, 4)
   num_res_blocks: int = 2
   attn_scales: tuple[float, ...] = ()
-  temporal_downsample: tuple[bool, ...] = (False, True, True)
+  temperal_downsample: tuple[bool, ...] = (False, True, True)
+  in_channels: int = 3
+  out_channels: int = 3
   patch_size: int = 1
   is_residual: bool = False
-  latents_mean: tuple[float, ...]
-  latents_std: tuple[float, ...]
+  latents_mean: tuple[float, ...] = _MEAN
+  latents_std: tuple[float, ...] = _STD
 
-  @property
-  def channels(self) -> int:
-    """Channels of the latents."""
-    return self.z_dim
-
-  @property
-  def space(self) -> int:
-    """Pixels of a latent row or column."""
-    return self.patch_size * 2 ** (len(self.dim_mult) - 1)
-
-  @property
-  def time(self) -> int:
-    """Frames of a latent frame behind the first."""
-    return 2 ** sum(self.temporal_downsample)
-
-  @property
-  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation of the latents' channels, `(c,)` float32 each."""
-    return np.float32(self.latents_mean), np.float32(self.latents_std)
+  def __post_init__(self):
+    ends = len(self.dim_mult) - 1
+    if ends < 0 or len(self.temperal_downsample) != ends:
+      raise ValueError(
+        f"temperal_downsample has {len(self.temperal_downsample)} entries, dim_mult"
+        f" {len(self.dim_mult)}: there must be one for each level but the last."
+      )
+    folded = 3 * self.patch_size**2
+    for key in ("in_channels", "out_channels"):
+      if getattr(self, key) not in (3, folded):
+        raise ValueError(
+          f"{key} is {getattr(self, key)}; pixels have 3 channels, or {folded} after"
+          f" folding by patch_size={self.patch_size}."
+        )
+    for key in ("latents_mean", "latents_std"):
+      if len(getattr(self, key)) != self.z_dim:
+        raise ValueError(
+          f"{key} has {len(getattr(self, key))} values for z_dim={self.z_dim} channels."
+        )
 
 
 class DownLevel(nnx.Module):
@@ -170,21 +186,21 @@ class Middle(nnx.Module):
 class Encoder(nnx.Module):
   """Pixels to means and log-variances, stacked in channels."""
 
-  def __init__(self, config: WanConfig, *, rngs: nnx.Rngs):
-    self.patch = config.patch_size
-    widths = [config.base_dim * m for m in (1, *config.dim_mult)]
-    last = len(config.dim_mult) - 1
-    both = 2 * config.z_dim
+  def __init__(self, arch: WanConfig, *, rngs: nnx.Rngs):
+    self.patch = arch.patch_size
+    widths = [arch.base_dim * m for m in (1, *arch.dim_mult)]
+    last = len(arch.dim_mult) - 1
+    both = 2 * arch.z_dim
     self.conv_in = CausalConv(3 * self.patch**2, widths[0], rngs=rngs)
     self.levels = nnx.List(
       DownLevel(
         widths[i],
         widths[i + 1],
-        config.num_res_blocks,
-        attends=0.5**i in config.attn_scales and not config.is_residual,
+        arch.num_res_blocks,
+        attends=0.5**i in arch.attn_scales and not arch.is_residual,
         down=i < last,
-        time=i < last and config.temporal_downsample[i],
-        is_residual=config.is_residual,
+        time=i < last and arch.temperal_downsample[i],
+        is_residual=arch.is_residual,
         rngs=rngs,
       )
       for i in range(last + 1)
@@ -209,25 +225,26 @@ class Encoder(nnx.Module):
 class Decoder(nnx.Module):
   """Latents to pixels."""
 
-  def __init__(self, config: WanConfig, *, rngs: nnx.Rngs):
-    self.patch = config.patch_size
-    base, multiples = config.decoder_base_dim, config.dim_mult[::-1]
+  def __init__(self, arch: WanConfig, *, rngs: nnx.Rngs):
+    self.patch = arch.patch_size
+    base = arch.decoder_base_dim or arch.base_dim
+    multiples = arch.dim_mult[::-1]
     widths = [base * m for m in (multiples[0], *multiples)]
     last = len(multiples) - 1
-    times = config.temporal_downsample[::-1]
+    times = arch.temperal_downsample[::-1]
     # Upsampling has halved the channels, but where shortcuts keep them.
-    halved = [1 if config.is_residual or i == 0 else 2 for i in range(last + 1)]
-    self.dequantize = CausalConv(config.z_dim, config.z_dim, kernel=(1, 1, 1), rngs=rngs)
-    self.conv_in = CausalConv(config.z_dim, widths[0], rngs=rngs)
+    halved = [1 if arch.is_residual or i == 0 else 2 for i in range(last + 1)]
+    self.dequantize = CausalConv(arch.z_dim, arch.z_dim, kernel=(1, 1, 1), rngs=rngs)
+    self.conv_in = CausalConv(arch.z_dim, widths[0], rngs=rngs)
     self.middle = Middle(widths[0], rngs=rngs)
     self.levels = nnx.List(
       UpLevel(
         widths[i] // halved[i],
         widths[i + 1],
-        config.num_res_blocks + 1,
+        arch.num_res_blocks + 1,
         up=i < last,
         time=i < last and times[i],
-        is_residual=config.is_residual,
+        is_residual=arch.is_residual,
         rngs=rngs,
       )
       for i in range(last + 1)
@@ -246,26 +263,56 @@ class Decoder(nnx.Module):
     )
 
 
-class WanAutoencoder(nnx.Module):
+class Wan(nnx.Module):
   """Encoder and decoder; pixels lie in [-1, 1], latents are as the encoder gives them."""
 
-  def __init__(self, config: WanConfig, *, rngs: nnx.Rngs):
-    self.time = config.time
-    self.encoder = Encoder(config, rngs=rngs)
-    self.decoder = Decoder(config, rngs=rngs)
+  def __init__(self, arch: WanConfig, *, rngs: nnx.Rngs):
+    self.arch = arch
+    self.encoder = Encoder(arch, rngs=rngs)
+    self.decoder = Decoder(arch, rngs=rngs)
+
+  @property
+  def channels(self) -> int:
+    """Of the latents."""
+    return self.arch.z_dim
+
+  @property
+  def space(self) -> int:
+    """Pixels of a latent row and column."""
+    return self.arch.patch_size * 2 ** (len(self.arch.dim_mult) - 1)
+
+  @property
+  def time(self) -> int:
+    """Frames of a latent frame, behind the first."""
+    return 2 ** sum(self.arch.temperal_downsample)
+
+  @property
+  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(c,)` by which latents are normalised."""
+    values = (self.arch.latents_mean, self.arch.latents_std)
+    mean, std = (np.asarray(x, np.float32) for x in values)
+    return mean, std
+
+  def encode_spans(self, frames: int) -> list[published.Span]:
+    """The first frame, then `time` frames each; what is left over is left out."""
+    time = self.time
+    return [(0, 1), *((i, i + time) for i in range(1, frames - time + 1, time))]
+
+  def decode_spans(self, latents: int) -> list[published.Span]:
+    """Latent frame by latent frame."""
+    return [(i, i + 1) for i in range(latents)]
 
   def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips.
 
-    What goes beyond 1 + time k frames is left out.
+    Frames beyond 1 + time k are left out, as by the peers.
     """
-    frames = x_BFHWC.shape[1]
-    whole = frames - (frames - 1) % self.time
-    mean, logvar, _ = self.encode_chunk(x_BFHWC[:, :whole], None)
+    end = self.encode_spans(x_BFHWC.shape[1])[-1][1]
+    mean, logvar, _ = self.encode_chunk(x_BFHWC[:, :end], None)
     return mean, logvar
 
   def decode(self, z_BFHWC: jax.Array) -> jax.Array:
-    """Pixels `(B, F, H, W, 3)` float32 of whole latents, clipped to [-1, 1]."""
+    """Pixels `(B, 1 + time k, H, W, 3)` float32 of whole latents, in [-1, 1]."""
     return self.decode_chunk(z_BFHWC, None)[0]
 
   def encode_chunk(
@@ -281,9 +328,8 @@ class WanAutoencoder(nnx.Module):
       Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.
     """
     stream = Stream(cache)
-    both = self.encoder(x_BFHWC, stream).astype(jnp.float32)
-    mean, logvar = jnp.split(both, 2, axis=-1)
-    return mean, jnp.clip(logvar, -30.0, 20.0), stream.cache()
+    moments = self.encoder(x_BFHWC, stream)
+    return *blocks.moments_to_posterior(moments), stream.cache()
 
   def decode_chunk(
     self, z_BFHWC: jax.Array, cache: Cache | None

@@ -11,27 +11,19 @@ from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from video_dit.models.autoencoder import blocks
 from video_dit.models.autoencoder.layers import CausalConv, ChannelNorm, Stream
 
 # The norm divides by a length of at least 1e-12 before it multiplies by sqrt(C): below
 # single precision's reach of any mean square that is not zero.
 FLOOR = 1e-24
 
-_QUERIES = 1024  # attended at once: scores take this many rows of memory, not (h w)
-
 
 class Downsample(nnx.Module):
   """Halves rows and columns, and behind the first frame the frames where `time`."""
 
   def __init__(self, channels: int, *, time: bool, rngs: nnx.Rngs):
-    self.space = CausalConv(
-      channels,
-      channels,
-      kernel=(1, 3, 3),
-      stride=(1, 2, 2),
-      pads=((0, 1), (0, 1)),
-      rngs=rngs,
-    )
+    self.space = blocks.halve(channels, rngs=rngs)
     self.time = (
       CausalConv(channels, channels, kernel=(3, 1, 1), stride=(2, 1, 1), rngs=rngs)
       if time
@@ -60,8 +52,7 @@ class Upsample(nnx.Module):
   def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
     if self.time is not None:
       x_BFHWC = self._double_frames(x_BFHWC, stream)
-    x_BFHWC = einops.repeat(x_BFHWC, "b f h w c -> b f (h p) (w q) c", p=2, q=2)
-    return self.space(x_BFHWC, stream)
+    return self.space(blocks.repeat(x_BFHWC, 1, 2, lone=False), stream)
 
   def _double_frames(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
     first_BFHWC = x_BFHWC[:, :1]
@@ -134,31 +125,12 @@ class FrameAttention(nnx.Module):
     self.out = CausalConv(channels, channels, kernel=(1, 1, 1), rngs=rngs)
 
   def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
-    batch, _, height, _, _ = x_BFHWC.shape
-    q, k, v = einops.rearrange(
+    batch, _, height, width, _ = x_BFHWC.shape
+    q_BNC, k_BNC, v_BNC = einops.rearrange(
       self.qkv(self.norm(x_BFHWC), stream),
-      "b f h w (three k) -> three (b f) (h w) k",
+      "b f h w (three c) -> three (b f) (h w) c",
       three=3,
     )
-    y_BFHWC = einops.rearrange(
-      attend(q, k, v), "(b f) (h w) k -> b f h w k", b=batch, h=height
-    )
+    y_BNC = blocks.attend_causally(q_BNC, k_BNC, v_BNC, frame_size=height * width)
+    y_BFHWC = einops.rearrange(y_BNC, "(b f) (h w) c -> b f h w c", b=batch, h=height)
     return x_BFHWC + self.out(y_BFHWC, stream)
-
-
-def attend(q_BNK: jax.Array, k_BNK: jax.Array, v_BNK: jax.Array) -> jax.Array:
-  """Attention of all tokens to all, a block of queries at a time."""
-  scale = q_BNK.shape[-1] ** -0.5
-
-  def some(q_BNK: jax.Array) -> jax.Array:
-    scores = jnp.einsum("bqk,bnk->bqn", q_BNK, k_BNK, preferred_element_type=jnp.float32)
-    weights = jax.nn.softmax(scores * scale, axis=-1).astype(v_BNK.dtype)
-    return jnp.einsum("bqn,bnk->bqk", weights, v_BNK)
-
-  tokens = q_BNK.shape[1]
-  if tokens <= _QUERIES:
-    return some(q_BNK)
-  q_BNK = jnp.pad(q_BNK, [(0, 0), (0, -tokens % _QUERIES), (0, 0)])
-  blocks = einops.rearrange(q_BNK, "b (s q) k -> s b q k", q=_QUERIES)
-  y_BNK = einops.rearrange(jax.lax.map(some, blocks), "s b q k -> b (s q) k")
-  return y_BNK[:, :tokens]

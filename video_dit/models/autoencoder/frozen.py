@@ -1,0 +1,192 @@
+"""An autoencoder with fixed weights: clips of bytes to normalised latents and back."""
+
+from collections.abc import Iterable, Sequence
+import hashlib
+import pathlib
+from typing import Any, Protocol
+import warnings
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+import numpy as np
+
+
+class Model(Protocol):
+  """What an autoencoder must be to be used frozen.
+
+  Attributes:
+    channels, space, time: of its latents.
+  """
+
+  channels: int
+  space: int
+  time: int
+
+  def encode_spans(self, frames: int) -> Sequence[tuple[int, int]]:
+    """First and behind the last frame of each chunk that `encode_chunk` takes."""
+
+  def decode_spans(self, latents: int) -> Sequence[tuple[int, int]]:
+    """The same of the latent frames that `decode_chunk` takes."""
+
+  def encode_chunk(self, x_BFHWC: jax.Array, cache: Any) -> tuple:
+    """Mean, log-variance and cache of the next chunk; the first has the cache None."""
+
+  def decode_chunk(self, z_BFHWC: jax.Array, cache: Any) -> tuple:
+    """Pixels, about [-1, 1], and cache of the next chunk."""
+
+
+class Frozen:
+  """An autoencoder with fixed weights, run in chunks.
+
+  Memory of the devices does not grow with a clip's length, and a few programs serve all
+  lengths of a frame size.
+
+  Attributes:
+    model: whose weights these are; its own parameters are abstract.
+    fingerprint: hash of its files.
+    channels, space, time: of its latents.
+    mean, std: of its latents' channels, by which they are normalised.
+  """
+
+  def __init__(
+    self,
+    model: Any,
+    params: dict,
+    statistics: tuple[np.ndarray, np.ndarray],
+    mark: str,
+    *,
+    mesh: jax.sharding.Mesh | None = None,
+    dtype: jax.typing.DTypeLike = jnp.float32,
+  ):
+    """Lays the weights on the devices.
+
+    Args:
+      model: a `Model`; its parameters may be abstract.
+      params: pure dictionary of its parameters.
+      statistics: mean and deviation `(c,)` of the latents.
+      mark: the fingerprint.
+      mesh: clips are split over all its devices; None uses the default device.
+      dtype: of the arithmetic.
+    """
+    graph, state = nnx.split(model)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
+    self.model, self.fingerprint = nnx.merge(graph, shapes), mark
+    self.channels, self.space, self.time = model.channels, model.space, model.time
+    self.mean, self.std = statistics
+    self._ways = 1 if mesh is None else mesh.size
+    self._split = None
+    whole = None
+    if mesh is not None:
+      self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+      whole = NamedSharding(mesh, PartitionSpec())
+    self._params = jax.device_put(params, whole)
+    self._statistics = jax.device_put(statistics, whole)
+    programs = _programs(graph, dtype)
+    # The cache of each chunk takes the place of the one before.
+    self._encode, self._decode = (jax.jit(f, donate_argnums=3) for f in programs)
+
+  def encode(self, clip_FHWC: np.ndarray) -> np.ndarray:
+    """Encodes one clip; see `encode_batch`."""
+    return self.encode_batch(clip_FHWC[None])[0]
+
+  def decode(self, latent_FHWC: np.ndarray) -> np.ndarray:
+    """Decodes one latent; see `decode_batch`."""
+    return self.decode_batch(latent_FHWC[None])[0]
+
+  def encode_batch(self, clips_BFHWC: np.ndarray) -> np.ndarray:
+    """Clips to normalised latents.
+
+    Args:
+      clips_BFHWC: uint8, 1 + time k frames, sides multiples of `space`.
+
+    Returns:
+      Posterior means `(B, 1 + k, h, w, c)` float32, each channel of mean 0 and
+      deviation 1 over the training data.
+
+    Raises:
+      ValueError: frames or sides off the grid.
+    """
+    _, frames, height, width, _ = clips_BFHWC.shape
+    if (frames - 1) % self.time or height % self.space or width % self.space:
+      raise ValueError(
+        f"A clip of {frames} frames of {height}x{width} is off the autoencoder's grid:"
+        f" frames must be 1 + a multiple of {self.time}, sides multiples of {self.space}."
+      )
+    return self._stream(self._encode, clips_BFHWC, self.model.encode_spans(frames))
+
+  def decode_batch(self, latents_BFHWC: np.ndarray) -> np.ndarray:
+    """Normalised latents to clips, `(B, 1 + time k, H, W, 3)` uint8."""
+    _, count, _, _, channels = latents_BFHWC.shape
+    if channels != self.channels:
+      raise ValueError(
+        f"Latents of {channels} channels: this autoencoder's have {self.channels}."
+      )
+    latents_BFHWC = np.asarray(latents_BFHWC, np.float32)
+    spans = self.model.decode_spans(count)
+    clips_BFHWC = self._stream(self._decode, latents_BFHWC, spans)
+    # One that makes `time` frames of the first latent frame too repeats them.
+    return clips_BFHWC[:, -(1 + self.time * (count - 1)) :]
+
+  def _stream(
+    self, program, x_BFHWC: np.ndarray, spans: Iterable[tuple[int, int]]
+  ) -> np.ndarray:
+    """Runs a program over a clip's chunks; the next one runs while one is fetched."""
+    count = x_BFHWC.shape[0]
+    # Powers of two bound the number of batch sizes that are compiled.
+    size = max(self._ways, 1 << (count - 1).bit_length())
+    size += -size % self._ways
+    pads = [(0, size - count)] + [(0, 0)] * 4
+    cache: Any = None
+    parts: list[Any] = []
+    for start, stop in spans:
+      chunk = jax.device_put(np.pad(x_BFHWC[:, start:stop], pads), self._split)
+      with warnings.catch_warnings():
+        # Of a chunk that is shorter than the one before.
+        warnings.filterwarnings("ignore", message="Some donated buffers")
+        out, cache = program(self._params, self._statistics, chunk, cache)
+      if parts:
+        parts[-1] = jax.device_get(parts[-1])
+      parts.append(out)
+    return np.concatenate(jax.device_get(parts), axis=1)[:count]
+
+
+def _programs(graph, dtype):
+  """The two chunk programs as pure functions of parameters and statistics."""
+
+  def encode(params, statistics, clips_BFHWC, cache):
+    model = nnx.merge(graph, params)
+    mean, _, cache = model.encode_chunk(to_unit(clips_BFHWC).astype(dtype), cache)
+    shift, scale = (s[None, None, None, None] for s in statistics)
+    return (mean - shift) / scale, cache
+
+  def decode(params, statistics, latents_BFHWC, cache):
+    model = nnx.merge(graph, params)
+    shift, scale = (s[None, None, None, None] for s in statistics)
+    pixels, cache = model.decode_chunk(
+      (latents_BFHWC * scale + shift).astype(dtype), cache
+    )
+    return to_bytes(pixels), cache
+
+  return encode, decode
+
+
+def to_unit(pixels: jax.Array) -> jax.Array:
+  """Bytes to [-1, 1] float32."""
+  return pixels.astype(jnp.float32) / 127.5 - 1.0
+
+
+def to_bytes(pixels: jax.Array) -> jax.Array:
+  """[-1, 1] to bytes, what lies outside clipped."""
+  return jnp.clip(jnp.round((pixels + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
+
+
+def hash_files(paths: Iterable[pathlib.Path]) -> str:
+  """SHA-256 of the bytes of files in this order, its first 32 hexadecimal digits."""
+  digest = hashlib.sha256()
+  for path in paths:
+    with path.open("rb") as file:
+      while block := file.read(1 << 24):
+        digest.update(block)
+  return digest.hexdigest()[:32]
