@@ -59,14 +59,14 @@ def test_axes_and_types():
   batch = _assemble([_segments(3)] * 2)
   found = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
   assert {name: (array.shape, array.dtype.name) for name, array in found.items()} == {
-    "patches": ((2, 128, 12), "float32"),
+    "patches": ((2, 128, 12), "float16"),
     "segments": ((2, 128), "int32"),
     "positions": ((2, 128, 3), "float32"),
     "frames": ((2, 128), "int32"),
     "keys": ((2, 6, 2), "uint32"),
     "tokens": ((2, 6), "int32"),
     "weights": ((2, 6), "float32"),
-    "text": ((2, 32, clips.TEXT_WIDTH), "float32"),
+    "text": ((2, 32, clips.TEXT_WIDTH), "float16"),
     "text_segments": ((2, 32), "int32"),
   }
 

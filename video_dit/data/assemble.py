@@ -50,7 +50,15 @@ def assemble(
   Returns:
     A batch of NumPy arrays; every segment has weight 1.
   """
-  out = _blank(len(rows), metadata, data, dit)
+  out = batch.blank(
+    len(rows),
+    data.row_length,
+    data.row_segments,
+    data.row_text,
+    patch_dim=math.prod(dit.patch) * metadata.channels,
+    text_width=metadata.text_width,
+    dtype=np.float16,
+  )
   for r, segments in enumerate(rows):
     token = text_token = 0
     for s, segment in enumerate(segments):
@@ -101,23 +109,3 @@ def draw(seed: int, step: int, key: np.ndarray) -> float:
   words = struct.pack(">qqII", seed, step, *key.tolist())
   digest = hashlib.blake2b(words, digest_size=8).digest()
   return (int.from_bytes(digest, "big") >> 11) / (1 << 53)
-
-
-def _blank(
-  rows: int, metadata: schema.Metadata, data: config.Data, dit: config.DiT
-) -> batch.Batch:
-  """Rows of nothing but padding."""
-  tokens, segments, text = data.row_length, data.row_segments, data.row_text
-  return batch.Batch(
-    patches=np.zeros(
-      (rows, tokens, math.prod(dit.patch) * metadata.channels), np.float32
-    ),
-    segments=np.zeros((rows, tokens), np.int32),
-    positions=np.zeros((rows, tokens, 3), np.float32),
-    frames=np.zeros((rows, tokens), np.int32),
-    keys=np.zeros((rows, segments, 2), np.uint32),
-    tokens=np.zeros((rows, segments), np.int32),
-    weights=np.zeros((rows, segments), np.float32),
-    text=np.zeros((rows, text, metadata.text_width), np.float32),
-    text_segments=np.zeros((rows, text), np.int32),
-  )

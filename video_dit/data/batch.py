@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 
 Array = Any  # np.ndarray from the loader, jax.Array on the mesh
 
@@ -16,7 +17,8 @@ class Batch:
   Per-segment fields have one column a segment: column s - 1 belongs to segment s.
 
   Attributes:
-    patches: `(R, N, P)` float32, normalised latents cut into patches; 0 in padding.
+    patches: `(R, N, P)` normalised latents cut into patches; 0 in padding. Float16 from
+      the loader, as they are stored: half the copying, and cast where they are used.
     segments: `(R, N)` int32, the segment of each token.
     positions: `(R, N, 3)` float32, time, row and column of each token for the rotary
       embedding, as `data.patchify.positions` makes them.
@@ -24,7 +26,8 @@ class Batch:
     keys: `(R, S, 2)` uint32, the clip's stable key; all its randomness comes from it.
     tokens: `(R, S)` int32, tokens of each segment; 0 where there is none.
     weights: `(R, S)` float32, loss weight of each segment; 0 where there is none.
-    text: `(R, L, E)` float32, caption tokens of all segments end to end; 0 in padding.
+    text: `(R, L, E)` caption tokens of all segments end to end; 0 in padding. Float16
+      from the loader, too.
     text_segments: `(R, L)` int32, the segment of each caption token.
   """
 
@@ -37,6 +40,30 @@ class Batch:
   weights: Array
   text: Array
   text_segments: Array
+
+
+def blank(
+  rows: int,
+  tokens: int,
+  segments: int,
+  text: int,
+  *,
+  patch_dim: int,
+  text_width: int,
+  dtype: type,
+) -> Batch:
+  """Rows of nothing but padding, as NumPy arrays; patches and text of one dtype."""
+  return Batch(
+    patches=np.zeros((rows, tokens, patch_dim), dtype),
+    segments=np.zeros((rows, tokens), np.int32),
+    positions=np.zeros((rows, tokens, 3), np.float32),
+    frames=np.zeros((rows, tokens), np.int32),
+    keys=np.zeros((rows, segments, 2), np.uint32),
+    tokens=np.zeros((rows, segments), np.int32),
+    weights=np.zeros((rows, segments), np.float32),
+    text=np.zeros((rows, text, text_width), dtype),
+    text_segments=np.zeros((rows, text), np.int32),
+  )
 
 
 @jax.tree_util.register_dataclass

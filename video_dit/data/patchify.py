@@ -112,8 +112,9 @@ def positions(
     (np.arange(h) + 0.5 - h / 2) * scale,
     (np.arange(w) + 0.5 - w / 2) * scale,
   )
-  points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-  return einops.rearrange(points, "t h w a -> (t h w) a").astype(np.float32)
+  single = (axis.astype(np.float32) for axis in axes)
+  points = np.stack(np.meshgrid(*single, indexing="ij", copy=False), axis=-1)
+  return einops.rearrange(points, "t h w a -> (t h w) a")
 
 
 def frames(grid: Extent, size: Extent, first: int = 0) -> np.ndarray:

@@ -54,6 +54,7 @@ def at_times(
     segment's own loss `(R, S)`, without gradient.
   """
   run = process.from_config(settings)
+  patches_RNP = batch.patches.astype(jnp.float32)
   indices_RN = times.token_indices(batch.segments)
   noise_RNP = times.noise(
     batch.keys, batch.segments, indices_RN, seed, step, batch.patches.shape[-1]
@@ -61,18 +62,18 @@ def at_times(
   times_RN = times.token_times(times_RS, batch.segments)
   if given_RN is not None:
     times_RN = jnp.where(given_RN, 0.0, times_RN)
-  x_RNP = run.add_noise(batch.patches, noise_RNP, times_RN)
+  x_RNP = run.add_noise(patches_RNP, noise_RNP, times_RN)
   prediction_RNP = predict(
     x_RNP,
     times_RS if given_RN is None else times_RN,
     batch.segments,
     batch.positions,
-    batch.text,
+    batch.text.astype(jnp.float32),
     batch.text_segments,
     num_segments=None if given_RN is None else batch.tokens.shape[1],
   )
   target_RNP = predictions.target(
-    run, settings.prediction, batch.patches, noise_RNP, times_RN
+    run, settings.prediction, patches_RNP, noise_RNP, times_RN
   )
   return losses.weighted_loss(
     prediction_RNP,

@@ -141,20 +141,17 @@ def assemble(
     dit: decides patch and positions.
     guidance: scale of requests that name none.
   """
-  patch_dim = channels * int(np.prod(dit.patch))
-  rows, length, segments = shape.rows, shape.length, shape.segments
-  width = empty_text.shape[1]
-  batch = batch_lib.Batch(
-    patches=np.zeros((rows, length, patch_dim), np.float32),
-    segments=np.zeros((rows, length), np.int32),
-    positions=np.zeros((rows, length, 3), np.float32),
-    frames=np.zeros((rows, length), np.int32),
-    keys=np.zeros((rows, segments, 2), np.uint32),
-    tokens=np.zeros((rows, segments), np.int32),
-    weights=np.ones((rows, segments), np.float32),
-    text=np.zeros((rows, shape.text, width), np.float32),
-    text_segments=np.zeros((rows, shape.text), np.int32),
+  rows, length = shape.rows, shape.length
+  batch = batch_lib.blank(
+    rows,
+    length,
+    shape.segments,
+    shape.text,
+    patch_dim=channels * int(np.prod(dit.patch)),
+    text_width=empty_text.shape[1],
+    dtype=np.float32,
   )
+  batch.weights[:] = 1.0
   group = Group(
     batch=batch,
     given=np.zeros((rows, length), bool),
