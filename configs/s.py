@@ -1,7 +1,8 @@
 """DiT-S's depth and width, heads of size 128, on packed rows of native sizes.
 
 Choose the latents and the autoencoder that made them with --config.data.path and
---config.autoencoder.checkpoint.
+--config.autoencoder.checkpoint. What is not said here is the default of
+`video_dit/config/sections.py`.
 """
 
 import ml_collections
@@ -17,7 +18,6 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.depth = 12
   c.dit.width = 384
   c.dit.heads = 3
-  c.dit.patch = (1, 2, 2)
   c.dit.rope_side = 16.0
   c.dit.remat = "none"
 
@@ -26,16 +26,9 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.text.width = 512
   c.text.depth = 8
   c.text.heads = 6
-  c.text.head_size = 64
   c.text.mlp_width = 1024
 
   # A clip of 256 tokens, as an image of 256 x 256 pixels, is not shifted.
   c.diffusion.shift = 1.0
-  c.diffusion.shift_tokens = 256
-
-  c.data.rows = 8
   c.data.row_length = 8192
-  c.optimizer.learning_rate = 1e-4
-  c.train.steps = 400_000
-  c.train.ema_decay = 0.9999
   return c

@@ -1,7 +1,8 @@
 """DiT-XL's depth and width, heads of size 128, on packed rows of native sizes.
 
 Choose the latents and the autoencoder that made them with --config.data.path and
---config.autoencoder.checkpoint.
+--config.autoencoder.checkpoint. What is not said here is the default of
+`video_dit/config/sections.py`.
 """
 
 import ml_collections
@@ -17,25 +18,15 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.depth = 28
   c.dit.width = 1152
   c.dit.heads = 9
-  c.dit.patch = (1, 2, 2)
   c.dit.rope_side = 16.0
-  c.dit.remat = "block"
 
   # T5 v1.1 XL's sizes.
   c.text.vocabulary = 32_000
   c.text.width = 2048
   c.text.depth = 24
   c.text.heads = 32
-  c.text.head_size = 64
   c.text.mlp_width = 5120
 
   # A clip of 256 tokens, as an image of 256 x 256 pixels, is not shifted.
   c.diffusion.shift = 1.0
-  c.diffusion.shift_tokens = 256
-
-  c.data.rows = 8
-  c.data.row_length = 32_768
-  c.optimizer.learning_rate = 1e-4
-  c.train.steps = 400_000
-  c.train.ema_decay = 0.9999
   return c
