@@ -9,7 +9,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from video_dit.interop import clip, t5, wan_autoencoder
+from video_dit.interop import (
+  clip,
+  cogvideox_autoencoder,
+  hunyuan_autoencoder,
+  stable_autoencoder,
+  t5,
+  wan_autoencoder,
+)
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.tensors import Tensors, open_tensors
 
@@ -18,7 +25,14 @@ from video_dit.interop.tensors import Tensors, open_tensors
 #   read(config, tensors, dtype=, mesh=) -> Loaded,
 #   write(loaded, folder, dtype=, naming=) -> the files written, and
 #   KINDS, those that it reads.
-FORMATS: tuple[types.ModuleType, ...] = (t5, clip, wan_autoencoder)
+FORMATS: tuple[types.ModuleType, ...] = (
+  t5,
+  clip,
+  wan_autoencoder,
+  cogvideox_autoencoder,
+  hunyuan_autoencoder,
+  stable_autoencoder,
+)
 
 
 def load(

@@ -33,11 +33,6 @@ class GroupNorm(nnx.Module):
   """
 
   def __init__(self, channels: int, *, groups: int, eps: float = 1e-6):
-    if channels % groups:
-      raise ValueError(
-        f"norm_num_groups {groups} does not divide a width of {channels}: choose"
-        " groups that divide every one of block_out_channels."
-      )
     self.groups, self.eps = groups, eps
     self.scale = nnx.Param(jnp.ones((channels,), jnp.float32), axes=("channels_in",))
     self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32), axes=("channels_in",))

@@ -26,6 +26,12 @@ from video_dit.models.autoencoder.layers import Cache, CausalConv, Stream
 
 FRAMES, LATENTS = 8, 2  # of a chunk: the peer's own numbers
 
+# The one kind of level that there is, under the keys of `config.json`.
+LEVELS = {
+  "down_block_types": "CogVideoXDownBlock3D",
+  "up_block_types": "CogVideoXUpBlock3D",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class CogVideoXConfig:
@@ -51,17 +57,9 @@ class CogVideoXConfig:
 
   def __post_init__(self):
     """Refuses what the architecture has no place for."""
-    published.check_blocks(
-      self.block_out_channels,
-      {
-        "down_block_types": self.down_block_types,
-        "up_block_types": self.up_block_types,
-      },
-      {
-        "down_block_types": "CogVideoXDownBlock3D",
-        "up_block_types": "CogVideoXUpBlock3D",
-      },
-    )
+    kinds = (self.down_block_types, self.up_block_types)
+    widths, groups = self.block_out_channels, self.norm_num_groups
+    published.check_levels(widths, groups, kinds, LEVELS)
     published.check_activation(self.act_fn)
     self.halvings  # noqa: B018
 

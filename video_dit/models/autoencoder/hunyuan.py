@@ -26,6 +26,12 @@ FRAMES, STRIDE = 16, 12  # of a tile behind its first frame, and to the next til
 
 Tail = jax.Array  # the last frames of a tile, into which the next is blended
 
+# The one kind of level that there is, under the keys of `config.json`.
+LEVELS = {
+  "down_block_types": "HunyuanVideoDownBlock3D",
+  "up_block_types": "HunyuanVideoUpBlock3D",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class HunyuanConfig:
@@ -47,17 +53,9 @@ class HunyuanConfig:
 
   def __post_init__(self):
     """Refuses what the architecture has no place for."""
-    published.check_blocks(
-      self.block_out_channels,
-      {
-        "down_block_types": self.down_block_types,
-        "up_block_types": self.up_block_types,
-      },
-      {
-        "down_block_types": "HunyuanVideoDownBlock3D",
-        "up_block_types": "HunyuanVideoUpBlock3D",
-      },
-    )
+    kinds = (self.down_block_types, self.up_block_types)
+    widths, groups = self.block_out_channels, self.norm_num_groups
+    published.check_levels(widths, groups, kinds, LEVELS)
     published.check_activation(self.act_fn)
     if self.temporal_compression_ratio != 4:
       raise ValueError(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, TypeVar
 
+from flax import nnx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,22 +52,32 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     raise ValueError(f"{where}: {error}") from error
 
 
-def check_blocks(
-  widths: Sequence[int], kinds: Mapping[str, Sequence[str]], known: Mapping[str, str]
+def check_levels(
+  widths: Sequence[int],
+  groups: int,
+  kinds: Sequence[Sequence[str]],
+  known: Mapping[str, str],
 ) -> None:
-  """Refuses levels that are not of the known kinds, or not as many as widths.
+  """Refuses levels that are not of the known kind, or not as many as widths.
 
   Args:
     widths: `block_out_channels`.
-    kinds: block types by their key; empty where the file names none.
-    known: the one type that we have, by key.
+    groups: `norm_num_groups`.
+    kinds: of the levels, for each key of `known`; empty where the file names none.
+    known: the kind that we have, by its key in the file.
   """
   if not widths:
     raise ValueError("block_out_channels is empty: an autoencoder has levels.")
-  for key, names in kinds.items():
+  for width in widths:
+    if groups < 1 or width < 1 or width % groups:
+      raise ValueError(
+        f"norm_num_groups {groups} does not divide a width of {width}: groups must"
+        " divide every one of block_out_channels."
+      )
+  for (key, only), names in zip(known.items(), kinds, strict=True):
     for name in names:
-      if name != known[key]:
-        raise ValueError(f"{key} has {name!r}; of these there is only {known[key]!r}.")
+      if name != only:
+        raise ValueError(f"{key} has {name!r}; of these there is only {only!r}.")
     if names and len(names) != len(widths):
       raise ValueError(
         f"{key} has {len(names)} entries, block_out_channels {len(widths)}: there must"
@@ -106,6 +117,26 @@ def statistics(
   centre = np.full(channels, shift or 0.0) if mean is None else np.asarray(mean)
   spread = np.ones(channels) if std is None else np.asarray(std)
   return centre.astype(np.float32), (spread / scale).astype(np.float32)
+
+
+class _OneKey(nnx.Rngs):
+  """The same key at every draw."""
+
+  def __init__(self):
+    self.key = jax.random.key(0)
+
+  def params(self) -> jax.Array:
+    """The key."""
+    return self.key
+
+
+def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
+  """A model's parameters as shapes: nothing is drawn.
+
+  `nnx.Rngs` counts its draws in a variable, and with the tracing of each the time grows
+  with the square of the number of layers. Here all keys are one, since none is used.
+  """
+  return nnx.eval_shape(lambda: make(_OneKey()))
 
 
 def run(

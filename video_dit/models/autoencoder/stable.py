@@ -17,6 +17,12 @@ import numpy as np
 from video_dit.models.autoencoder import blocks, published
 from video_dit.models.autoencoder.layers import CausalConv, Stream
 
+# The one kind of level that there is, under the keys of `config.json`.
+LEVELS = {
+  "down_block_types": "DownEncoderBlock2D",
+  "up_block_types": "UpDecoderBlock2D",
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class StableConfig:
@@ -41,14 +47,9 @@ class StableConfig:
 
   def __post_init__(self):
     """Refuses what the architecture has no place for."""
-    published.check_blocks(
-      self.block_out_channels,
-      {
-        "down_block_types": self.down_block_types,
-        "up_block_types": self.up_block_types,
-      },
-      {"down_block_types": "DownEncoderBlock2D", "up_block_types": "UpDecoderBlock2D"},
-    )
+    kinds = (self.down_block_types, self.up_block_types)
+    widths, groups = self.block_out_channels, self.norm_num_groups
+    published.check_levels(widths, groups, kinds, LEVELS)
     published.check_activation(self.act_fn)
 
 
