@@ -7,19 +7,15 @@ from flax import nnx
 import numpy as np
 import pytest
 
+from tests import tiny
 from tests.preprocess import files
 from video_dit import config as config_lib
 from video_dit.models.autoencoder import model, store
 
-CONFIG = config_lib.Config(
-  name="tiny",
-  objective="diffusion",
-  autoencoder=config_lib.Autoencoder(
-    channels=4, space=8, time=4, patch=4, widths=(4, 4, 4), blocks=1
-  ),
-  text=config_lib.Text(
-    vocabulary=64, width=16, depth=1, heads=2, head_size=8, mlp_width=16, max_tokens=16
-  ),
+CONFIG = dataclasses.replace(
+  tiny.CONFIG,
+  autoencoder=dataclasses.replace(tiny.CONFIG.autoencoder, space=8, patch=4),
+  text=dataclasses.replace(tiny.CONFIG.text, vocabulary=64, max_tokens=16),
   media=config_lib.Media(
     frames_per_second=8.0,
     max_pixels=32 * 32,

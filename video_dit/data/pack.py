@@ -14,8 +14,10 @@ from video_dit.data import balance, fit, search
 
 # Rows this full are left as they are; emptier ones are packed again by trying sets.
 _FULL = 0.99
-# Pieces on which trying sets has to show what it gains before it is done for all.
+# Pieces on which trying sets has to show what it gains before it is done for all, and
+# the most that it is done for: it takes a minute for a few millions.
 _TRIAL = 4096
+_MOST_SEARCHED = 1_000_000
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +96,8 @@ def _rows(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Lays a stream of pieces into rows; returns places in the stream and rows' starts."""
   made = fit.fit(tokens, text_tokens, data)
-  if fit.least_rows(tokens, text_tokens, data) >= _FULL * (len(made[1]) - 1):
+  is_full = fit.least_rows(tokens, text_tokens, data) >= _FULL * (len(made[1]) - 1)
+  if is_full or len(tokens) > _MOST_SEARCHED:
     return made
   trial = tokens[:_TRIAL], text_tokens[:_TRIAL], data
   if len(search.search(*trial)[1]) >= len(fit.fit(*trial)[1]):

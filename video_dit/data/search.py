@@ -13,7 +13,7 @@ from video_dit import config
 
 # More clips to choose among leave the short ones, which close rows, to the end.
 _MOST_WAITING = 64
-_MOST_TRIES = 400
+_MOST_TRIES = 64
 
 
 def search(
