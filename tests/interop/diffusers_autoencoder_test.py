@@ -9,6 +9,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from video_dit import interop
+from video_dit.parallel import mesh as mesh_lib
 
 _FIXTURES = {
   "cogvideox_vae": ("cogvideox_autoencoder", "diffusers", "CogVideoX licence"),
@@ -52,6 +53,16 @@ def test_both_namings_of_attention_are_one_autoencoder(shared, tmp_path):
     ValueError, match=r"under the names diffusers, diffusers-old; .*'x'"
   ):
     interop.save(old, tmp_path, naming="x")
+
+
+def test_parameters_are_laid_over_a_mesh_as_far_as_they_divide(shared):
+  mesh = mesh_lib.make(jax.devices(), (2, 4, 1, 1))
+  folder = shared / "parity" / "sd_vae"
+  decoder = interop.load(folder, mesh=mesh, dtype="bfloat16").params["decoder"]
+  kernels = [decoder[name]["kernel"] for name in ("conv_in", "conv_out")]
+  assert [k.shape[-1] for k in kernels] == [12, 3]
+  assert [k.sharding.shard_shape(k.shape)[-1] for k in kernels] == [3, 3]
+  assert {k.dtype for k in kernels} == {jax.numpy.bfloat16.dtype}
 
 
 @pytest.fixture

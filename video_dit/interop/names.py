@@ -202,10 +202,19 @@ def _listed(word: str, lines: list[str]) -> str:
 
 
 def _sharding(path, variable, mesh) -> jax.sharding.Sharding | None:
+  """By the names beside a parameter.
+
+  A named axis that does not divide over its axis of the mesh stays whole: the sizes are
+  the checkpoint's, and nobody can choose others.
+  """
   if mesh is None:
     return None
   axes = variable.get_metadata().get("axes")
-  spec = partition.spec_for(path, variable.shape, axes, mesh)
+  sizes = variable.shape[len(variable.shape) - len(axes) :]
+  ways = [mesh.shape.get(partition.TABLE.get(name), 1) for name in axes]
+  kept = zip(axes, sizes, ways, strict=True)
+  fitting = tuple(name if size % n == 0 else None for name, size, n in kept)
+  spec = partition.spec_for(path, variable.shape, fitting, mesh)
   return jax.sharding.NamedSharding(mesh, spec)
 
 
