@@ -80,11 +80,15 @@ class Autoencoder:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Text:
-  """SentencePiece tokenizer and T5 v1.1 encoder.
+  """Tokenizer and text encoder.
 
   Attributes:
-    tokenizer: a SentencePiece model file; empty trains one on the captions.
-    checkpoint: folder of a published T5 encoder; empty draws frozen random weights.
+    tokenizer: a SentencePiece model file, or the folder of a published tokenizer. Empty
+      takes the one that lies with the checkpoint, or trains one on the captions.
+    checkpoint: folder or file of a published T5 v1.1, UMT5 or CLIP text encoder
+      (docs/checkpoints.md), whose sizes then count instead of those here; or the `text`
+      folder of a data set. Empty draws frozen random weights.
+    dtype: of the arithmetic, and of a published encoder's weights in memory.
     vocabulary: pieces of a tokenizer trained here.
     width, depth, heads, head_size, mlp_width: the encoder's sizes (T5's d_model,
       num_layers, num_heads, d_kv, d_ff).
@@ -96,6 +100,7 @@ class Text:
 
   tokenizer: str = ""
   checkpoint: str = ""
+  dtype: Literal["float32", "bfloat16"] = "float32"
   vocabulary: int = 256
   width: int = 4096
   depth: int = 24

@@ -231,6 +231,6 @@ def load_encoders(
   """
   metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
   frozen = interop.autoencoder(metadata.autoencoder_path, mesh=mesh)
-  encoder = text_lib.TextEncoder.load(config.text, metadata.text_path)
+  encoder = interop.text_encoder(config.text, metadata.text_path, mesh=mesh)
   reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
   return frozen, encoder

@@ -9,13 +9,23 @@ from video_dit.interop.autoencoders import autoencoder, autoencoder_fingerprint
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.registry import load, save
 from video_dit.interop.tensors import Tensors, open_tensors
+from video_dit.interop.text_encoders import (
+  is_published,
+  text_encoder,
+  text_fingerprint,
+  text_tokenizer,
+)
 
 __all__ = [
   "Loaded",
   "Tensors",
   "autoencoder",
   "autoencoder_fingerprint",
+  "is_published",
   "load",
   "open_tensors",
   "save",
+  "text_encoder",
+  "text_fingerprint",
+  "text_tokenizer",
 ]

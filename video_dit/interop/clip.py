@@ -61,6 +61,17 @@ def matches(config: Mapping[str, Any] | None, tensors: Tensors) -> bool:
   return said in ("clip", "clip_text_model") and _prefix(tensors) is not None
 
 
+def kind(config: Mapping[str, Any] | None, tensors: Tensors) -> str:
+  """`clip_text`, whatever the sizes."""
+  return KINDS[0]
+
+
+def own(tensors: Tensors) -> list[str]:
+  """Names of the text encoder's own tensors, sorted."""
+  left = re.compile("|".join(IGNORED))
+  return sorted(name for name in tensors.extents if not left.fullmatch(name))
+
+
 def read(
   config: Mapping[str, Any] | None,
   tensors: Tensors,
@@ -107,9 +118,9 @@ def write(
     loaded.params, table(loaded.config, _PREFIXES[0]), dtype=dtype
   )
   made = {theirs: getattr(loaded.config, ours) for ours, theirs in _KEYS.items()}
-  kind = str(next(iter(outgoing.values())).dtype)
+  stored = str(next(iter(outgoing.values())).dtype)
   said = {"architectures": ["CLIPTextModel"], "model_type": "clip_text_model"}
-  config = {**loaded.published, **made, **said, "dtype": kind}
+  config = {**loaded.published, **made, **said, "dtype": stored}
   return safetensors_file.write_safetensors(folder, outgoing, config)
 
 

@@ -79,6 +79,24 @@ def matches(config: Mapping[str, Any] | None, tensors: Tensors) -> bool:
   return any(_depth(tensors, naming) for naming in _PROBES)
 
 
+def kind(config: Mapping[str, Any] | None, tensors: Tensors) -> str:
+  """`t5` or `umt5`, as the config says, or as there is one table of positions or many."""
+  said = (config or {}).get("model_type")
+  if said in KINDS:
+    return said
+  naming = _naming(tensors)
+  second = _BLOCK[naming].replace("{i}", "1") + _BIAS[naming]
+  return "umt5" if second in tensors.extents or naming == "native" else "t5"
+
+
+def own(tensors: Tensors) -> list[str]:
+  """Names of the encoder's own tensors, sorted."""
+  embedding = _ENDS[_naming(tensors)][0]
+  table = {embedding if embedding in tensors.extents else _TIED}
+  left = re.compile("|".join(IGNORED))
+  return sorted(table | {name for name in tensors.extents if not left.fullmatch(name)})
+
+
 def read(
   config: Mapping[str, Any] | None,
   tensors: Tensors,
@@ -87,10 +105,10 @@ def read(
   mesh: jax.sharding.Mesh | None,
 ) -> Loaded:
   """Reads the encoder; see `registry.load`."""
-  naming = "transformers" if _depth(tensors, "transformers") else "native"
+  naming = _naming(tensors)
   published = dict(config) if config and config.get("model_type") in KINDS else {}
-  kind = published.get("model_type") or _kind(tensors, naming)
-  sizes = _sizes(kind, published, tensors, naming)
+  its_kind = kind(config, tensors)
+  sizes = _sizes(its_kind, published, tensors, naming)
   rules = table(sizes, naming)
   if naming == "transformers" and "shared.weight" not in tensors.names:
     rules = (Rule("embedding", _TIED), *rules[1:])
@@ -98,7 +116,7 @@ def read(
   params = names.load_into(state, tensors, rules, dtype=dtype, mesh=mesh, ignored=IGNORED)
   used = sum(rule.layers or 1 for rule in rules)
   return Loaded(
-    kind=kind,
+    kind=its_kind,
     model=nnx.merge(graphdef, params),
     config=sizes,
     naming=naming,
@@ -126,8 +144,8 @@ def write(
   outgoing = names.save_from(loaded.params, table(loaded.config, naming), dtype=dtype)
   config = None
   if naming == "transformers":
-    kind = outgoing["shared.weight"].dtype
-    config = _describe(loaded.kind, loaded.config, loaded.published, kind)
+    stored = outgoing["shared.weight"].dtype
+    config = _describe(loaded.kind, loaded.config, loaded.published, stored)
   return safetensors_file.write_safetensors(folder, outgoing, config)
 
 
@@ -155,9 +173,8 @@ def _depth(tensors: Tensors, naming: str) -> int:
   return 1 + max((int(m[1]) for m in found if m), default=-1)
 
 
-def _kind(tensors: Tensors, naming: str) -> str:
-  own = _BLOCK[naming].replace("{i}", "1") + _BIAS[naming]
-  return "umt5" if own in tensors.extents or naming == "native" else "t5"
+def _naming(tensors: Tensors) -> str:
+  return "transformers" if _depth(tensors, "transformers") else "native"
 
 
 def _sizes(

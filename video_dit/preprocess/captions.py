@@ -11,10 +11,12 @@ import pathlib
 import shutil
 from typing import Any
 
+import jax
 import numpy as np
 import pyarrow.parquet
 
 from video_dit import config as config_lib
+from video_dit import interop
 from video_dit.models.text import encoder as encoder_lib
 from video_dit.models.text import tokenizer as tokenizer_lib
 
@@ -31,18 +33,21 @@ def prepare(
   clips: str | os.PathLike[str],
   *,
   overwrite: bool,
+  mesh: jax.sharding.Mesh | None = None,
 ) -> encoder_lib.TextEncoder:
   """The text encoder of a data set: the one that is there, or a new one.
 
-  Without `text.tokenizer` it is the one beside `text.checkpoint`'s weights; without
-  those one is trained on the captions of the training split. It stays when clips are
-  added; only `overwrite` trains it anew, and only where captions changed.
+  Without `text.tokenizer` it has the tokenizer that lies with `text.checkpoint`'s
+  weights; without those one is trained on the captions of the training split. It stays
+  when clips are added; only `overwrite` trains it anew, and only where captions changed.
 
   Args:
     text: its settings.
-    folder: `OUT/text`, where all that sampling needs is kept.
+    folder: `OUT/text`, where all that sampling needs is kept, but for published weights,
+      which stay where they are.
     clips: the table of clips.
     overwrite: replace an encoder of other settings.
+    mesh: that published weights are laid over, where it splits weights.
 
   Raises:
     ValueError: the folder holds an encoder of other settings, or a file is missing.
@@ -50,38 +55,52 @@ def prepare(
   folder = pathlib.Path(folder)
   record = folder / _SETTINGS
   wanted: dict[str, Any] = {"text": dataclasses.asdict(text), "captions": ""}
-  given = _given_tokenizer(text)
-  if not given:
+  trained = not (text.tokenizer or text.checkpoint)
+  if trained:
     wanted["captions"] = _digest(training_captions(clips))
   if record.is_file():
     found = json.loads(record.read_text(encoding="utf-8"))
+    # Settings that came later had their defaults.
+    found["text"] = dataclasses.asdict(config_lib.Text()) | found["text"]
     if found == wanted or (found["text"] == wanted["text"] and not overwrite):
-      return encoder_lib.TextEncoder.load(text, folder)
+      return interop.text_encoder(text, folder, mesh=mesh)
     if not overwrite:
       raise ValueError(_differences(folder, found["text"], wanted["text"]))
   unfinished = folder.with_name(folder.name + ".unfinished")
   shutil.rmtree(unfinished, ignore_errors=True)
   unfinished.mkdir(parents=True)
-  model = unfinished / encoder_lib.TOKENIZER
-  if given:
-    shutil.copyfile(given, model)
-  else:
+  if interop.is_published(text):
+    interop.text_tokenizer(text).save(unfinished)
+  elif trained:
     captions = sorted(training_captions(clips)) or list(_NO_CAPTIONS)
+    model = unfinished / encoder_lib.TOKENIZER
     tokenizer_lib.train_tokenizer(captions, model, text.vocabulary)
-  encoder = encoder_lib.TextEncoder.load(text, unfinished)
-  if encoder.random:  # Published weights stay where they are.
-    encoder.save(unfinished)
+  else:
+    shutil.copyfile(_given_tokenizer(text), unfinished / encoder_lib.TOKENIZER)
+  if not text.checkpoint:
+    encoder_lib.TextEncoder.load(text, unfinished).save(unfinished)
   (unfinished / _SETTINGS).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
   shutil.rmtree(folder, ignore_errors=True)
   unfinished.rename(folder)
-  return encoder_lib.TextEncoder.load(text, folder)
+  return interop.text_encoder(text, folder, mesh=mesh)
 
 
-def _given_tokenizer(text: config_lib.Text) -> pathlib.Path | None:
-  if not (text.tokenizer or text.checkpoint):
-    return None
+def check(text: config_lib.Text) -> None:
+  """Refuses settings whose files are not there, before anything is decoded.
+
+  Raises:
+    ValueError: a checkpoint or a tokenizer is missing or damaged.
+  """
+  if interop.is_published(text):
+    interop.text_tokenizer(text)
+  elif text.tokenizer or text.checkpoint:
+    tokenizer_lib.Tokenizer(_given_tokenizer(text))
+
+
+def _given_tokenizer(text: config_lib.Text) -> pathlib.Path:
+  """The SentencePiece model that settings name, of an encoder of this project's."""
   path = pathlib.Path(text.tokenizer or text.checkpoint).expanduser()
-  path = path if text.tokenizer else path / encoder_lib.TOKENIZER
+  path = path / encoder_lib.TOKENIZER if path.is_dir() else path
   if not path.is_file():
     key = "tokenizer" if text.tokenizer else "checkpoint"
     raise ValueError(

@@ -70,6 +70,7 @@ def preprocess(
   cuts.Grid.of(config)
   autoencoder = None
   if config.objective == "diffusion":
+    captions_lib.check(config.text)
     autoencoder = _load_autoencoder(config.autoencoder, mesh)
   lines = sources.lines(source)
   output.mkdir(parents=True, exist_ok=True)
@@ -88,7 +89,7 @@ def preprocess(
     if counts.clips:
       clock.start("text")
       plan = plan_lib.read(output / ingest.CLIPS)
-      maker = _maker(config, output, plan, facts, autoencoder, overwrite)
+      maker = _maker(config, output, plan, facts, autoencoder, overwrite, mesh)
       clock.start(kind)
       made = encode.make(
         output / kind,
@@ -148,11 +149,14 @@ def _maker(
   facts: facts_lib.Facts,
   autoencoder: Frozen | None,
   overwrite: bool,
+  mesh: jax.sharding.Mesh | None,
 ) -> encode.Maker:
   if autoencoder is None:
     return encode.Pixels(plan, facts)
   clips = output / ingest.CLIPS
-  text = captions_lib.prepare(config.text, output / TEXT, clips, overwrite=overwrite)
+  text = captions_lib.prepare(
+    config.text, output / TEXT, clips, overwrite=overwrite, mesh=mesh
+  )
   return encode.Latents(
     plan,
     facts,

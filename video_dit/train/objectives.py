@@ -18,7 +18,6 @@ from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
 from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.models.dit.model import DiT
-from video_dit.models.text import encoder as text_encoder
 from video_dit.parallel import partition
 from video_dit.train import diffusion, pictures, reconstruction, statistics
 from video_dit.train.objective import Objective
@@ -69,7 +68,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
   dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
   checkpoint = config.autoencoder.checkpoint
   mark = interop.autoencoder_fingerprint(checkpoint) if checkpoint else None
-  reader.check(dataset.metadata, mark, text_encoder.fingerprint(config.text))
+  reader.check(dataset.metadata, mark, interop.text_fingerprint(config.text))
   accumulated = _accumulated(config)
   plan = loader.steps(dataset, accumulated)
   packing = plan.report()

@@ -43,7 +43,8 @@ class ClipTokenizer:
     Raises:
       ValueError: a file is damaged or of another kind of tokenizer.
     """
-    self.files, self.length = files, length
+    self.files = files
+    self.length: int | None = length
     self._ids, merges = _read(files, where)
     for name in (_START, _END):
       if name not in self._ids:

@@ -5,11 +5,13 @@ encoded with it, in groups of one size for each length. So there are few compile
 shapes, and a caption's encoding does not depend on its company.
 """
 
+from collections.abc import Mapping
 import functools
 import hashlib
 import json
 import os
 import pathlib
+from typing import Protocol
 
 from flax import nnx
 import jax
@@ -35,27 +37,69 @@ _SIZES = (
 )
 
 
+class Tokenizer(Protocol):
+  """What an encoder asks of a tokenizer.
+
+  Attributes:
+    vocabulary: number of ids.
+    pad, end: ids.
+    length: of every text in ids, padding included; None where texts have their own.
+    files: content by name.
+  """
+
+  vocabulary: int
+  pad: int
+  end: int
+  length: int | None
+
+  @property
+  def files(self) -> Mapping[str, bytes]:
+    """Content by name."""
+
+  def encode(self, text: str) -> list[int]:
+    """Ids of a text, the end included."""
+
+
 class TextEncoder:
-  """A tokenizer and a T5 encoder with its weights.
+  """A tokenizer and an encoder with its weights.
 
   Attributes:
     text: the settings.
     tokenizer: captions to ids.
     params: the weights, a tree of arrays.
+    width: length of a token's vector.
     random: the weights are random, not learned.
   """
 
   def __init__(
     self,
     text: config.Text,
-    tokenizer: tokenizers.Tokenizer,
+    tokenizer: Tokenizer,
     params: dict,
     *,
+    model: nnx.Module | None = None,
+    mark: str | None = None,
     random: bool = False,
   ):
+    """Puts an encoder together.
+
+    Args:
+      text: the settings; of a published encoder, only `dtype` and `max_tokens` count.
+      tokenizer: captions to ids.
+      params: the weights.
+      model: what they belong to; None is the T5 encoder of the settings.
+      mark: fingerprint; None computes it.
+      random: the weights are random.
+    """
     self.text, self.tokenizer, self.params, self.random = text, tokenizer, params, random
-    graphdef, _ = nnx.split(_abstract(text, tokenizer.vocabulary))
-    self._apply = jax.jit(lambda params, *batch: nnx.merge(graphdef, params)(*batch))
+    model = _abstract(text, tokenizer.vocabulary) if model is None else model
+    graphdef, _ = nnx.split(model)
+    self.width: int = model.config.width  # type: ignore[attr-defined]
+    self.max_tokens = tokenizer.length or text.max_tokens
+    self._mark = mark
+    self._apply = jax.jit(
+      lambda params, *batch: nnx.merge(graphdef, params)(*batch, dtype=text.dtype)
+    )
 
   @classmethod
   def load(cls, text: config.Text, folder: str | os.PathLike[str]) -> "TextEncoder":
@@ -87,10 +131,11 @@ class TextEncoder:
       **_sizes(self.text),
       "vocabulary": self.tokenizer.vocabulary,
       "random": self.random,
+      "dtype": self.text.dtype,
       "fingerprint": self.fingerprint,
     }
     for name, content in (
-      (TOKENIZER, self.tokenizer.model),
+      (TOKENIZER, self.tokenizer.files[TOKENIZER]),
       (WEIGHTS, weights),
       (DESCRIPTION, json.dumps(description, indent=2).encode()),
     ):
@@ -98,38 +143,39 @@ class TextEncoder:
       unfinished.write_bytes(content)
       unfinished.replace(folder / name)
 
-  @property
-  def width(self) -> int:
-    """Length of a token's vector."""
-    return self.text.width
-
   @functools.cached_property
   def fingerprint(self) -> str:
     """SHA-256 of sizes, weights and tokenizer: all that an encoding depends on."""
-    digest = hashlib.sha256(json.dumps(_sizes(self.text), sort_keys=True).encode())
+    if self._mark is not None:
+      return self._mark
+    decides = _sizes(self.text)
+    if self.text.dtype != "float32":  # which goes without saying
+      decides["dtype"] = self.text.dtype
+    digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     for name, array in sorted(_flatten(self.params).items()):
       digest.update(f"{name} {array.shape} {array.dtype}".encode())
       digest.update(array.tobytes())
-    digest.update(self.tokenizer.model)
+    digest.update(self.tokenizer.files[TOKENIZER])
     return digest.hexdigest()
 
   def tokens(self, caption: str) -> list[int]:
     """Ids of a caption, at most `max_tokens`; one that is cut still has its end."""
     ids = self.tokenizer.encode(caption)
-    if len(ids) > self.text.max_tokens:
-      ids = [*ids[: self.text.max_tokens - 1], tokenizers.END]
-    return ids
+    if len(ids) > self.max_tokens:
+      ids = [*ids[: self.max_tokens - 1], self.tokenizer.end]
+    return [*ids, *[self.tokenizer.pad] * ((self.tokenizer.length or 0) - len(ids))]
 
   def is_cut(self, caption: str) -> bool:
     """Whether a caption has more tokens than are kept."""
-    return len(self.tokenizer.encode(caption)) > self.text.max_tokens
+    return len(self.tokenizer.encode(caption)) > self.max_tokens
 
   def encode(self, captions: list[str]) -> list[np.ndarray]:
     """Encodes captions; each comes out `(tokens, width)` float16, its end included."""
     ids = [self.tokens(caption) for caption in captions]
     by_length: dict[int, list[int]] = {}
     for index, row in enumerate(ids):
-      by_length.setdefault(padded_length(len(row)), []).append(index)
+      length = self.tokenizer.length or padded_length(len(row))
+      by_length.setdefault(length, []).append(index)
     encodings: list[np.ndarray] = [np.empty(0)] * len(ids)
     for length, indices in sorted(by_length.items()):
       size = max(1, _GROUP_TOKENS // length)
@@ -141,7 +187,7 @@ class TextEncoder:
     return encodings
 
   def _encode(self, rows: list[list[int]], size: int, length: int) -> np.ndarray:
-    ids_BL = np.full((size, length), tokenizers.PAD, np.int32)
+    ids_BL = np.full((size, length), self.tokenizer.pad, np.int32)
     mask_BL = np.zeros((size, length), bool)
     for row, ids in enumerate(rows):
       ids_BL[row, : len(ids)], mask_BL[row, : len(ids)] = ids, True
@@ -168,6 +214,7 @@ def fingerprint(text: config.Text) -> str | None:
   if description.is_file() and beside.is_file():
     found = json.loads(description.read_text(encoding="utf-8"))
     alike = all(found.get(name) == size for name, size in _sizes(text).items())
+    alike = alike and found.get("dtype", "float32") == text.dtype
     if alike and beside.read_bytes() == tokenizer.model and "fingerprint" in found:
       return found["fingerprint"]
   params, _ = _read(text, tokenizer.vocabulary, folder)
@@ -183,7 +230,7 @@ def _checkpoint(text: config.Text) -> pathlib.Path:
   return pathlib.Path(text.checkpoint).expanduser()
 
 
-def _sizes(text: config.Text) -> dict[str, int]:
+def _sizes(text: config.Text) -> dict[str, int | str]:
   return {name: getattr(text, name) for name in _SIZES}
 
 
@@ -217,7 +264,7 @@ def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dic
     raise ValueError(
       f"config.text.checkpoint={str(folder)!r}: no {DESCRIPTION} there, so it is no"
       " text encoder that was saved here. Give the `text` folder of a preprocessed data"
-      " set, or leave it empty to draw frozen random weights."
+      " set or a published encoder, or leave it empty to draw frozen random weights."
     )
   found = json.loads(description.read_text(encoding="utf-8"))
   for name, wanted in (*_sizes(text).items(), ("vocabulary", vocabulary)):

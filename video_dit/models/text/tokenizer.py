@@ -18,7 +18,12 @@ class Tokenizer:
   Attributes:
     model: the bytes of the SentencePiece model.
     vocabulary: number of ids.
+    pad, end: ids.
+    length: of every text in ids; None where texts have their own.
   """
+
+  pad, end = PAD, END
+  length: int | None = None
 
   def __init__(self, model_file: str | os.PathLike[str]):
     """Reads a SentencePiece model.
@@ -45,6 +50,11 @@ class Tokenizer:
         f" {self._pieces.eos_id()}, where T5 has {PAD} and {END}. Train it with those."
       )
     self.vocabulary = self._pieces.get_piece_size()
+
+  @property
+  def files(self) -> dict[str, bytes]:
+    """Content of the file that makes the tokenizer, by its usual name."""
+    return {"spiece.model": self.model}
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text, the end included; an empty text is the end alone."""

@@ -6,7 +6,7 @@ and characters are rewritten as `charsmap` says.
 """
 
 import base64
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import functools
 import json
@@ -54,20 +54,30 @@ class PublishedTokenizer:
     files: content by name, all that `load` needs.
     vocabulary: number of ids.
     pad, end: ids.
+    length: None: texts have their own lengths.
   """
 
-  def __init__(self, files: dict[str, bytes], where: str):
+  length: int | None = None
+
+  def __init__(
+    self,
+    files: dict[str, bytes],
+    where: str,
+    *,
+    clean: Callable[[str], str] | None = None,
+  ):
     """Builds a tokenizer.
 
     Args:
       files: content of `spiece.model`, or else of `tokenizer.json`; and of
         `tokenizer_config.json` where there is one.
       where: they come from, for messages.
+      clean: what a text goes through first.
 
     Raises:
       ValueError: a file is damaged or of another kind of tokenizer.
     """
-    self.files = files
+    self.files, self._clean = files, clean
     settings = _json(files.get(SETTINGS, b"{}"), f"{where}/{SETTINGS}")
     if MODEL in files:
       pieces = _of_sentencepiece(files[MODEL], settings, f"{where}/{MODEL}")
@@ -93,7 +103,9 @@ class PublishedTokenizer:
     self._segment = functools.lru_cache(1 << 17)(self._segment_word)
 
   @classmethod
-  def load(cls, folder: str | os.PathLike[str]) -> "PublishedTokenizer":
+  def load(
+    cls, folder: str | os.PathLike[str], *, clean: Callable[[str], str] | None = None
+  ) -> "PublishedTokenizer":
     """Reads the tokenizer of a folder, or of a `.model` or `.json` file.
 
     Raises:
@@ -114,7 +126,7 @@ class PublishedTokenizer:
       )
     if (path / SETTINGS).is_file():
       files[SETTINGS] = (path / SETTINGS).read_bytes()
-    return cls(files, str(path))
+    return cls(files, str(path), clean=clean)
 
   def save(self, folder: str | os.PathLike[str]) -> None:
     """Writes the files that `load` reads."""
@@ -123,6 +135,7 @@ class PublishedTokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text, the end included; an empty text is the end alone."""
+    text = self._clean(text) if self._clean else text
     ids: list[int] = []
     at = 0
     for found in self._split.finditer(text):
