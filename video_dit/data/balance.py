@@ -22,7 +22,7 @@ import numpy as np
 _MOST = 0.01
 # How far rows stray from their place in the order of work, in factors of e: from a
 # plain shuffle to hardly at all.
-_STRAY = (100.0, *(4.0 * 0.5**i for i in range(12)))
+_STRAY = (100.0, *(8.0 * 0.7**i for i in range(24)))
 
 
 def work(tokens: np.ndarray, starts: np.ndarray) -> np.ndarray:
