@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from video_dit.config.sections import Config
+from video_dit.config.sections import Autoencoder, Config
 
 
 def check(config: Config, values: Mapping[str, Any]) -> None:
@@ -16,7 +16,7 @@ def check(config: Config, values: Mapping[str, Any]) -> None:
   Raises:
     ValueError: the first rule that is broken, with key, value and rule.
   """
-  _check_autoencoder(config)
+  check_autoencoder(config.autoencoder)
   _check_dit(config)
   _check_sizes(config)
   _check_ranges(values)
@@ -58,8 +58,8 @@ def _is_power_of_two(value: int) -> bool:
   return value > 0 and value & (value - 1) == 0
 
 
-def _check_autoencoder(config: Config) -> None:
-  ae = config.autoencoder
+def check_autoencoder(ae: Autoencoder) -> None:
+  """Holds an autoencoder's sizes to the rules between them."""
   _require(_is_power_of_two(ae.patch), "autoencoder.patch", ae.patch, "a power of two")
   _require(
     ae.space % ae.patch == 0 and _is_power_of_two(ae.space // ae.patch),

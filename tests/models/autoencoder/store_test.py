@@ -122,6 +122,41 @@ def test_weights_that_do_not_fit_the_description_are_refused_by_name(folder):
       store.load(folder)
 
 
+def test_truncated_weights_are_refused_by_name(folder):
+  path = folder / store.WEIGHTS
+  whole = path.read_bytes()
+  for length in (0, 7, 100, len(whole) // 2, len(whole) - 1):
+    path.write_bytes(whole[:length])
+    with pytest.raises(ValueError, match=r"weights.safetensors: is truncated.*export it"):
+      store.load(folder)
+
+
+@pytest.mark.parametrize(
+  ("change", "told"),
+  [
+    ("{", "is not JSON"),
+    ("[]", "holds a list where an object"),
+    ({"channels": None}, "channels=None must be a whole number above 0"),
+    ({"widths": [8, 0]}, r"widths\[1\]=0 must be a whole number"),
+    ({"widths": 8}, r"widths\[0\]=0 must be"),
+    ({"factorized": "no"}, "factorized='no' must be true or false"),
+    ({"space": 64}, "needs at least 6 levels for space=64"),
+    ({"latent_mean": [0.0]}, "latent_mean must be 3 numbers, one for each channel"),
+    ({"latent_std": [1.0, 0.0, 1.0]}, "latent_std above 0"),
+    ({"time": ...}, "time is missing"),
+  ],
+)
+def test_a_broken_description_is_refused_by_name(folder, change, told):
+  path = folder / store.DESCRIPTION
+  if isinstance(change, str):
+    path.write_text(change)
+  else:
+    found = json.loads(path.read_text()) | change
+    path.write_text(json.dumps({k: v for k, v in found.items() if v is not ...}))
+  with pytest.raises(ValueError, match=rf"autoencoder.json: .*{told}.*export it again"):
+    store.load(folder)
+
+
 def test_weights_of_another_architecture_are_refused_by_name(folder):
   path = folder / store.DESCRIPTION
   description = json.loads(path.read_text())

@@ -13,14 +13,17 @@ from flax import nnx, traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
+from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from video_dit import config as config_lib
+from video_dit.config import rules
 from video_dit.models.autoencoder.frozen import Frozen, hash_files
 from video_dit.models.autoencoder.model import Autoencoder
 
 DESCRIPTION = "autoencoder.json"
 WEIGHTS = "weights.safetensors"
+_DAMAGED = "The folder is damaged: export it again."
 _SHAPE_KEYS = ("channels", "space", "time", "patch", "widths", "blocks", "factorized")
 
 
@@ -87,30 +90,80 @@ def load(
     dtype: of the arithmetic.
 
   Raises:
-    ValueError: no autoencoder there, or weights that do not fit its description.
+    ValueError: no autoencoder there, a damaged file, or weights that do not fit their
+      description.
   """
   mark = fingerprint(folder)
   path = pathlib.Path(folder)
-  description = json.loads((path / DESCRIPTION).read_text(encoding="utf-8"))
-  values: dict[str, Any] = {key: description[key] for key in _SHAPE_KEYS}
-  arch = config_lib.Autoencoder(**values | {"widths": tuple(values["widths"])})
+  arch, statistics = _describe(path / DESCRIPTION)
   shadow = nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0)))
   _, state = nnx.split(shadow)
   wanted = {
     "/".join(map(str, key)): (key, value)
     for key, value in traverse_util.flatten_dict(nnx.to_pure_dict(state)).items()
   }
-  weights = safetensors.load_file(path / WEIGHTS)
+  try:
+    weights = safetensors.load_file(path / WEIGHTS)
+  except (OSError, ValueError, KeyError, SafetensorError) as e:
+    raise ValueError(
+      f"{path / WEIGHTS}: is truncated or no safetensors file ({e}). {_DAMAGED}"
+    ) from e
   for name in sorted(wanted.keys() | weights.keys()):
     found = weights[name].shape if name in weights else None
     expected = wanted[name][1].shape if name in wanted else None
     if found != expected:
       raise ValueError(
         f"{path / WEIGHTS}: {name} has shape {found}, {expected} is expected by"
-        f" {DESCRIPTION}. The folder is damaged: export it again."
+        f" {DESCRIPTION}. {_DAMAGED}"
       )
   params = traverse_util.unflatten_dict({wanted[n][0]: weights[n] for n in wanted})
-  mean, std = (
-    np.asarray(description[f"latent_{k}"], np.float32) for k in ("mean", "std")
-  )
-  return Frozen(shadow, params, (mean, std), mark, mesh=mesh, dtype=dtype)
+  return Frozen(shadow, params, statistics, mark, mesh=mesh, dtype=dtype)
+
+
+def _describe(
+  path: pathlib.Path,
+) -> tuple[config_lib.Autoencoder, tuple[np.ndarray, np.ndarray]]:
+  """Reads a description: the architecture, mean and deviation of the latents.
+
+  Raises:
+    ValueError: it is no JSON, a key is missing, or a value is of another type.
+  """
+
+  def refuse(what: str) -> ValueError:
+    return ValueError(f"{path}: {what}. {_DAMAGED}")
+
+  try:
+    found = json.loads(path.read_text(encoding="utf-8"))
+  except ValueError as e:
+    raise refuse(f"is not JSON ({e})") from e
+  if not isinstance(found, dict):
+    raise refuse(f"holds a {type(found).__name__} where an object of keys is expected")
+  missing = [k for k in (*_SHAPE_KEYS, "latent_mean", "latent_std") if k not in found]
+  if missing:
+    raise refuse(f"{missing[0]} is missing")
+  values: dict[str, Any] = {key: found[key] for key in _SHAPE_KEYS}
+  widths = values["widths"]
+  sizes = {k: v for k, v in values.items() if k not in ("widths", "factorized")}
+  sizes |= {f"widths[{i}]": w for i, w in enumerate(widths if _is_list(widths) else [0])}
+  for key, value in sizes.items():
+    if type(value) is not int or value < 1:
+      raise refuse(f"{key}={value!r} must be a whole number above 0")
+  if type(values["factorized"]) is not bool:
+    raise refuse(f"factorized={values['factorized']!r} must be true or false")
+  arch = config_lib.Autoencoder(**values | {"widths": tuple(widths)})
+  try:
+    rules.check_autoencoder(arch)
+  except ValueError as e:
+    raise refuse(f"says sizes that do not go together ({e})") from e
+  mean, std = (found[f"latent_{k}"] for k in ("mean", "std"))
+  for key, value in (("latent_mean", mean), ("latent_std", std)):
+    whole = _is_list(value) and len(value) == arch.channels
+    if not whole or not all(isinstance(x, int | float) for x in value):
+      raise refuse(f"{key} must be {arch.channels} numbers, one for each channel")
+  if not (np.isfinite(mean).all() and np.isfinite(std).all() and np.min(std) > 0):
+    raise refuse("latent_mean and latent_std must be finite, latent_std above 0")
+  return arch, (np.asarray(mean, np.float32), np.asarray(std, np.float32))
+
+
+def _is_list(value: Any) -> bool:
+  return isinstance(value, list) and len(value) > 0
