@@ -91,19 +91,18 @@ def test_wans_own_file(shared):
 
 
 _LIVE = {
-  "uneven_with_attention": {
+  "uneven": {
     "base_dim": 6,
     "z_dim": 5,
     "dim_mult": [1, 2, 3],
     "num_res_blocks": 1,
-    "attn_scales": [0.5],
     "temperal_downsample": [True, True],
   },
   "residual": {
     "base_dim": 3,
     "decoder_base_dim": 4,
     "z_dim": 7,
-    "dim_mult": [1, 2, 2, 4],
+    "dim_mult": [1, 2, 4, 4],
     "num_res_blocks": 1,
     "temperal_downsample": [True, False, True],
     "is_residual": True,

@@ -302,7 +302,7 @@ def test_nothing_usable_is_no_error_of_ours(config, tmp_path):
   ("values", "message"),
   [
     ({"checkpoint": ""}, r"checkpoint is empty.*reconstruction"),
-    ({"checkpoint": "/nowhere"}, r"/nowhere.*not there"),
+    ({"checkpoint": "/nowhere"}, r"/nowhere.*neither autoencoder.json nor a published"),
     ({"channels": 8}, r"channels=8, but .* has channels=4"),
   ],
 )

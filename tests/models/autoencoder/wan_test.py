@@ -149,6 +149,11 @@ def test_sizes_are_told(tiny):
   [
     ({"temperal_downsample": (True,)}, "temperal_downsample has 1 entries, dim_mult 3"),
     ({"in_channels": 5}, "in_channels is 5; pixels have 3 channels"),
+    (
+      {"is_residual": True, "dim_mult": (1, 2, 4)},
+      "level 2 makes 4 of 2 channels over 1",
+    ),
+    ({"latents_std": (0.0, 1.0)}, "all must be above 0"),
     ({"latents_std": (1.0,)}, "latents_std has 1 values for z_dim=2"),
   ],
 )

@@ -10,6 +10,8 @@ Source: Wan (2025, arXiv:2503.20314), section 4.1, and its public code.
 """
 
 import dataclasses
+import itertools
+import math
 
 import einops
 from flax import nnx
@@ -85,6 +87,8 @@ class WanConfig:
         f"temperal_downsample has {len(self.temperal_downsample)} entries, dim_mult"
         f" {len(self.dim_mult)}: there must be one for each level but the last."
       )
+    if self.is_residual:
+      self._check_shortcuts()
     folded = 3 * self.patch_size**2
     for key in ("in_channels", "out_channels"):
       if getattr(self, key) not in (3, folded):
@@ -96,6 +100,19 @@ class WanConfig:
       if len(getattr(self, key)) != self.z_dim:
         raise ValueError(
           f"{key} has {len(getattr(self, key))} values for z_dim={self.z_dim} channels."
+        )
+    if not all(0 < x < math.inf for x in self.latents_std):
+      raise ValueError(f"latents_std is {self.latents_std}: all must be above 0.")
+
+  def _check_shortcuts(self):
+    """Refuses levels whose averages would not come out even."""
+    ends = len(self.dim_mult) - 1
+    for i, (a, b) in enumerate(itertools.pairwise((1, *self.dim_mult))):
+      points = (1 + self.temperal_downsample[i]) * 4 if i < ends else 1
+      if a * points % b:
+        raise ValueError(
+          f"dim_mult {self.dim_mult}: level {i} makes {b} of {a} channels over {points}"
+          " points, which its shortcut cannot average evenly."
         )
 
 
