@@ -1,0 +1,66 @@
+"""Latents with captions encoded by a published text encoder."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from tests.interop import encoders
+from tests.preprocess.files import moving
+from video_dit import interop
+from video_dit.data import reader, schema
+from video_dit.generator import generator
+from video_dit.media import write
+from video_dit.preprocess import run
+
+
+@pytest.fixture
+def umt5(config, tmp_path):
+  """The config with a published layout's encoder and tokenizer."""
+  folder = tmp_path / "umt5"
+  encoders.write(folder, encoders.CONFIG, "umt5")
+  pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -2.0], ["▁clip", -1.0]]
+  tokenizer = {"model": {"type": "Unigram", "unk_id": 2, "vocab": pieces}}
+  (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+  text = dataclasses.replace(config.text, checkpoint=str(folder))
+  return dataclasses.replace(config, text=text)
+
+
+def test_captions_go_through_umt5_and_sampling_finds_it(umt5, tmp_path):
+  (tmp_path / "in").mkdir()
+  path = tmp_path / "in" / "0.mp4"
+  write.write_video(path, moving(5, 32, 32, 0), 8.0)
+  path.with_suffix(".txt").write_text("clip &amp; clip")
+  outcome = run.preprocess(umt5, tmp_path / "in", tmp_path / "out")
+  assert outcome.made.written == 1
+
+  metadata = schema.Metadata.load(outcome.folder)
+  assert metadata.text == interop.text_fingerprint(umt5.text)
+  assert metadata.text_width == 20
+  data = dataclasses.replace(umt5.data, path=str(tmp_path / "out"))
+  whole = dataclasses.replace(umt5, data=data)
+  _, encoder = generator.load_encoders(whole, None)
+  dataset = reader.Dataset(outcome.folder, "train")
+  expected = encoder.encode(["clip & clip"])[0]
+  assert expected.shape == (5, 20)
+  np.testing.assert_array_equal(dataset[0].text, expected)
+  # A second run adds nothing, and changes nothing.
+  again = run.preprocess(umt5, tmp_path / "in", tmp_path / "out")
+  assert again.made.written == 0
+
+  other = {"encoder.final_layer_norm.weight": np.zeros(20, np.float32)}
+  encoders.write(tmp_path / "umt5", encoders.CONFIG, "umt5", **other)
+  with pytest.raises(ValueError, match="text encoder"):
+    generator.load_encoders(whole, None)
+
+
+def test_a_missing_checkpoint_is_refused_before_anything_is_decoded(umt5, tmp_path):
+  (tmp_path / "in").mkdir()
+  (tmp_path / "in" / "0.mp4").write_bytes(b"no video")
+  text = dataclasses.replace(umt5.text, checkpoint=str(tmp_path / "nowhere"))
+  with pytest.raises(ValueError, match=r"config.text.checkpoint=.*nowhere"):
+    run.preprocess(
+      dataclasses.replace(umt5, text=text), tmp_path / "in", tmp_path / "out"
+    )
+  assert not (tmp_path / "out").exists()
