@@ -174,6 +174,17 @@ def test_a_view_outside_of_its_storage_is_refused(tmp_path):
     open_tensors(path)
 
 
+def test_what_lies_in_itself_is_refused(tmp_path):
+  more = b"X\x01\x00\x00\x00x}q\x07X\x01\x00\x00\x00xh\x07s"
+  torch_files.save(tmp_path / "a.pt", {"a": ARRAYS["a.weight"]}, more=more)
+  with pytest.raises(ValueError, match=r"a.pt: dictionaries lie in one another"):
+    open_tensors(tmp_path)
+  text = b"[" * 100_000
+  (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
+  with pytest.raises(ValueError, match=r"a.safetensors: its header is no JSON object"):
+    open_tensors(tmp_path / "a.safetensors")
+
+
 def test_settings_of_a_training_script_are_left(tmp_path):
   more = b"X\x04\x00\x00\x00argscargparse\nNamespace\n)\x81}X\x01\x00\x00\x00aK\x01sb"
   torch_files.save(tmp_path / "a.pt", {"a": ARRAYS["a.weight"]}, more=more)

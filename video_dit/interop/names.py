@@ -169,8 +169,8 @@ def check(
   assert filled == set(shapes), f"the table leaves out {sorted(set(shapes) - filled)[:4]}"
   skip = re.compile("|".join(f"(?:{p})" for p in ignored) or r"(?!)")
   missing = [f"{n} {shape}" for n, shape in wanted.items() if n not in present]
-  extra = [f"{n} {present[n].shape}" for n in present if n not in wanted]
-  extra = [line for line in extra if not skip.fullmatch(line.split(" ")[0])]
+  beside = [n for n in present if n not in wanted and not skip.fullmatch(n)]
+  extra = [f"{n} {present[n].shape}" for n in beside]
   wrong = [
     f"{n} has {present[n].shape}, needs {shape}"
     for n, shape in wanted.items()

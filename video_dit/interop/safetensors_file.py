@@ -64,7 +64,7 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
     header = json.loads(text)
     header.pop("__metadata__", None)
     return {n: _extent(path, n, e, 8 + length, size) for n, e in header.items()}
-  except (UnicodeDecodeError, json.JSONDecodeError, AttributeError) as e:
+  except (UnicodeError, json.JSONDecodeError, AttributeError, RecursionError) as e:
     raise ValueError(
       f"{path}: its header is no JSON object ({e}): damaged, or no safetensors file."
       " Copy it again."

@@ -35,6 +35,7 @@ _TORCH_DTYPES = {
   "float8_e5m2": ml_dtypes.float8_e5m2,
 }
 _LONGEST_PICKLE = 1 << 28
+_DEEPEST = 8
 _MAGIC = 0x1950A86A20F9469CFC6C  # of the format before torch 1.6
 _REMEDY = "Copy the file again."
 
@@ -82,7 +83,7 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
       f"{path}: holds a {type(tree).__name__} where a dictionary of tensors is read."
     )
   found = {}
-  for name, tensor in _flatten(tree, ""):
+  for name, tensor in _flatten(tree, path):
     found[name] = _place(path, name, tensor, places)
   return found
 
@@ -104,12 +105,19 @@ def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:
   return extent
 
 
-def _flatten(tree: Any, prefix: str) -> Iterator[tuple[str, _Tensor]]:
+def _flatten(
+  tree: Any, path: pathlib.Path, prefix: str = "", depth: int = 0
+) -> Iterator[tuple[str, _Tensor]]:
+  if depth > _DEEPEST:
+    raise ValueError(
+      f"{path}: dictionaries lie in one another more than {_DEEPEST} deep. The file is"
+      " damaged or made to harm; it is not read."
+    )
   for key, value in tree.items():
     if isinstance(value, _Tensor):
       yield f"{prefix}{key}", value
     elif isinstance(value, dict):
-      yield from _flatten(value, f"{prefix}{key}.")
+      yield from _flatten(value, path, f"{prefix}{key}.", depth + 1)
 
 
 def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
