@@ -40,6 +40,8 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     if isinstance(value, list):
       value = tuple(value)
     default = field.default
+    if type(default) is int and isinstance(value, float) and value.is_integer():
+      value = int(value)  # as a peer's config may have it
     kind = int | float if isinstance(default, float) else type(default)
     if default is not None and not isinstance(value, kind):
       raise ValueError(
@@ -69,6 +71,8 @@ def check_levels(
   if not widths:
     raise ValueError("block_out_channels is empty: an autoencoder has levels.")
   for width in widths:
+    if type(width) is not int:
+      raise ValueError(f"block_out_channels has {width!r}: whole numbers are expected.")
     if groups < 1 or width < 1 or width % groups:
       raise ValueError(
         f"norm_num_groups {groups} does not divide a width of {width}: groups must"
