@@ -121,6 +121,14 @@ def test_what_is_not_known_is_told(tmp_path):
     interop.load(tmp_path)
 
 
+def test_our_own_format_is_sent_to_its_reader(tmp_path):
+  tensors = {"weight": np.zeros(2, np.float32)}
+  torch_files.save(tmp_path / "pytorch_model.bin", tensors)
+  (tmp_path / "autoencoder.json").write_text("{}")
+  with pytest.raises(ValueError, match=r"own format .* interop.autoencoder reads"):
+    interop.load(tmp_path)
+
+
 def test_parameters_are_laid_over_a_mesh_in_the_dtype_asked_for(tmp_path):
   config = {**encoders.CONFIG, "num_heads": 4, "vocab_size": 36}
   encoders.write(tmp_path, config, "umt5")

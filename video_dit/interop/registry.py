@@ -58,6 +58,12 @@ def load(
   for module in FORMATS:
     if module.matches(config, tensors):
       return module.read(config, tensors, dtype=kind, mesh=mesh)
+  for name, reader in _OWN.items():
+    if (tensors.folder / name).is_file():
+      raise ValueError(
+        f"{tensors.path}: of this project's own format ({name}), which"
+        f" interop.{reader} reads. Published formats are read here."
+      )
   said = {k: config[k] for k in _NAMES if k in config} if config else "not there"
   kinds = ", ".join(kind for module in FORMATS for kind in module.KINDS)
   first = ", ".join(list(tensors.names)[:4])
@@ -67,6 +73,7 @@ def load(
   )
 
 
+_OWN = {"autoencoder.json": "autoencoder", "encoder.json": "text_encoder"}
 _NAMES = ("_class_name", "architectures", "model_type")
 
 
