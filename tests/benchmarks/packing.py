@@ -274,7 +274,7 @@ def main(argv: list[str]) -> None:
     "images and clips, rows of 65,536": (mixes.web(num), web[65_536]),
     "four of five are images, rows of 32,768": (mixes.web(num, 0.8), web[32_768]),
     "clips only, rows of 32,768": (mixes.web(num, 0.0), web[32_768]),
-    "the demo's 2,000 clips, rows of 208": (mixes.shapes(2_000), mixes.demo(208)),
+    "the demo's 2,000 clips": (mixes.shapes(2_000), mixes.demo()),
   }
   first, best = (
     _grain(packer)

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from configs import demo as demo_config
 from video_dit import config
 from video_dit.media.shapes import scene
 
@@ -53,8 +54,6 @@ def shapes(num: int, seed: int = 0) -> Clips:
   return tokens.astype(np.int32), text.astype(np.int32)
 
 
-def demo(row_length: int) -> config.Data:
+def demo() -> config.Data:
   """The demo's rows."""
-  return config.Data(
-    rows=8, row_length=row_length, row_segments=10, row_text=144, lookahead=256
-  )
+  return config.parse(demo_config.get_config()).data
