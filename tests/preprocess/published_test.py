@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 import pytest
 
@@ -60,6 +61,27 @@ def test_clips_go_through_wans_autoencoder_and_back(wan, tmp_path):
   pixels = found.decode_batch(latents)
   assert pixels.shape == (2, 5, 16, 32, 3)
   assert pixels.std() > 1  # weights are random: it is no picture of the clip
+
+
+def test_a_clip_of_any_length_is_streamed_by_two_programs(wan, shared):
+  frozen = interop.autoencoder(wan.autoencoder.checkpoint)
+  loaded = interop.load(wan.autoencoder.checkpoint)
+  clip_FHWC = moving(17, 16, 32, 0)
+
+  @jax.jit
+  def whole(model, x_BFHWC):
+    return model.encode(x_BFHWC)[0]
+
+  mean = whole(loaded.model, (clip_FHWC / 127.5 - 1)[None].astype(np.float32))[0]
+  expected = (np.asarray(mean) - frozen.mean) / frozen.std
+  latent = frozen.encode(clip_FHWC)
+  assert latent.shape == (5, 2, 4, 16)
+  np.testing.assert_allclose(latent, expected, rtol=0, atol=2e-5)
+  image = frozen.encode(clip_FHWC[:1])
+  np.testing.assert_array_equal(image, latent[:1])
+  assert frozen._encode._cache_size() == 2
+  with pytest.raises(ValueError, match=r"18 frames of 16x32 is off the autoencoder's"):
+    frozen.encode(moving(18, 16, 32, 0))
 
 
 def test_a_config_that_says_other_sizes_is_told_what_to_pass(wan, tmp_path, shared):
