@@ -7,9 +7,12 @@ and all: the same for every row, so that it only dilutes the differences measure
 A row with one very long clip costs more than any row without one, so a device that takes
 one row a step has equals beside it only if such rows share a step. Rows are sorted by
 their work, as loosely as the bound on imbalance allows, and cut into steps, which are
-shuffled. The more rows a device takes, the looser: eight rows with neighbours chosen
-well sum to the same without any sorting. Sorted steps differ in their mix of lengths;
+shuffled. The more rows a device takes, the looser: sums of eight well chosen rows are
+alike with little sorting or none. Sorted steps differ in their mix of lengths;
 `docs/data.md` says by how much.
+
+All sorts are stable: others order equals by the processor's vector width, and the hosts
+of a run must agree.
 """
 
 import bisect
@@ -77,7 +80,7 @@ def arrange(
   num = len(work_R)
   head = min(head, num)
   ends = head + (num - head) % rows
-  order = np.argsort(work_R)
+  order = np.argsort(work_R, kind="stable")
   middle = np.searchsorted(work_R[order], level)
   first = round((middle - ends / 2) / rows) * rows
   first = min(max(first, 0), num - ends)
@@ -86,7 +89,8 @@ def arrange(
   noise = rng.random(len(inner))
 
   def steps(stray: float) -> np.ndarray:
-    loosely = inner[np.argsort(np.log(work_R[inner]) + stray * noise)]
+    place = np.log(work_R[inner]) + stray * noise
+    loosely = inner[np.argsort(place, kind="stable")]
     return _even(einops.rearrange(loosely, "(s r) -> s r", r=rows), work_R)
 
   def is_even(stray: float) -> bool:
@@ -106,7 +110,8 @@ def _even(steps_SR: np.ndarray, work_R: np.ndarray) -> np.ndarray:
   """
   blocks_SBR = einops.rearrange(steps_SR, "s b -> s b 1")
   while (num := blocks_SBR.shape[1]) and num % 2 == 0:
-    order_SB = np.argsort(work_R[blocks_SBR].sum(axis=2), axis=1)
+    work_SB = work_R[blocks_SBR].sum(axis=2)
+    order_SB = np.argsort(work_SB, axis=1, kind="stable")
     blocks_SBR = np.take_along_axis(
       blocks_SBR, einops.rearrange(order_SB, "s b -> s b 1"), axis=1
     )
