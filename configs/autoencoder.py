@@ -48,14 +48,15 @@ def _demo(c: ml_collections.ConfigDict, *, quick: bool) -> None:
   c.reconstruction.l2 = 1.0
   c.reconstruction.gradient = 0.5
   c.reconstruction.kl = 2e-3
+  c.reconstruction.noise = 0.5
   c.optimizer.learning_rate = 2e-3
   c.optimizer.warmup_steps = 20
   c.optimizer.final_fraction = 0.02
   c.optimizer.weight_decay = 0.0
-  c.train.steps = 150 if quick else 420
+  c.train.steps = 200 if quick else 700
   c.train.ema_decay = 0.98
   c.train.compute_dtype = "float32"
   c.train.checkpoint_every = 100
-  c.train.evaluate_every = 210
+  c.train.evaluate_every = 350
   c.train.evaluate_batches = 2
   c.train.sample_every = 0

@@ -31,7 +31,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.autoencoder.factorized = True
 
   # A T5 with random frozen weights: its words are told apart, nothing more.
-  c.text.vocabulary = 128
+  c.text.vocabulary = 160
   c.text.width = 64
   c.text.depth = 1
   c.text.heads = 4
@@ -39,7 +39,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.text.mlp_width = 128
   c.text.max_tokens = 48
 
-  c.dit.width = 224
+  c.dit.width = 192
   c.dit.depth = 4
   c.dit.heads = 4
   c.dit.rope_side = 4.0
@@ -48,14 +48,14 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.remat = "block"
 
   c.data.rows = 8
-  c.data.row_length = 160
-  c.data.row_segments = 10
-  c.data.row_text = 144
+  c.data.row_length = 96
+  c.data.row_segments = 6
+  c.data.row_text = 72
   c.data.threads = 1
   c.data.lookahead = 256
   c.data.caption_dropout = 0.1
 
-  c.optimizer.learning_rate = 3e-3
+  c.optimizer.learning_rate = 2.5e-3
   c.optimizer.warmup_steps = 40
   c.optimizer.schedule = "cosine"
   c.optimizer.final_fraction = 0.02
@@ -63,11 +63,11 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   # are decided late, where a plain schedule hardly trains.
   c.diffusion.shift = 3.0
   c.diffusion.shift_tokens = 48
-  c.train.steps = 120 if quick else 660
-  c.train.ema_decay = 0.99
+  c.train.steps = 200 if quick else 1200
+  c.train.ema_decay = 0.995
   c.train.compute_dtype = "float32"
-  c.train.checkpoint_every = 250
-  c.train.evaluate_every = 330
+  c.train.checkpoint_every = 300
+  c.train.evaluate_every = 600
   c.train.evaluate_batches = 2
   c.train.sample_every = 0
 

@@ -48,8 +48,9 @@ def test_no_scene_shows_what_is_held_out(drawn):
 
 
 def test_the_mix_has_images_pairs_sizes_and_lengths(drawn):
-  assert 0.12 < np.mean([s.frames == 1 for s in drawn]) < 0.22
-  assert 0.1 < np.mean([len(s.objects) == 2 for s in drawn]) < 0.2
+  images, pairs = scenes.IMAGES, scenes.PAIRS
+  assert np.mean([s.frames == 1 for s in drawn]) == pytest.approx(images, abs=0.04)
+  assert np.mean([len(s.objects) == 2 for s in drawn]) == pytest.approx(pairs, abs=0.03)
   assert {(s.height, s.width) for s in drawn} == set(scenes.SIZES)
   assert {s.frames for s in drawn} == {1, *scenes.LENGTHS}
 

@@ -104,6 +104,19 @@ def test_noise_belongs_to_the_step_and_the_clip():
   assert _loss(0.0, windows=backwards, **terms)[0] == pytest.approx(first, rel=1e-6)
 
 
+def test_latents_are_disturbed_in_units_of_their_deviation():
+  terms = {"sample": False, "l1": 1.0, "kl": 0.0, "gradient": 0.0}
+  windows = _windows()
+  half, whole = (_loss(0.0, noise=noise, **terms)[0] for noise in (0.5, 1.0))
+  assert whole == pytest.approx(2 * half, rel=1e-4)
+  deviation = np.std(windows.clips / 127.5 - 1.0, axis=(0, 1, 2, 3)).mean()
+  # The mean of |unit normal| is sqrt(2 / pi); strengths lie between 0 and 1.
+  assert 0 < whole < 1.1 * np.sqrt(2 / np.pi) * deviation
+  pale = dataclasses.replace(windows, clips=windows.clips // 4)
+  loss, _ = _loss(0.0, noise=1.0, windows=pale, **terms)
+  assert loss == pytest.approx(whole / 4, rel=0.02)
+
+
 def test_statistics_are_those_of_all_latents():
   mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
   batches = [_windows(), dataclasses.replace(_windows(), clips=_windows().clips // 2)]

@@ -61,6 +61,14 @@ def test_micro_batches_add_up_to_the_batch():
     assert a.counts["tokens"] == b.counts["tokens"] == line.ROWS
 
 
+def test_a_clip_counts_the_same_in_a_step_of_many_and_of_few():
+  (own, _), (fixed, _) = _run(steps=1)[1][0], _run(steps=1, weight=20.0)[1][0]
+  weight = float(own.means["loss/all"][1])
+  norms = [float(found.means["grad_norm"][0]) for found in (own, fixed)]
+  assert norms[1] == pytest.approx(norms[0] * weight / 20.0, rel=1e-5)
+  assert float(own.means["loss"][0]) == pytest.approx(float(fixed.means["loss"][0]))
+
+
 def test_the_average_trails_by_the_ramp():
   _, seen = _run()
   decay = 0.9999

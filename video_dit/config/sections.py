@@ -242,6 +242,8 @@ class Reconstruction:
     noise: greatest noise added to latents before decoding, in units of each channel's
       deviation (RAE, Zheng et al., 2025, arXiv:2510.11690): the decoder learns to mend
       what a generator gets slightly wrong. 0 adds none.
+    noise_from: share of the training after which it is added, and the encoder, whose
+      latents the generator has to learn, gets no more gradient from the decoder.
   """
 
   sample: bool = True
@@ -250,6 +252,7 @@ class Reconstruction:
   gradient: float = 1.0
   kl: float = 1e-6
   noise: float = 0.0
+  noise_from: float = 0.5
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -38,11 +38,12 @@ def packed_attention(
   if mesh.empty or mesh.size == 1:
     return _chunked(*arguments)
   split = PartitionSpec(ROWS, "context", "tensor")
-  whole = PartitionSpec(ROWS, None, "tensor")
+  # An axis that is named needs no sum of its gradients, not even over one device.
+  whole = split if mesh.shape["context"] == 1 else PartitionSpec(ROWS, None, "tensor")
   return jax.shard_map(
     _chunked,
     mesh=mesh,
-    in_specs=(split, whole, whole, PartitionSpec(ROWS, "context"), PartitionSpec(ROWS)),
+    in_specs=(split, whole, whole, PartitionSpec(*split[:2]), PartitionSpec(*whole[:2])),
     out_specs=split,
     check_vma=False,
   )(*arguments)

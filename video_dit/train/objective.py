@@ -50,6 +50,9 @@ class Objective:
     data: fingerprint of the data set.
     facts: about the data set, for the report.
     shape_keys: dotted config keys that decide the state's shapes.
+    weight: of the average step; each step's gradient is its total over this, so that a
+      clip counts the same in a step of many clips as in one of few. None divides by the
+      step's own weight.
     heldout: model, batch, level -> `Sums` of held-out data at one noise level.
     heldout_batches: mesh -> the held-out batches; None where there are no such data.
     levels: noise levels of `heldout`; only 0 where there is no noise.
@@ -66,6 +69,7 @@ class Objective:
   facts: dict[str, Any]
   shape_keys: tuple[str, ...]
   heldout: Callable[[Any, Any, jax.Array], Sums]
+  weight: float | None = None
   heldout_batches: Callable[[jax.sharding.Mesh], Iterator[Any]] | None = None
   levels: tuple[float, ...] = (0.0,)
   show: Show | None = None

@@ -100,6 +100,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
       "held-out clips": len(heldout) if heldout else reason,
     },
     shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
+    weight=packing["pieces"] / packing["rows"] * accumulated.data.rows,
     heldout=functools.partial(diffusion.heldout, config=config),
     heldout_batches=None if reason else heldout_batches,
     levels=config.evaluate.times,

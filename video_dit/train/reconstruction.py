@@ -41,9 +41,18 @@ def loss(
   terms = config.reconstruction
   pixels = to_unit(windows.clips)
   mean, logvar = model.encode(pixels.astype(config.train.compute_dtype))
+  # From then on the encoder stands still and the decoder learns to mend.
+  mending = step >= terms.noise_from * config.train.steps
+  if terms.noise:
+    mean, logvar = (
+      jnp.where(mending, jax.lax.stop_gradient(x), x) for x in (mean, logvar)
+    )
   latent = mean
   if terms.sample:
     latent = mean + jnp.exp(0.5 * logvar) * _noise(windows.keys, seed, step, mean)
+  if terms.noise:
+    disturbance = _disturbance(windows.keys, seed, step, mean)
+    latent += jnp.where(mending, terms.noise, 0.0) * disturbance
   decoded = model.decode(latent.astype(config.train.compute_dtype))
   measured = measure(decoded, pixels)
   divergence = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
@@ -92,6 +101,16 @@ def _noise(keys_B2: jax.Array, seed, step, like: jax.Array) -> jax.Array:
   """Standard normal noise, each clip's a function of seed, step and its key."""
   keys_B = times.segment_keys(keys_B2[:, None], seed, step, times.NOISE)[:, 0]
   return jax.vmap(lambda key: jax.random.normal(key, like.shape[1:]))(keys_B)
+
+
+def _disturbance(keys_B2: jax.Array, seed, step, mean_BFHWC: jax.Array) -> jax.Array:
+  """Noise in units of each channel's deviation, of strength 0 to 1 in each clip."""
+  keys_B = times.segment_keys(keys_B2[:, None], seed, step, times.OTHER)[:, 0]
+  strength_B = jax.vmap(jax.random.uniform)(keys_B)
+  deviation_C = jnp.std(mean_BFHWC, axis=(0, 1, 2, 3))
+  normal = jax.vmap(lambda key: jax.random.normal(key, mean_BFHWC.shape[1:]))(keys_B)
+  strength = jnp.expand_dims(strength_B, (1, 2, 3, 4))
+  return strength * normal * deviation_C[None, None, None, None]
 
 
 def _sums(total_B: jax.Array, measured: dict[str, jax.Array]) -> Sums:

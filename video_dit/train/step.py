@@ -125,7 +125,7 @@ class Trainer:
   def _gradient(
     self, params: Params, batch: Any, step: jax.Array
   ) -> tuple[Params, objective_lib.Sums]:
-    """Gradient of the mean loss of the whole batch, one micro-batch after the other.
+    """Gradient of the whole batch's loss, one micro-batch after the other.
 
     Losses and weights are summed over the micro-batches and divided once, so that the
     result does not depend on how many there are.
@@ -158,7 +158,9 @@ class Trainer:
         jax.eval_shape(gradient, jax.tree.map(lambda x: x[0], micros)),
       )
       (grads, sums), _ = jax.lax.scan(add, zeros, micros)
-    return jax.tree.map(lambda g: g / sums.weight, grads), sums
+    grads = jax.lax.with_sharding_constraint(grads, self.shardings.params)
+    weight = sums.weight if self.objective.weight is None else self.objective.weight
+    return jax.tree.map(lambda g: g / weight, grads), sums
 
 
 def _num_axes(params: nnx.State) -> dict[str, Any]:

@@ -44,14 +44,13 @@ SHAPES = tuple(EXTENTS)
 FRAMES_PER_SECOND = 8.0
 # Height and width in pixels, and how often they are drawn.
 SIZES: dict[tuple[int, int], float] = {
-  (32, 32): 0.6,
-  (32, 48): 0.1,
-  (48, 32): 0.1,
-  (40, 40): 0.08,
-  (24, 40): 0.06,
-  (40, 24): 0.06,
+  (32, 32): 0.64,
+  (32, 48): 0.12,
+  (48, 32): 0.12,
+  (24, 32): 0.06,
+  (32, 24): 0.06,
 }
-LENGTHS: dict[int, float] = {5: 0.25, 9: 0.55, 13: 0.1, 17: 0.1}
+LENGTHS: dict[int, float] = {5: 0.25, 9: 0.6, 13: 0.15}
 IMAGES = 0.3
 PAIRS = 0.12
 

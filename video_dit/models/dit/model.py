@@ -54,9 +54,8 @@ class Block(nnx.Module):
 
   def attend(self, h_RND: jax.Array, row: "Row") -> jax.Array:
     """Self-attention within segments."""
-    q, k, v = einops.rearrange(
-      self.qkv(h_RND), "r n (a three k) -> three r n a k", three=3, a=self.heads
-    )
+    qkv = einops.rearrange(self.qkv(h_RND), "r n (a k) -> r n a k", a=self.heads)
+    q, k, v = jnp.split(qkv, 3, axis=-1)
     q = rotate(self.q_norm(q), *row.rotation)
     k = rotate(self.k_norm(k), *row.rotation)
     out = packed_attention(q, k, v, row.segments, row.segments)
@@ -66,9 +65,8 @@ class Block(nnx.Module):
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
     """Cross-attention to the caption of each token's segment."""
     q = einops.rearrange(self.text_q(h_RND), "r n (a k) -> r n a k", a=self.heads)
-    k, v = einops.rearrange(
-      self.text_kv(text_RLD), "r l (a two k) -> two r l a k", two=2, a=self.heads
-    )
+    kv = einops.rearrange(self.text_kv(text_RLD), "r l (a k) -> r l a k", a=self.heads)
+    k, v = jnp.split(kv, 2, axis=-1)
     q, k = self.text_q_norm(q), self.text_k_norm(k)
     out = packed_attention(q, k, v, row.segments, row.text_segments)
     return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
@@ -154,6 +152,8 @@ class DiT(nnx.Module):
     pooled = row.to_tokens(pooled) if per_token else pooled
     time = self.time1(sinusoid(times, FREQUENCIES).astype(dtype))
     condition = jax.nn.silu(self.time2(jax.nn.silu(time)) + pooled)
+    # Else the partitioner splits the width of so small an array, not its rows.
+    condition = constrain(condition, "rows", "tokens" if per_token else None, None)
     text = constrain(self.text(text), "rows", None, None)
 
     def body(x, block):
