@@ -178,7 +178,8 @@ def _autoencoder(folder: pathlib.Path) -> dict[str, dict[str, float]]:
     print(
       f"{side:10} encode {found['encode']:8.3f} frames/s"
       f" {found['encode_memory'] / 2**30:6.2f} GiB   decode {found['decode']:8.3f}"
-      f" frames/s {found['decode_memory'] / 2**30:6.2f} GiB"
+      f" frames/s {found['decode_memory'] / 2**30:6.2f} GiB",
+      flush=True,
     )
   if len(sides) == 2:
     a, b = (np.load(folder / f"{side}.npz") for side in sides)
