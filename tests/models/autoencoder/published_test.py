@@ -124,7 +124,7 @@ def test_a_short_clip_is_the_same_tiled_or_not():
   for a, b in zip(tiled("encode", clip), whole("encode", clip), strict=True):
     np.testing.assert_array_equal(a, b)
   assert whole.model.encode_spans(81) == [(0, 81)]
-  assert tiled.model.encode_spans(41) [:2] == [(0, 17), (12, 29)]
+  assert tiled.model.encode_spans(41)[:2] == [(0, 17), (12, 29)]
   assert tiled.model.encode_spans(41)[2:] == [(24, 41), (36, 41)]
   assert tiled.model.encode_spans(25) == [(0, 17), (12, 25)]  # the third adds nothing
   assert tiled.model.decode_spans(5) == [(0, 5), (3, 5)]
