@@ -62,7 +62,7 @@ def test_objects_stay_inside_apart_and_move_visibly(drawn):
       assert top >= 0.4 and left >= 0.4
       assert bottom <= scene.height - 0.4 and right <= scene.width - 0.4
     for thing in scene.objects:
-      least = 0.3 * min(scene.height, scene.width) if thing.direction else 0
+      least = 0.25 * min(scene.height, scene.width) if thing.direction else 0
       assert thing.travel >= least
     if len(scene.objects) == 2:
       axis = 0 if scene.stacked else 1

@@ -44,21 +44,21 @@ SHAPES = tuple(EXTENTS)
 FRAMES_PER_SECOND = 8.0
 # Height and width in pixels, and how often they are drawn.
 SIZES: dict[tuple[int, int], float] = {
-  (32, 32): 0.64,
-  (32, 48): 0.12,
-  (48, 32): 0.12,
-  (24, 32): 0.06,
-  (32, 24): 0.06,
+  (32, 32): 0.7,
+  (32, 48): 0.1,
+  (48, 32): 0.1,
+  (24, 32): 0.05,
+  (32, 24): 0.05,
 }
-LENGTHS: dict[int, float] = {5: 0.25, 9: 0.6, 13: 0.15}
-IMAGES = 0.3
-PAIRS = 0.12
+LENGTHS: dict[int, float] = {5: 0.3, 9: 0.6, 13: 0.1}
+IMAGES = 0.25
+PAIRS = 0.1
 
 # Of the frame's short side: radii. Distance travelled: the least of the short side,
 # the greatest of the side that it goes along.
-RADIUS = (0.22, 0.27)
+RADIUS = (0.25, 0.285)
 RADIUS_OF_PAIR = (0.19, 0.22)
-TRAVEL = (0.32, 0.46)
+TRAVEL = (0.27, 0.38)
 MARGIN = 0.5
 
 
