@@ -1,5 +1,7 @@
 """The mesh: what its flag means, and which mistakes it names."""
 
+import os
+
 import jax
 import pytest
 
@@ -81,3 +83,10 @@ def test_a_mesh_lies_over_all_devices():
   mesh = mesh_lib.start("fsdp=2,context=2", config_lib.Mesh(tensor=2))
   assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 2, "context": 2}
   assert set(mesh.devices.flat) == set(jax.devices())
+
+
+def test_devices_that_run_already_are_counted(monkeypatch):
+  monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
+  assert mesh_lib.start("cpu:8", config_lib.Mesh()).size == jax.device_count() == 8
+  with pytest.raises(ValueError, match=r"4 devices asked for, 8 are running.*Start them"):
+    mesh_lib.start("cpu:4", config_lib.Mesh())

@@ -4,6 +4,7 @@
 splits heads and hidden units; `context` splits the tokens of a row.
 """
 
+import contextlib
 import dataclasses
 import difflib
 import os
@@ -86,7 +87,9 @@ def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
   if spec.platform:
     jax.config.update("jax_platforms", PLATFORMS[spec.platform])
   if spec.devices:
-    jax.config.update("jax_num_cpu_devices", spec.devices)
+    # Refused once devices run, even for as many; they are counted below.
+    with contextlib.suppress(RuntimeError):
+      jax.config.update("jax_num_cpu_devices", spec.devices)
   if spec.platform == "cpu":
     given = os.environ.get("XLA_FLAGS", "")
     ours = [f"{k}={v}" for k, v in _CPU_FLAGS.items() if k not in given]
