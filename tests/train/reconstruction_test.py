@@ -105,7 +105,7 @@ def test_noise_belongs_to_the_step_and_the_clip():
 
 
 def test_latents_are_disturbed_in_units_of_their_deviation():
-  terms = {"sample": False, "l1": 1.0, "kl": 0.0, "gradient": 0.0}
+  terms = {"sample": False, "l1": 1.0, "kl": 0.0, "gradient": 0.0, "noise_from": 0.0}
   windows = _windows()
   half, whole = (_loss(0.0, noise=noise, **terms)[0] for noise in (0.5, 1.0))
   assert whole == pytest.approx(2 * half, rel=1e-4)
@@ -115,6 +115,22 @@ def test_latents_are_disturbed_in_units_of_their_deviation():
   pale = dataclasses.replace(windows, clips=windows.clips // 4)
   loss, _ = _loss(0.0, noise=1.0, windows=pale, **terms)
   assert loss == pytest.approx(whole / 4, rel=0.02)
+
+
+@pytest.mark.parametrize("step", [2, 3])
+def test_the_encoder_rests_while_the_decoder_learns_to_mend(step):
+  terms = config_lib.Reconstruction(sample=False, kl=1.0, noise=0.5, noise_from=0.5)
+  train = dataclasses.replace(_CONFIG.train, steps=6)
+  config = dataclasses.replace(_CONFIG, reconstruction=terms, train=train)
+  graph, params = nnx.split(_Fake(0.5), nnx.Param)
+
+  def total(params):
+    model = nnx.merge(graph, params)
+    sums = reconstruction.loss(model, _windows(), jnp.int32(0), jnp.int32(step), config)
+    return sums.loss
+
+  (gradient,) = jax.tree.leaves(jax.grad(total)(params))
+  assert bool(gradient == 0) == (step >= 3)
 
 
 def test_statistics_are_those_of_all_latents():
