@@ -66,7 +66,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   # mends.
   c.diffusion.shift = 5.0
   c.diffusion.shift_tokens = 48
-  c.train.steps = 100 if quick else 1050
+  c.train.steps = 50 if quick else 1050
   c.train.ema_decay = 0.99
   c.train.compute_dtype = "float32"
   c.train.checkpoint_every = 300
