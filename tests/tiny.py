@@ -113,7 +113,7 @@ def environment() -> dict[str, str]:
 
 
 def run_once(tmp_path_factory) -> pathlib.Path:
-  """The workdir of one run that all tests of a session read."""
+  """The workdir of one run that all tests of one run read."""
   if not _RUNS:
     _RUNS.append(run(tmp_path_factory.mktemp("tiny"), mesh()))
   return _RUNS[0]
