@@ -64,13 +64,14 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   # So few degrees of freedom on so many tokens show through much noise: motion and place
   # are decided where a plain schedule hardly trains. What little noise hides, the decoder
   # mends.
-  c.diffusion.shift = 5.0
+  c.diffusion.shift = 4.0
+  c.diffusion.time_std = 1.4
   c.diffusion.shift_tokens = 48
-  c.train.steps = 50 if quick else 1050
+  c.train.steps = 50 if quick else 950
   c.train.ema_decay = 0.99
   c.train.compute_dtype = "float32"
   c.train.checkpoint_every = 300
-  c.train.evaluate_every = 525
+  c.train.evaluate_every = 475
   c.train.evaluate_batches = 2
   c.train.sample_every = 0
 
