@@ -4,6 +4,7 @@ import json
 import pickle
 import shutil
 import struct
+import zipfile
 
 import jax.numpy as jnp
 import numpy as np
@@ -183,6 +184,20 @@ def test_what_lies_in_itself_is_refused(tmp_path):
   (tmp_path / "a.safetensors").write_bytes(struct.pack("<Q", len(text)) + text)
   with pytest.raises(ValueError, match=r"a.safetensors: its header is no JSON object"):
     open_tensors(tmp_path / "a.safetensors")
+
+
+@pytest.mark.parametrize("packed", ["archive/data.pkl", "archive/data/0"])
+def test_what_torch_never_packs_is_refused(packed, tmp_path):
+  torch_files.save(tmp_path / "a.pt", {"a": ARRAYS["a.weight"]})
+  with (
+    zipfile.ZipFile(tmp_path / "a.pt") as plain,
+    zipfile.ZipFile(tmp_path / "b.pt", "w") as other,
+  ):
+    for name in plain.namelist():
+      how = zipfile.ZIP_DEFLATED if name == packed else zipfile.ZIP_STORED
+      other.writestr(name, plain.read(name), how)
+  with pytest.raises(ValueError, match=rf"b\.pt: {packed} is compressed"):
+    open_tensors(tmp_path / "b.pt")
 
 
 def test_settings_of_a_training_script_are_left(tmp_path):

@@ -129,6 +129,11 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
       if len(pickle) != 1:
         raise ValueError(f"{path}: a zip without `data.pkl` is no file of torch.save.")
       root = pickle[0].removesuffix("data.pkl")
+      for name, entry in entries.items():
+        if entry.compress_type != zipfile.ZIP_STORED:
+          raise ValueError(f"{path}: {name} is compressed, which torch never does.")
+        if entry.flag_bits & 1:
+          raise ValueError(f"{path}: {name} is encrypted, which torch never does.")
       if entries[pickle[0]].file_size > _LONGEST_PICKLE:
         raise ValueError(
           f"{path}: its pickle takes {entries[pickle[0]].file_size:,} bytes, more than"
@@ -142,8 +147,6 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
       for name, entry in entries.items():
         if not name.startswith(f"{root}data/"):
           continue
-        if entry.compress_type != zipfile.ZIP_STORED:
-          raise ValueError(f"{path}: {name} is compressed, which torch never does.")
         file.seek(entry.header_offset + 26)
         lengths = file.read(4)
         skip = int.from_bytes(lengths[:2], "little") + int.from_bytes(
@@ -153,7 +156,9 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
         if start + entry.file_size > path.stat().st_size:
           raise ValueError(f"{path}: {name} reaches beyond the file. {_REMEDY}")
         places[name.removeprefix(f"{root}data/")] = (start, entry.file_size)
-  except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError, RuntimeError) as e:
+  except PermissionError:
+    raise  # says itself which file it is, and is no damage
+  except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as e:
     raise ValueError(f"{path}: a damaged zip ({e}). {_REMEDY}") from e
   tree, _ = pickles.load(text, 0, path, _ADMITTED, _storage)
   return tree, places

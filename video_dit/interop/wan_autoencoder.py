@@ -75,7 +75,7 @@ def read(
       f" _class_name={_CLASS!r} beside it: it holds the sizes and the statistics of the"
       " latents. Copy it there."
     )
-  graph, state = nnx.split(nnx.eval_shape(lambda: Wan(arch, rngs=nnx.Rngs(0))))
+  graph, state = nnx.split(published.abstract(lambda rngs: Wan(arch, rngs=rngs)))
   rules = table(arch, naming, _paths(nnx.to_pure_dict(state)))
   params = names.load_into(state, tensors, rules, dtype=dtype, mesh=mesh)
   return Loaded(

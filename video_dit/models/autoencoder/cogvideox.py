@@ -19,7 +19,6 @@ import einops
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from video_dit.models.autoencoder import blocks, published
 from video_dit.models.autoencoder.layers import Cache, CausalConv, Stream
@@ -111,7 +110,7 @@ def _lone(frames: int) -> bool:
   return frames % 2 == 1
 
 
-class CogVideoX(nnx.Module):
+class CogVideoX(published.Autoencoder):
   """Encoder and decoder; pixels lie in [-1, 1]."""
 
   def __init__(self, arch: CogVideoXConfig, *, rngs: nnx.Rngs):
@@ -162,30 +161,9 @@ class CogVideoX(nnx.Module):
     self.post_quant = dense(latents, latents) if arch.use_post_quant_conv else None
 
   @property
-  def channels(self) -> int:
-    """Of a latent."""
-    return self.arch.latent_channels
-
-  @property
-  def space(self) -> int:
-    """Pixels of a latent's side."""
-    return 2 ** (len(self.arch.block_out_channels) - 1)
-
-  @property
   def time(self) -> int:
     """Frames of a latent behind the first."""
     return 2 ** min(self.arch.halvings, len(self.arch.block_out_channels) - 1)
-
-  @property
-  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(c,)` that normalise latents."""
-    return published.statistics(
-      self.arch.latent_channels,
-      self.arch.scaling_factor,
-      self.arch.shift_factor,
-      self.arch.latents_mean,
-      self.arch.latents_std,
-    )
 
   def encode_spans(self, frames: int) -> list[published.Span]:
     """Chunks in which a clip of so many frames is encoded."""
@@ -194,17 +172,6 @@ class CogVideoX(nnx.Module):
   def decode_spans(self, latents: int) -> list[published.Span]:
     """Chunks in which so many latent frames are decoded."""
     return _spans(latents, LATENTS)
-
-  def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
-    spans = self.encode_spans(x_BFHWC.shape[1])
-    mean, logvar = published.run(self.encode_chunk, x_BFHWC, spans)
-    return mean, logvar
-
-  def decode(self, z_BFHWC: jax.Array) -> jax.Array:
-    """Pixels `(B, F, H, W, 3)` float32 of whole latents, about [-1, 1]."""
-    spans = self.decode_spans(z_BFHWC.shape[1])
-    return published.run(self.decode_chunk, z_BFHWC, spans)[0]
 
   def encode_chunk(
     self, x_BFHWC: jax.Array, cache: Cache | None

@@ -79,7 +79,7 @@ class HunyuanConfig:
     )
 
 
-class Hunyuan(nnx.Module):
+class Hunyuan(published.Autoencoder):
   """Encoder and decoder; pixels lie in [-1, 1]."""
 
   def __init__(self, arch: HunyuanConfig, *, tiled: bool = True, rngs: nnx.Rngs):
@@ -118,11 +118,6 @@ class Hunyuan(nnx.Module):
     self.post_quant = blocks.Dense(latents, latents, rngs=rngs)
 
   @property
-  def channels(self) -> int:
-    """Of a latent."""
-    return self.arch.latent_channels
-
-  @property
   def space(self) -> int:
     """Pixels of a latent's side."""
     return int(np.prod([space for _, space in self.arch.strides]))
@@ -135,7 +130,7 @@ class Hunyuan(nnx.Module):
   @property
   def statistics(self) -> tuple[np.ndarray, np.ndarray]:
     """Mean and deviation `(c,)` that normalise latents."""
-    return published.statistics(self.arch.latent_channels, self.arch.scaling_factor, None)
+    return published.statistics(self.arch.latent_channels, self.arch.scaling_factor)
 
   def encode_spans(self, frames: int) -> list[published.Span]:
     """Tiles, overlapping, in which a clip of so many frames is encoded."""
@@ -149,17 +144,6 @@ class Hunyuan(nnx.Module):
     if not self.tiled or latents <= tile:
       return [(0, latents)]
     return _tiles(latents, tile, STRIDE // self.time, 1)
-
-  def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
-    spans = self.encode_spans(x_BFHWC.shape[1])
-    mean, logvar = published.run(self.encode_chunk, x_BFHWC, spans)
-    return mean, logvar
-
-  def decode(self, z_BFHWC: jax.Array) -> jax.Array:
-    """Pixels `(B, F, H, W, 3)` float32 of whole latents, about [-1, 1]."""
-    spans = self.decode_spans(z_BFHWC.shape[1])
-    return published.run(self.decode_chunk, z_BFHWC, spans)[0]
 
   def encode_chunk(
     self, x_BFHWC: jax.Array, tail: Tail | None

@@ -105,7 +105,7 @@ def power_of_two(key: str, value: int) -> int:
 def statistics(
   channels: int,
   scale: float,
-  shift: float | None,
+  shift: float | None = None,
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -121,6 +121,63 @@ def statistics(
   centre = np.full(channels, shift or 0.0) if mean is None else np.asarray(mean)
   spread = np.ones(channels) if std is None else np.asarray(std)
   return centre.astype(np.float32), (spread / scale).astype(np.float32)
+
+
+class Autoencoder(nnx.Module):
+  """What these models have alike. Each has `time`, spans and chunks of its own.
+
+  Attributes:
+    arch: its architecture, in the words of `config.json`.
+  """
+
+  arch: Any
+
+  @property
+  def channels(self) -> int:
+    """Of a latent."""
+    return self.arch.latent_channels
+
+  @property
+  def space(self) -> int:
+    """Pixels of a latent's side, where it is halved behind every level but the last."""
+    return 2 ** (len(self.arch.block_out_channels) - 1)
+
+  @property
+  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and deviation `(c,)` that normalise latents."""
+    return statistics(
+      self.arch.latent_channels,
+      self.arch.scaling_factor,
+      self.arch.shift_factor,
+      self.arch.latents_mean,
+      self.arch.latents_std,
+    )
+
+  def encode_spans(self, frames: int) -> list[Span]:
+    """Chunks in which a clip of so many frames is encoded."""
+    raise NotImplementedError
+
+  def decode_spans(self, latents: int) -> list[Span]:
+    """Chunks in which so many latent frames are decoded."""
+    raise NotImplementedError
+
+  def encode_chunk(self, x_BFHWC: jax.Array, cache: Any) -> tuple:
+    """Mean, log-variance and cache of the next chunk; the first has the cache None."""
+    raise NotImplementedError
+
+  def decode_chunk(self, z_BFHWC: jax.Array, cache: Any) -> tuple:
+    """Pixels, about [-1, 1], and cache of the next chunk."""
+    raise NotImplementedError
+
+  def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
+    spans = self.encode_spans(x_BFHWC.shape[1])
+    mean, logvar = run(self.encode_chunk, x_BFHWC, spans)
+    return mean, logvar
+
+  def decode(self, z_BFHWC: jax.Array) -> jax.Array:
+    """Pixels `(B, F, H, W, 3)` float32 of whole latents, about [-1, 1]."""
+    return run(self.decode_chunk, z_BFHWC, self.decode_spans(z_BFHWC.shape[1]))[0]
 
 
 class _OneKey(nnx.Rngs):

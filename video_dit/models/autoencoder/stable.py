@@ -12,7 +12,6 @@ import einops
 from flax import nnx
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from video_dit.models.autoencoder import blocks, published
 from video_dit.models.autoencoder.layers import CausalConv, Stream
@@ -53,7 +52,7 @@ class StableConfig:
     published.check_activation(self.act_fn)
 
 
-class Stable(nnx.Module):
+class Stable(published.Autoencoder):
   """Encoder and decoder; pixels lie in [-1, 1]."""
 
   def __init__(self, arch: StableConfig, *, rngs: nnx.Rngs):
@@ -90,30 +89,9 @@ class Stable(nnx.Module):
     self.post_quant = dense(latents, latents) if arch.use_post_quant_conv else None
 
   @property
-  def channels(self) -> int:
-    """Of a latent."""
-    return self.arch.latent_channels
-
-  @property
-  def space(self) -> int:
-    """Pixels of a latent's side."""
-    return 2 ** (len(self.arch.block_out_channels) - 1)
-
-  @property
   def time(self) -> int:
     """Frames of a latent."""
     return 1
-
-  @property
-  def statistics(self) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and deviation `(c,)` that normalise latents."""
-    return published.statistics(
-      self.arch.latent_channels,
-      self.arch.scaling_factor,
-      self.arch.shift_factor,
-      self.arch.latents_mean,
-      self.arch.latents_std,
-    )
 
   def encode_spans(self, frames: int) -> list[published.Span]:
     """One frame at a time: memory is that of an image."""
