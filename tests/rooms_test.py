@@ -7,9 +7,9 @@ import pathlib
 import pytest
 
 PACKAGE = pathlib.Path(__file__).resolve().parent.parent / "video_dit"
-VERBS = {"preprocess", "train", "sample", "evaluate", "convert"}
+VERBS = {"preprocess", "train", "sample", "evaluate", "convert", "plan"}
 NOUNS = {
-  *("media", "data", "models", "diffusion", "parallel"),
+  *("media", "data", "models", "diffusion", "parallel", "trainer"),
   *("checkpoints", "generator", "interop", "report"),
 }
 # Of the commands: they tie flags to verbs.

@@ -15,7 +15,8 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel import partition
-from video_dit.train.objective import Objective, Sums
+from video_dit.train.objective import Objective
+from video_dit.trainer.sums import Sums
 
 ROWS = 16
 

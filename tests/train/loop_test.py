@@ -17,7 +17,7 @@ from tests.train import line
 from video_dit.checkpoints.store import Store
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, metrics
-from video_dit.train.step import Trainer
+from video_dit.trainer.step import Trainer
 
 _RATES = ("_per_second", "mfu")
 

@@ -11,7 +11,7 @@ from video_dit import config as config_lib
 from video_dit.checkpoints.store import Position, Store
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import metrics, objectives
-from video_dit.train.step import Trainer
+from video_dit.trainer.step import Trainer
 
 _STEPS = 5
 

@@ -12,7 +12,7 @@ import pytest
 from tests.train import line
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import metrics
-from video_dit.train.step import Trainer
+from video_dit.trainer.step import Trainer
 
 
 def _run(shape=(4, 2, 1, 1), steps=4, config=None, **changes):

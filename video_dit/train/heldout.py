@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from video_dit.checkpoints.state import Params
-from video_dit.train.objective import Objective, Sums
-from video_dit.train.step import Trainer
+from video_dit.train.objective import Objective
+from video_dit.trainer.step import Trainer
+from video_dit.trainer.sums import Sums
 
 
 class HeldOut:

@@ -23,8 +23,8 @@ from video_dit.train import report
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.heldout import HeldOut
 from video_dit.train.objective import Objective
-from video_dit.train.step import Trainer
 from video_dit.train.stop import Stop
+from video_dit.trainer.step import Trainer
 
 FINISHED = "finished.json"
 

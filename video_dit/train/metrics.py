@@ -6,7 +6,6 @@ to `metrics.jsonl`, to TensorBoard and to the console.
 """
 
 from collections.abc import Mapping
-import dataclasses
 import json
 import math
 import pathlib
@@ -16,25 +15,7 @@ import jax
 import numpy as np
 import tensorboardX
 
-
-@jax.tree_util.register_dataclass
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class StepMetrics:
-  """What one step measured; float32 scalars.
-
-  Attributes:
-    means: name to (total, weight); the mean is total over weight.
-    counts: name to amount, such as tokens.
-    learning_rate: of this step.
-    skipped: 1 where the gradient was not finite and nothing was updated, else 0.
-    num_skipped: skipped steps of the whole run.
-  """
-
-  means: dict[str, tuple[jax.Array, jax.Array]]
-  counts: dict[str, jax.Array]
-  learning_rate: jax.Array
-  skipped: jax.Array
-  num_skipped: jax.Array
+from video_dit.trainer.step import StepMetrics
 
 
 class Window:

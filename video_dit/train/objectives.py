@@ -16,11 +16,11 @@ from video_dit import interop
 from video_dit.data import loader, reader
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
-from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.models.dit.model import DiT
 from video_dit.parallel import partition
-from video_dit.train import diffusion, pictures, reconstruction, statistics
+from video_dit.train import pictures, statistics
 from video_dit.train.objective import Objective
+from video_dit.trainer import diffusion, reconstruction
+from video_dit.trainer import task as task_lib
 
 _DIT_KEYS = ("width", "depth", "heads", "mlp_ratio", "patch")
 _AUTOENCODER_KEYS = (
@@ -41,25 +41,9 @@ def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective
     ValueError: there is no such data set, it is of another kind or made by other
       encoders, or the batch does not divide over the mesh.
   """
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
-  if config.data.rows % ways:
-    raise ValueError(
-      f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
-      f" of the mesh. Choose a multiple of {ways}, or a mesh with less of the two."
-    )
+  task_lib.check_mesh(config, mesh)
   if config.objective == "reconstruction":
     return reconstruction_objective(config)
-  if config.dit.heads % mesh.shape["tensor"]:
-    raise ValueError(
-      f"config.dit.heads={config.dit.heads} does not divide over"
-      f" tensor={mesh.shape['tensor']} of the mesh. Choose a multiple of it, or a mesh"
-      " with less of it."
-    )
-  if config.data.row_length % mesh.shape["context"]:
-    raise ValueError(
-      f"config.data.row_length={config.data.row_length} does not divide over"
-      f" context={mesh.shape['context']} of the mesh. Choose a multiple of it."
-    )
   return diffusion_objective(config)
 
 
@@ -77,20 +61,24 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
   def batches(mesh: jax.sharding.Mesh, step: int) -> Iterator[Batch]:
     share = _share()
     source = loader.loader(dataset, accumulated, start_step=step, plan=plan, **share)
-    return loader.prefetch_to_device(source, _layout(mesh), config.data.prefetch)
+    return loader.prefetch_to_device(
+      source, task_lib.rows_layout(mesh), config.data.prefetch
+    )
 
   def heldout_batches(mesh: jax.sharding.Mesh) -> Iterator[Batch]:
     assert heldout is not None
     source = loader.held_out(heldout, config, **_share())
     num = min(len(source), config.train.evaluate_batches)
-    return loader.prefetch_to_device((source[i] for i in range(num)), _layout(mesh), 1)
+    return loader.prefetch_to_device(
+      (source[i] for i in range(num)), task_lib.rows_layout(mesh), 1
+    )
 
-  patch_dim = dataset.metadata.channels * math.prod(config.dit.patch)
-  width = dataset.metadata.text_width
+  metadata = dataset.metadata
+  task = task_lib.diffusion_task(config, metadata.channels, metadata.text_width)
   return Objective(
-    build=lambda rngs: DiT(config.dit, patch_dim, width, rngs=rngs),
-    loss=functools.partial(diffusion.loss, config=config),
-    layout=_layout,
+    build=task.build,
+    loss=task.loss,
+    layout=task.layout,
     batches=batches,
     data=_fingerprint(dataset),
     facts={
@@ -114,6 +102,7 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
   reader.check(dataset.metadata, kind="pixels")
   heldout, reason = _heldout_split(dataset)
   shown = dataset if reason else heldout
+  task = task_lib.reconstruction_task(config)
 
   def windows(split, wanted: config_lib.Config, mesh, step: int) -> Iterator[Windows]:
     source = loader.windows_loader(split, wanted, start_step=step, **_share())
@@ -126,16 +115,9 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     batches = windows(split, config, mesh, 0)
     return (batch for _, batch in zip(range(num), batches, strict=False))
 
-  def build(rngs) -> Autoencoder:
-    return Autoencoder(config.autoencoder, rngs=rngs)
-
-  def layout(mesh: jax.sharding.Mesh) -> Windows:
-    rows = partition.rows_sharding(mesh)
-    return Windows(clips=rows, keys=rows)
-
   def finish(mesh, ema, workdir: pathlib.Path) -> str:
     batches = some(dataset, statistics.BATCHES, mesh)
-    mean, std = statistics.measure(config, build, mesh, ema, batches)
+    mean, std = statistics.measure(config, task.build, mesh, ema, batches)
     folder = workdir / "autoencoder"
     if jax.process_index() == 0:
       autoencoder_store.export(folder, config.autoencoder, ema, mean, std)
@@ -144,14 +126,14 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
   def show(mesh, ema, step: int, folder: pathlib.Path) -> list:
     del step
     return pictures.reconstructions(
-      config, build, mesh, ema, some(shown, 1, mesh), folder
+      config, task.build, mesh, ema, some(shown, 1, mesh), folder
     )
 
   accumulated = _accumulated(config)
   return Objective(
-    build=build,
-    loss=functools.partial(reconstruction.loss, config=config),
-    layout=layout,
+    build=task.build,
+    loss=task.loss,
+    layout=task.layout,
     batches=lambda mesh, step: windows(dataset, accumulated, mesh, step),
     data=_fingerprint(dataset),
     facts={
@@ -172,14 +154,6 @@ def _accumulated(config: config_lib.Config) -> config_lib.Config:
   """The config of a whole step's rows, those of all its micro-batches."""
   rows = config.data.rows * config.train.accumulate
   return dataclasses.replace(config, data=dataclasses.replace(config.data, rows=rows))
-
-
-def _layout(mesh: jax.sharding.Mesh) -> Batch:
-  """Where each array of a batch lies: per-token arrays are split over `context` too."""
-  by_token = ("patches", "segments", "positions", "frames")
-  names = [field.name for field in dataclasses.fields(Batch)]
-  tokens, rows = partition.tokens_sharding(mesh), partition.rows_sharding(mesh)
-  return Batch(**{name: tokens if name in by_token else rows for name in names})
 
 
 def _heldout_split(train: reader.Dataset) -> tuple[reader.Dataset | None, str]:

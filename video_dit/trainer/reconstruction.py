@@ -20,7 +20,7 @@ from video_dit.data.batch import Windows
 from video_dit.diffusion import times
 from video_dit.models.autoencoder.frozen import to_unit
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.train.objective import Sums
+from video_dit.trainer.sums import Sums
 
 
 def loss(

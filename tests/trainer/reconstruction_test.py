@@ -11,7 +11,8 @@ import pytest
 
 from video_dit import config as config_lib
 from video_dit.data.batch import Windows
-from video_dit.train import reconstruction, statistics
+from video_dit.train import statistics
+from video_dit.trainer import reconstruction
 
 _CONFIG = config_lib.Config(
   name="test",

@@ -15,7 +15,7 @@ from video_dit.data.batch import Batch
 from video_dit.diffusion import batch_loss, losses, times
 from video_dit.models.dit import flops
 from video_dit.models.dit.model import DiT
-from video_dit.train.objective import Sums
+from video_dit.trainer.sums import Sums
 
 _QUARTILES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 

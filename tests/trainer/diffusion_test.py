@@ -11,7 +11,7 @@ import pytest
 from video_dit import config as config_lib
 from video_dit.data.batch import Batch
 from video_dit.models.dit import flops
-from video_dit.train import diffusion
+from video_dit.trainer import diffusion
 
 _CONFIG = config_lib.Config(
   name="test",

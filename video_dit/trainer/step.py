@@ -4,7 +4,8 @@ A `Trainer` ties an objective, an optimiser and a mesh together and holds no arr
 Parameters and optimiser are float32; the objective decides the dtype of the arithmetic.
 """
 
-from typing import Any, cast
+import dataclasses
+from typing import Any, Generic, TypeVar, cast
 
 import einops
 from flax import nnx
@@ -15,12 +16,34 @@ import optax
 from video_dit import config as config_lib
 from video_dit.checkpoints.state import Params, TrainState
 from video_dit.parallel import partition
-from video_dit.train import objective as objective_lib
-from video_dit.train import optimizer
-from video_dit.train.metrics import StepMetrics
+from video_dit.trainer import optimizer
+from video_dit.trainer.sums import Sums
+from video_dit.trainer.task import Task
+
+T = TypeVar("T", bound=Task)
 
 
-class Trainer:
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class StepMetrics:
+  """What one step measured; float32 scalars.
+
+  Attributes:
+    means: name to (total, weight); the mean is total over weight.
+    counts: name to amount, such as tokens.
+    learning_rate: of this step.
+    skipped: 1 where the gradient was not finite and nothing was updated, else 0.
+    num_skipped: skipped steps of the whole run.
+  """
+
+  means: dict[str, tuple[jax.Array, jax.Array]]
+  counts: dict[str, jax.Array]
+  learning_rate: jax.Array
+  skipped: jax.Array
+  num_skipped: jax.Array
+
+
+class Trainer(Generic[T]):
   """Makes, lays out and advances the state of one run.
 
   Args:
@@ -34,7 +57,7 @@ class Trainer:
 
   def __init__(
     self,
-    objective: objective_lib.Objective,
+    objective: T,
     config: config_lib.Config,
     mesh: jax.sharding.Mesh,
   ):
@@ -122,9 +145,7 @@ class Trainer:
       num_skipped=state.step - optimizer.num_updates(opt),
     )
 
-  def _gradient(
-    self, params: Params, batch: Any, step: jax.Array
-  ) -> tuple[Params, objective_lib.Sums]:
+  def _gradient(self, params: Params, batch: Any, step: jax.Array) -> tuple[Params, Sums]:
     """Gradient of the whole batch's loss, one micro-batch after the other.
 
     Losses and weights are summed over the micro-batches and divided once, so that the

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from video_dit.config import Optimizer
-from video_dit.train import optimizer
+from video_dit.trainer import optimizer
 
 
 def _rates(config: Optimizer, steps: int) -> np.ndarray:

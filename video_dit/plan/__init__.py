@@ -1,0 +1,1 @@
+"""Plans a run on chips that are not there: memory, time and cost."""
