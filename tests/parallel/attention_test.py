@@ -16,12 +16,6 @@ _SEGMENTS = np.array(
 _TEXT_SEGMENTS = np.array([[1, 1, 1, 1, 2, 0, 0], [1, 1, 0, 0, 0, 0, 0]] * 2, np.int32)
 
 
-@pytest.fixture(autouse=True)
-def _small_chunks(monkeypatch):
-  """Three chunks and a bit of one more, so that the last one is filled up."""
-  monkeypatch.setattr(attention, "QUERY_CHUNK", 5)
-
-
 def _arguments(own_keys: bool):
   """Queries, keys and values, their segments, and a cotangent."""
   rng = np.random.default_rng(0)
@@ -38,7 +32,7 @@ def _by_segment(arrays, segments, cotangent_RNAK):
   out, of_q, of_k, of_v = (np.zeros_like(x) for x in (q, q, k, v))
   scale = _SIZE**-0.5
   for r in range(_ROWS):
-    for number in np.unique(segments[0][r]):
+    for number in np.unique(segments[0][r][segments[0][r] > 0]):
       mine = r, np.flatnonzero(segments[0][r] == number)
       keys = r, np.flatnonzero(segments[1][r] == number)
       if not keys[1].size:
@@ -74,26 +68,18 @@ def _packed():
 
 
 @pytest.mark.parametrize("own_keys", [True, False], ids=["self", "text"])
-def test_a_row_in_chunks_is_each_segment_by_itself(own_keys):
+def test_a_row_is_each_segment_by_itself(own_keys):
   _check(_packed()(*_arguments(own_keys)), _by_segment(*_arguments(own_keys)))
 
 
-@pytest.mark.parametrize("own_keys", [True, False], ids=["self", "text"])
-def test_a_row_in_one_chunk_is_each_segment_by_itself(own_keys, monkeypatch):
-  monkeypatch.setattr(attention, "QUERY_CHUNK", _QUERIES)
-  _check(_packed()(*_arguments(own_keys)), _by_segment(*_arguments(own_keys)))
-
-
-@pytest.mark.parametrize("chunk", [5, _QUERIES])
-def test_a_query_that_sees_no_key_gets_zero_and_gives_no_gradient(chunk, monkeypatch):
-  monkeypatch.setattr(attention, "QUERY_CHUNK", chunk)
+def test_a_query_that_sees_no_key_gets_zero_and_gives_no_gradient():
   out, (of_q, _, of_v) = _packed()(*_arguments(False))
   blind = np.zeros_like(_SEGMENTS, bool)
-  blind[0::2, 8:14] = blind[1::2, 9:] = True
+  blind[0::2, 8:] = blind[1::2, 9:] = True
   assert (np.asarray(out)[blind] == 0).all() and (np.asarray(of_q)[blind] == 0).all()
   assert (np.asarray(out)[~blind] != 0).all()
-  # Of row 1, keys of padding are seen by nobody: it has no query of padding.
-  assert (np.asarray(of_v)[1, 2:] == 0).all()
+  # Keys of padding are seen by nobody, not by queries of padding either.
+  assert (np.asarray(of_v)[_TEXT_SEGMENTS == 0] == 0).all()
 
 
 @pytest.mark.parametrize("own_keys", [True, False], ids=["self", "text"])
