@@ -6,6 +6,7 @@ nobody sees a ConfigDict, so a typo dies at start-up with the nearest right key.
 """
 
 from video_dit.config.reading import from_text, leaves, parse, template, to_dict, to_text
+from video_dit.config.ingest import Ingest
 from video_dit.config.sections import (
   Autoencoder,
   Config,
@@ -29,6 +30,7 @@ __all__ = [
   "DiT",
   "Diffusion",
   "Evaluate",
+  "Ingest",
   "Media",
   "Mesh",
   "Optimizer",

@@ -29,16 +29,18 @@ def _require(holds: bool, where: str, value: Any, rule: str) -> None:
 
 _POSITIVE = """mesh.fsdp mesh.tensor mesh.context media.max_pixels media.max_frames
 media.min_frames media.min_side media.max_source_pixels media.max_seconds
-media.timeout_seconds media.workers media.shard_records autoencoder.channels
+media.timeout_seconds media.workers media.shard_records ingest.side
+ingest.samples_per_second ingest.shot_frames autoencoder.channels
 autoencoder.blocks text.vocabulary text.width text.depth text.heads text.head_size
 text.mlp_width text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
-dit.rope_seconds diffusion.shift_tokens data.rows data.row_length data.row_segments
+dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length data.row_segments
 data.row_text data.lookahead data.balance_rows data.window_frames data.window_side
 data.threads data.prefetch optimizer.learning_rate train.steps train.accumulate
 train.log_every train.keep train.evaluate_batches sample.steps sample.height sample.width
 sample.frames sample.frames_per_second sample.rows evaluate.batches""".split()
 
-_FRACTIONS = """media.validation_fraction diffusion.given_probability
+_FRACTIONS = """media.validation_fraction ingest.max_black ingest.max_frozen
+ingest.max_text diffusion.given_probability
 data.caption_dropout optimizer.final_fraction optimizer.beta1 optimizer.beta2
 train.ema_decay""".split()
 
@@ -97,6 +99,25 @@ def _check_dit(config: Config) -> None:
     "dit.rope_fractions",
     dit.rope_fractions,
     "must be at least 0 each and sum to 1",
+  )
+  _require(
+    dit.frequencies % 2 == 0, "dit.frequencies", dit.frequencies, "must be even"
+  )
+  wan = dit.architecture == "wan"
+  _require(
+    wan or not dit.checkpoint,
+    "dit.checkpoint",
+    dit.checkpoint,
+    "published transformers are read for dit.architecture='wan' alone",
+  )
+  _require(
+    wan or not dit.text_length, "dit.text_length", dit.text_length, "is 0 but in 'wan'"
+  )
+  _require(
+    not dit.text_length or dit.text_length >= config.text.max_tokens,
+    "dit.text_length",
+    dit.text_length,
+    f"must be 0, or at least text.max_tokens={config.text.max_tokens}",
   )
 
 

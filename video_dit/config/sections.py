@@ -3,6 +3,8 @@
 import dataclasses
 from typing import Literal
 
+from video_dit.config.ingest import Ingest
+
 Split = Literal["split", "refuse"]
 
 
@@ -118,6 +120,10 @@ class DiT:
   """The diffusion transformer; everything that decides a parameter's shape.
 
   Attributes:
+    architecture: `adaln` is this project's own (models/dit/model.py), `wan` is that of
+      Wan 2.1 (models/dit/wan.py).
+    checkpoint: folder or file of a published transformer of that architecture, which a
+      new run starts from (docs/checkpoints.md). Its sizes count instead of those here.
     width, depth, heads: of the transformer; heads divide the width.
     mlp_ratio: width of the MLP over `width`.
     patch: latent frames, rows and columns of one token.
@@ -125,11 +131,17 @@ class DiT:
     rope_theta: base of the rotary frequencies.
     rope_side: side, in tokens, that the geometric mean of a clip's grid is scaled to;
       0 keeps plain indices.
-    rope_seconds: seconds of video per unit of temporal position.
+    rope_seconds: seconds of video per unit of temporal position; 0 counts tokens.
+    frequencies: of the embedding of times, cosines and sines together.
+    norm_epsilon: added to the mean square in every norm.
+    text_length: of `wan`: captions count as filled up with zeros to so many tokens, which
+      are attended; 0 attends to the caption alone.
     remat: what a block's forward pass saves: `none` recomputes nothing, `block`
       recomputes all, `attention` keeps only attention's output.
   """
 
+  architecture: Literal["adaln", "wan"] = "adaln"
+  checkpoint: str = ""
   width: int = 1152
   depth: int = 28
   heads: int = 9
@@ -139,7 +151,15 @@ class DiT:
   rope_theta: float = 10_000.0
   rope_side: float = 0.0
   rope_seconds: float = 1 / 6
+  frequencies: int = 256
+  norm_epsilon: float = 1e-6
+  text_length: int = 0
   remat: Literal["none", "block", "attention"] = "block"
+
+  @property
+  def mlp_width(self) -> int:
+    """Width of the MLP."""
+    return round(self.width * self.mlp_ratio)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -343,6 +363,7 @@ class Config:
   seed: int = 0
   mesh: Mesh = Mesh()
   media: Media = Media()
+  ingest: Ingest = Ingest()
   autoencoder: Autoencoder = Autoencoder()
   text: Text = Text()
   dit: DiT = DiT()
