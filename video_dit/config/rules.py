@@ -30,14 +30,15 @@ def _require(holds: bool, where: str, value: Any, rule: str) -> None:
 _POSITIVE = """mesh.fsdp mesh.tensor mesh.context media.max_pixels media.max_frames
 media.min_frames media.min_side media.max_source_pixels media.max_seconds
 media.timeout_seconds media.workers media.shard_records ingest.side
-ingest.samples_per_second ingest.shot_frames autoencoder.channels
-autoencoder.blocks text.vocabulary text.width text.depth text.heads text.head_size
-text.mlp_width text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
-dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length data.row_segments
-data.row_text data.lookahead data.balance_rows data.window_frames data.window_side
-data.threads data.prefetch optimizer.learning_rate train.steps train.accumulate
-train.log_every train.keep train.evaluate_batches sample.steps sample.height sample.width
-sample.frames sample.frames_per_second sample.rows evaluate.batches""".split()
+ingest.samples_per_second ingest.shot_frames autoencoder.channels autoencoder.blocks
+text.vocabulary text.width text.depth text.heads text.head_size text.mlp_width
+text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
+dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length
+data.row_segments data.row_text data.lookahead data.balance_rows data.window_frames
+data.window_side data.threads data.prefetch optimizer.learning_rate train.steps
+train.accumulate train.log_every train.keep train.evaluate_batches sample.steps
+sample.height sample.width sample.frames sample.frames_per_second sample.rows
+evaluate.batches""".split()
 
 _FRACTIONS = """media.validation_fraction ingest.max_black ingest.max_frozen
 ingest.max_text diffusion.given_probability
@@ -100,9 +101,7 @@ def _check_dit(config: Config) -> None:
     dit.rope_fractions,
     "must be at least 0 each and sum to 1",
   )
-  _require(
-    dit.frequencies % 2 == 0, "dit.frequencies", dit.frequencies, "must be even"
-  )
+  _require(dit.frequencies % 2 == 0, "dit.frequencies", dit.frequencies, "must be even")
   wan = dit.architecture == "wan"
   _require(
     wan or not dit.checkpoint,

@@ -88,27 +88,32 @@ def positions(
     grid: extent in tokens.
     dit: `patch`, `rope_seconds` and `rope_side` are read.
     time: frames per latent frame.
-    frames_per_second: of the clip; may be 0 where there is one latent frame.
+    frames_per_second: of the clip; may be 0 where there is one latent frame, and where
+      tokens are counted.
     first: index of the first latent frame, where the grid continues a longer clip.
 
   Returns:
-    `(N, 3)` float32: seconds / `rope_seconds`, rows, columns; rows and columns are in
-    tokens, scaled by rope_side / sqrt(h w) unless `rope_side` is 0.
+    `(N, 3)` float32: time, rows, columns. Time is in units of `rope_seconds`, or in
+    tokens where that is 0; rows and columns are in tokens, scaled by
+    rope_side / sqrt(h w) unless `rope_side` is 0.
 
   Raises:
     ValueError: several latent frames without a frame rate.
   """
   t, h, w = grid
-  last = first + (t - 1) * dit.patch[0]
-  if last and not frames_per_second > 0:
+  index = first + np.arange(t) * dit.patch[0]
+  last = int(index[-1])
+  if last and dit.rope_seconds and not frames_per_second > 0:
     raise ValueError(
       f"clip of {last + 1} latent frames at {frames_per_second} frames per second: time"
       " needs a rate above 0. Set media.frames_per_second and preprocess again."
     )
-  frame_seconds = time / frames_per_second if last else 0.0
+  unit = 1 / dit.patch[0]
+  if dit.rope_seconds:
+    unit = time / frames_per_second / dit.rope_seconds if last else 0.0
   scale = dit.rope_side / np.sqrt(h * w) if dit.rope_side else 1.0
   axes = (
-    (first + np.arange(t) * dit.patch[0]) * (frame_seconds / dit.rope_seconds),
+    index * unit,
     (np.arange(h) + 0.5 - h / 2) * scale,
     (np.arange(w) + 0.5 - w / 2) * scale,
   )
