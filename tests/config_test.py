@@ -78,6 +78,7 @@ def _tree() -> dict:
     ("data.balance_rows", 3, ["config.data.rows=8", "multiple of data.balance_rows=3"]),
     ("data.path", None, ["config.data.path=None", "must be str"]),
     ("dit.remat", "blok", ["config.dit.remat='blok'", "one of", "'block'"]),
+    ("dit.context", "rings", ["config.dit.context='rings'", "Did you mean 'ring'?"]),
     ("dit.patch", (1, 2), ["config.dit.patch=(1, 2)", "3 entries"]),
     ("dit.patch", (1, 2, "2"), ["config.dit.patch[2]='2'", "must be int"]),
     ("dit.heads", 7, ["config.dit.width=1152", "multiple of dit.heads=7"]),

@@ -19,6 +19,7 @@ def check(config: Config, values: Mapping[str, Any]) -> None:
   check_autoencoder(config.autoencoder)
   _check_dit(config)
   _check_sizes(config)
+  _check_optimizer(config)
   _check_ranges(values)
 
 
@@ -117,6 +118,16 @@ def _check_dit(config: Config) -> None:
     "dit.text_length",
     dit.text_length,
     f"must be 0, or at least text.max_tokens={config.text.max_tokens}",
+  )
+
+
+def _check_optimizer(config: Config) -> None:
+  _require(
+    config.optimizer.moments_dtype == "float32" or config.optimizer.beta2 <= 0.99,
+    "optimizer.beta2",
+    config.optimizer.beta2,
+    "must be at most 0.99 with optimizer.moments_dtype='bfloat16', whose rounding loses"
+    " smaller changes; choose 0.95, or float32",
   )
 
 

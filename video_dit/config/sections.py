@@ -137,7 +137,11 @@ class DiT:
     text_length: of `wan`: captions count as filled up with zeros to so many tokens, which
       are attended; 0 attends to the caption alone.
     remat: what a block's forward pass saves: `none` recomputes nothing, `block`
-      recomputes all, `attention` keeps only attention's output.
+      recomputes all, `attention` keeps attention's output and log-sum-exp, `offload`
+      does so in host memory, where the blocks' inputs wait too (GPU and TPU).
+    context: how queries meet the keys of other devices of the mesh's `context` axis:
+      `gather` them, pass them around a `ring`, trade tokens for heads (`all_to_all`), or
+      `both`; `auto` trades heads as far as they divide and rings the rest.
   """
 
   architecture: Literal["adaln", "wan"] = "adaln"
@@ -154,7 +158,8 @@ class DiT:
   frequencies: int = 256
   norm_epsilon: float = 1e-6
   text_length: int = 0
-  remat: Literal["none", "block", "attention"] = "block"
+  remat: Literal["none", "block", "attention", "offload"] = "block"
+  context: Literal["auto", "gather", "ring", "all_to_all", "both"] = "auto"
 
   @property
   def mlp_width(self) -> int:
@@ -237,6 +242,7 @@ class Optimizer:
     beta1, beta2, epsilon: of Adam.
     weight_decay: applied to matrices, not to biases and norms.
     clip_norm: greatest global gradient norm; 0 clips nothing.
+    moments_dtype: of Adam's two moments between steps; bfloat16 halves their memory.
   """
 
   learning_rate: float = 1e-4
@@ -248,6 +254,7 @@ class Optimizer:
   epsilon: float = 1e-8
   weight_decay: float = 0.01
   clip_norm: float = 1.0
+  moments_dtype: Literal["float32", "bfloat16"] = "float32"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
