@@ -37,20 +37,22 @@ class GroupNorm(nnx.Module):
     self.scale = nnx.Param(jnp.ones((channels,), jnp.float32), axes=("channels_in",))
     self.bias = nnx.Param(jnp.zeros((channels,), jnp.float32), axes=("channels_in",))
 
-  def __call__(self, x_BFHWC: jax.Array) -> jax.Array:
+  def __call__(self, x_BFHWC: jax.Array, inside: jax.Array | None = None) -> jax.Array:
     h = x_BFHWC.astype(jnp.float32)
-    h -= self._mean(h)
-    h *= jax.lax.rsqrt(self._mean(jnp.square(h)) + self.eps)
+    h -= self._mean(h, inside)
+    h *= jax.lax.rsqrt(self._mean(jnp.square(h), inside) + self.eps)
     scale, bias = (p[...][None, None, None, None] for p in (self.scale, self.bias))
     return (h * scale + bias).astype(x_BFHWC.dtype)
 
-  def _mean(self, x_BFHWC: jax.Array) -> jax.Array:
+  def _mean(self, x_BFHWC: jax.Array, inside: jax.Array | None) -> jax.Array:
     """Mean over points and channels of a group, one axis after the other.
 
-    A float32 sum over millions of points at once would lose digits.
+    A float32 sum over millions of points at once would lose digits. The points are
+    those `inside` clips, a rectangle each, or all of them.
     """
     for axis in (3, 2, 1):
-      x_BFHWC = jnp.mean(x_BFHWC, axis, keepdims=True)
+      x_BFHWC = jnp.mean(x_BFHWC, axis, keepdims=True, where=inside)
+      inside = None if inside is None else jnp.any(inside, axis, keepdims=True)
     grouped = einops.rearrange(x_BFHWC, "b f h w (g c) -> b f h w g c", g=self.groups)
     mean = jnp.mean(grouped, -1)
     return einops.repeat(
@@ -74,8 +76,9 @@ class ResnetBlock(nnx.Module):
     self.shortcut = None if num_in == num_out else project()
 
   def __call__(self, x: jax.Array, stream: Stream, *condition: jax.Array) -> jax.Array:
-    h = self.conv1(jax.nn.silu(self.norm1(x, *condition)), stream)
-    h = self.conv2(jax.nn.silu(self.norm2(h, *condition)), stream)
+    inside = stream.mask(x)
+    h = self.conv1(jax.nn.silu(self.norm1(x, *condition, inside=inside)), stream)
+    h = self.conv2(jax.nn.silu(self.norm2(h, *condition, inside=inside)), stream)
     return h + (x if self.shortcut is None else self.shortcut(x, stream))
 
 
@@ -102,11 +105,17 @@ class Attention(nnx.Module):
     dense = functools.partial(Dense, channels, channels, rngs=rngs)
     self.q, self.k, self.v, self.out = dense(), dense(), dense(), dense()
 
-  def __call__(self, x_BFHWC: jax.Array) -> jax.Array:
+  def __call__(self, x_BFHWC: jax.Array, inside: jax.Array | None = None) -> jax.Array:
     _, frames, height, width, _ = x_BFHWC.shape
-    h_BNC = einops.rearrange(self.norm(x_BFHWC), "b f h w c -> b (f h w) c")
+    h_BNC = einops.rearrange(
+      self.norm(x_BFHWC, inside=inside), "b f h w c -> b (f h w) c"
+    )
     h_BNC = attend_causally(
-      self.q(h_BNC), self.k(h_BNC), self.v(h_BNC), frame_size=height * width
+      self.q(h_BNC),
+      self.k(h_BNC),
+      self.v(h_BNC),
+      frame_size=height * width,
+      inside=inside,
     )
     return x_BFHWC + einops.rearrange(
       self.out(h_BNC), "b (f h w) c -> b f h w c", f=frames, h=height, w=width
@@ -114,25 +123,39 @@ class Attention(nnx.Module):
 
 
 def attend_causally(
-  q_BNC: jax.Array, k_BNC: jax.Array, v_BNC: jax.Array, *, frame_size: int
+  q_BNC: jax.Array,
+  k_BNC: jax.Array,
+  v_BNC: jax.Array,
+  *,
+  frame_size: int,
+  inside: jax.Array | None = None,
 ) -> jax.Array:
   """Attention in which a point sees all points of its own and of earlier frames.
 
   Args:
     q_BNC, k_BNC, v_BNC: points of a clip, frame by frame; C is the head's size.
     frame_size: points of a frame.
+    inside: `(B, 1, H, W, 1)` bool, which points of each frame belong to the clips; None
+      where all of them do.
 
   Returns:
     `(B, N, C)` in the queries' dtype. Memory is bounded by 1024 queries' weights.
   """
   frame_N = jnp.arange(q_BNC.shape[1]) // frame_size
   scale = q_BNC.shape[-1] ** -0.5
+  inside_BN = None
+  if inside is not None:
+    inside_BN = einops.repeat(
+      inside, "b 1 h w 1 -> b (f h w)", f=q_BNC.shape[1] // frame_size
+    )
 
   def one(query: tuple[jax.Array, jax.Array]) -> jax.Array:
     q_BC, frame = query
     scores_BN = jnp.einsum("bc,bnc->bn", q_BC, k_BNC, preferred_element_type=jnp.float32)
-    seen_1N = (frame_N <= frame)[None]
-    scores_BN = jnp.where(seen_1N, scores_BN * scale, -jnp.inf)
+    seen_BN = (frame_N <= frame)[None]
+    if inside_BN is not None:
+      seen_BN &= inside_BN
+    scores_BN = jnp.where(seen_BN, scores_BN * scale, -jnp.inf)
     weights_BN = jax.nn.softmax(scores_BN, axis=-1).astype(v_BNC.dtype)
     return jnp.einsum("bn,bnc->bc", weights_BN, v_BNC)
 
@@ -164,7 +187,7 @@ class Middle(nnx.Module):
   def __call__(self, x: jax.Array, stream: Stream, *condition: jax.Array) -> jax.Array:
     x = self.blocks[0](x, stream, *condition)
     if self.attention is not None:
-      x = self.attention(x)
+      x = self.attention(x, stream.mask(x))
     return self.blocks[1](x, stream, *condition)
 
 
@@ -216,7 +239,8 @@ class Encoder(nnx.Module):
     for level in self.levels:
       x = level(x, stream)
     x = self.middle(x, stream)
-    return self.conv_out(jax.nn.silu(self.norm_out(x)), stream)
+    x = self.norm_out(x, inside=stream.mask(x))
+    return self.conv_out(jax.nn.silu(x), stream)
 
 
 class Decoder(nnx.Module):

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from video_dit.models.autoencoder import blocks, published
+from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import Cache, CausalConv, Stream
 
 FRAMES, LATENTS = 8, 2  # of a chunk: the peer's own numbers
@@ -77,7 +78,9 @@ class ConditionedNorm(nnx.Module):
     self.scale = blocks.Dense(latents, channels, rngs=rngs)
     self.shift = blocks.Dense(latents, channels, rngs=rngs)
 
-  def __call__(self, x_BFHWC: jax.Array, z_BFHWC: jax.Array) -> jax.Array:
+  def __call__(
+    self, x_BFHWC: jax.Array, z_BFHWC: jax.Array, inside: jax.Array | None = None
+  ) -> jax.Array:
     frames, latents = x_BFHWC.shape[1], z_BFHWC.shape[1]
     lone = _lone(frames) and latents > 1
     time = (frames - lone) // (latents - lone)
@@ -87,7 +90,7 @@ class ConditionedNorm(nnx.Module):
       blocks.repeat(layer(z_BFHWC), time, space, lone=lone)
       for layer in (self.scale, self.shift)
     )
-    return self.norm(x_BFHWC) * scale + shift
+    return self.norm(x_BFHWC, inside=inside) * scale + shift
 
 
 class Downsample(nnx.Module):
@@ -174,18 +177,19 @@ class CogVideoX(published.Autoencoder):
     return _spans(latents, LATENTS)
 
   def encode_chunk(
-    self, x_BFHWC: jax.Array, cache: Cache | None
+    self, x_BFHWC: jax.Array, cache: Cache | None, inside: Inside | None = None
   ) -> tuple[jax.Array, jax.Array, Cache]:
     """Encodes the next of `encode_spans`.
 
     Args:
       x_BFHWC: its frames.
       cache: what the chunk before returned; None at the beginning.
+      inside: what the clips fill of their buffer.
 
     Returns:
       Mean, log-variance and the cache for the next chunk.
     """
-    stream = Stream(cache, before="edge")
+    stream = Stream(cache, before="edge", inside=inside)
     moments = self.encoder(x_BFHWC, stream)
     if self.quant is not None:
       moments = self.quant(moments)

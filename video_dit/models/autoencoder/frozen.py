@@ -12,17 +12,21 @@ import jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
+from video_dit.models.autoencoder.inside import Inside
+
 
 class Model(Protocol):
   """What an autoencoder must be to be used frozen.
 
   Attributes:
     channels, space, time: of its latents.
+    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
   """
 
   channels: int
   space: int
   time: int
+  causal: bool
 
   def encode_spans(self, frames: int) -> Sequence[tuple[int, int]]:
     """First and behind the last frame of each chunk that `encode_chunk` takes."""
@@ -30,7 +34,9 @@ class Model(Protocol):
   def decode_spans(self, latents: int) -> Sequence[tuple[int, int]]:
     """The same of the latent frames that `decode_chunk` takes."""
 
-  def encode_chunk(self, x_BFHWC: jax.Array, cache: Any) -> tuple:
+  def encode_chunk(
+    self, x_BFHWC: jax.Array, cache: Any, inside: Inside | None = None
+  ) -> tuple:
     """Mean, log-variance and cache of the next chunk; the first has the cache None."""
 
   def decode_chunk(self, z_BFHWC: jax.Array, cache: Any) -> tuple:
@@ -46,7 +52,7 @@ class Frozen:
   Attributes:
     model: whose weights these are; its own parameters are abstract.
     fingerprint: hash of its files.
-    channels, space, time: of its latents.
+    channels, space, time, causal: as the model's.
     mean, std: of its latents' channels, by which they are normalised.
   """
 
@@ -74,6 +80,7 @@ class Frozen:
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), state)
     self.model, self.fingerprint = nnx.merge(graph, shapes), mark
     self.channels, self.space, self.time = model.channels, model.space, model.time
+    self.causal: bool = model.causal
     self.mean, self.std = statistics
     self._ways = 1 if mesh is None else mesh.size
     self._split = None
@@ -95,15 +102,21 @@ class Frozen:
     """Decodes one latent; see `decode_batch`."""
     return self.decode_batch(latent_FHWC[None])[0]
 
-  def encode_batch(self, clips_BFHWC: np.ndarray) -> np.ndarray:
+  def encode_batch(
+    self, clips_BFHWC: np.ndarray, sizes_B2: np.ndarray | None = None
+  ) -> np.ndarray:
     """Clips to normalised latents.
 
     Args:
       clips_BFHWC: uint8, 1 + time k frames, sides multiples of `space`.
+      sizes_B2: height and width of each clip in pixels, where they are smaller than the
+        buffer they lie in; multiples of `space`. What lies beyond them changes nothing,
+        and all sizes share one program. Where `causal`, the same goes for frames behind
+        a clip's last one.
 
     Returns:
       Posterior means `(B, 1 + k, h, w, c)` float32, each channel of mean 0 and
-      deviation 1 over the training data.
+      deviation 1 over the training data. Beyond a clip's size they mean nothing.
 
     Raises:
       ValueError: frames or sides off the grid.
@@ -114,7 +127,11 @@ class Frozen:
         f"A clip of {frames} frames of {height}x{width} is off the autoencoder's grid:"
         f" frames must be 1 + a multiple of {self.time}, sides multiples of {self.space}."
       )
-    return self._stream(self._encode, clips_BFHWC, self.model.encode_spans(frames))
+    inside = None
+    if sizes_B2 is not None:
+      inside = Inside(self._spread(np.asarray(sizes_B2, np.int32)), (height, width))
+    spans = self.model.encode_spans(frames)
+    return self._stream(self._encode, clips_BFHWC, spans, inside)
 
   def decode_batch(self, latents_BFHWC: np.ndarray) -> np.ndarray:
     """Normalised latents to clips, `(B, 1 + time k, H, W, 3)` uint8."""
@@ -129,35 +146,42 @@ class Frozen:
     # One that makes `time` frames of the first latent frame too repeats them.
     return clips_BFHWC[:, -(1 + self.time * (count - 1)) :]
 
-  def _stream(
-    self, program, x_BFHWC: np.ndarray, spans: Iterable[tuple[int, int]]
-  ) -> np.ndarray:
-    """Runs a program over a clip's chunks; the next one runs while one is fetched."""
-    count = x_BFHWC.shape[0]
+  def _spread(self, array_B: np.ndarray) -> jax.Array:
+    """Puts a batch on the devices, its first clip again where clips are missing."""
+    count = len(array_B)
     # Powers of two bound the number of batch sizes that are compiled.
     size = max(self._ways, 1 << (count - 1).bit_length())
     size += -size % self._ways
-    pads = [(0, size - count)] + [(0, 0)] * 4
+    if size > count:
+      more_B = np.broadcast_to(array_B[:1], (size - count, *array_B.shape[1:]))
+      array_B = np.concatenate([array_B, more_B])
+    return jax.device_put(array_B, self._split)
+
+  def _stream(
+    self, program, x_BFHWC: np.ndarray, spans: Iterable[tuple[int, int]], *more: Any
+  ) -> np.ndarray:
+    """Runs a program over a clip's chunks; the next one runs while one is fetched."""
     cache: Any = None
     parts: list[Any] = []
     for start, stop in spans:
-      chunk = jax.device_put(np.pad(x_BFHWC[:, start:stop], pads), self._split)
+      chunk = self._spread(np.ascontiguousarray(x_BFHWC[:, start:stop]))
       with warnings.catch_warnings():
         # Of a chunk that is shorter than the one before.
         warnings.filterwarnings("ignore", message="Some donated buffers")
-        out, cache = program(self._params, self._statistics, chunk, cache)
+        out, cache = program(self._params, self._statistics, chunk, cache, *more)
       if parts:
         parts[-1] = jax.device_get(parts[-1])
       parts.append(out)
-    return np.concatenate(jax.device_get(parts), axis=1)[:count]
+    return np.concatenate(jax.device_get(parts), axis=1)[: len(x_BFHWC)]
 
 
 def _programs(graph, dtype):
   """The two chunk programs as pure functions of parameters and statistics."""
 
-  def encode(params, statistics, clips_BFHWC, cache):
+  def encode(params, statistics, clips_BFHWC, cache, inside):
     model = nnx.merge(graph, params)
-    mean, _, cache = model.encode_chunk(to_unit(clips_BFHWC).astype(dtype), cache)
+    pixels = to_unit(clips_BFHWC).astype(dtype)
+    mean, _, cache = model.encode_chunk(pixels, cache, inside)
     shift, scale = (s[None, None, None, None] for s in statistics)
     return (mean - shift) / scale, cache
 

@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit.models.autoencoder import blocks, published
+from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import CausalConv, Stream
 
 FRAMES, STRIDE = 16, 12  # of a tile behind its first frame, and to the next tile
@@ -146,18 +147,19 @@ class Hunyuan(published.Autoencoder):
     return _tiles(latents, tile, STRIDE // self.time, 1)
 
   def encode_chunk(
-    self, x_BFHWC: jax.Array, tail: Tail | None
+    self, x_BFHWC: jax.Array, tail: Tail | None, inside: Inside | None = None
   ) -> tuple[jax.Array, jax.Array, Tail | None]:
     """Encodes the next of `encode_spans`.
 
     Args:
       x_BFHWC: its frames.
       tail: what the tile before returned; None at the beginning.
+      inside: what the clips fill of their buffer.
 
     Returns:
       Mean, log-variance and the tail for the next tile.
     """
-    moments = self.quant(self.encoder(x_BFHWC, Stream(before="edge")))
+    moments = self.quant(self.encoder(x_BFHWC, Stream(before="edge", inside=inside)))
     stride, overlap = STRIDE // self.time, (FRAMES - STRIDE) // self.time
     if self.tiled:
       moments, tail = _blend(moments, tail, stride, overlap)

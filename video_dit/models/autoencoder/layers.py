@@ -9,15 +9,15 @@ Source: the causal convolutions of MAGVIT-v2 (Yu et al., 2023, arXiv:2310.05737)
 
 from collections.abc import Iterator
 import functools
-from typing import Literal
 
 import einops
 from flax import nnx
 import jax
 import jax.numpy as jnp
 
+from video_dit.models.autoencoder.inside import Fill, Inside
+
 Cache = tuple[jax.Array, ...]
-Fill = Literal["constant", "edge"]  # what lies beyond the clip: zeros, or its outermost
 Pads = tuple[tuple[int, int], tuple[int, int]]  # points before and after rows, columns
 _UNPADDED: Pads = ((0, 0), (0, 0))
 _MANY_CHANNELS = 64
@@ -29,11 +29,18 @@ class Stream:
   Attributes:
     first: this chunk is the clip's beginning (or the whole clip).
     before: what stands before the clip's first frame: zeros, or that frame again.
+    inside: what the clips fill of their buffer; None where they fill it.
   """
 
-  def __init__(self, cache: Cache | None = None, before: Fill = "constant"):
+  def __init__(
+    self,
+    cache: Cache | None = None,
+    before: Fill = "constant",
+    inside: Inside | None = None,
+  ):
     self.first = cache is None
     self.before = before
+    self.inside = inside
     self._old: Iterator[jax.Array] = iter(cache or ())
     self._new: list[jax.Array] = []
 
@@ -63,6 +70,10 @@ class Stream:
   def cache(self) -> Cache:
     """What the next chunk needs."""
     return tuple(self._new)
+
+  def mask(self, x_BFHWC: jax.Array) -> jax.Array | None:
+    """Which points belong to the clips, `(B, 1, H, W, 1)`; None where all of them do."""
+    return None if self.inside is None else self.inside.mask(x_BFHWC)
 
 
 class CausalConv(nnx.Module):
@@ -95,6 +106,8 @@ class CausalConv(nnx.Module):
     kernel = self.kernel[...].astype(x_BFHWC.dtype)
     x_BFHWC = stream.extend(x_BFHWC, kernel.shape[0] - 1, self.stride[0])
     pads = self.pads or centred(kernel)
+    if stream.inside is not None and pads != _UNPADDED:
+      x_BFHWC = stream.inside.surround(x_BFHWC, self.beyond)
     if self.beyond == "edge" and pads != _UNPADDED:
       x_BFHWC = jnp.pad(x_BFHWC, [(0, 0), (0, 0), *pads, (0, 0)], mode="edge")
       pads = _UNPADDED

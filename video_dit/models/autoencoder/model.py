@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
+from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import (
   Cache,
   CausalConv,
@@ -123,7 +124,10 @@ class Autoencoder(nnx.Module):
   Attributes:
     arch: its sizes.
     channels, space, time: of the latents.
+    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
   """
+
+  causal = True
 
   def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
     self.arch = arch
@@ -149,18 +153,19 @@ class Autoencoder(nnx.Module):
     return self.decode_chunk(z_BFHWC, None)[0]
 
   def encode_chunk(
-    self, x_BFHWC: jax.Array, cache: Cache | None
+    self, x_BFHWC: jax.Array, cache: Cache | None, inside: Inside | None = None
   ) -> tuple[jax.Array, jax.Array, Cache]:
     """Encodes the next frames of a clip.
 
     Args:
       x_BFHWC: 1 + time k frames where `cache` is None, else time k frames.
       cache: what the chunk before returned.
+      inside: what the clips fill of their buffer.
 
     Returns:
       Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.
     """
-    stream = Stream(cache)
+    stream = Stream(cache, inside=inside)
     mean, logvar = (x.astype(jnp.float32) for x in self.encoder(x_BFHWC, stream))
     return mean, jnp.clip(logvar, -30.0, 20.0), stream.cache()
 

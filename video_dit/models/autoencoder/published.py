@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.models.autoencoder.inside import Inside
+
 Config = TypeVar("Config")
 Span = tuple[int, int]  # first frame, and the one behind the last
 
@@ -128,9 +130,11 @@ class Autoencoder(nnx.Module):
 
   Attributes:
     arch: its architecture, in the words of `config.json`.
+    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
   """
 
   arch: Any
+  causal = False
 
   @property
   def channels(self) -> int:
@@ -161,7 +165,9 @@ class Autoencoder(nnx.Module):
     """Chunks in which so many latent frames are decoded."""
     raise NotImplementedError
 
-  def encode_chunk(self, x_BFHWC: jax.Array, cache: Any) -> tuple:
+  def encode_chunk(
+    self, x_BFHWC: jax.Array, cache: Any, inside: Inside | None = None
+  ) -> tuple:
     """Mean, log-variance and cache of the next chunk; the first has the cache None."""
     raise NotImplementedError
 

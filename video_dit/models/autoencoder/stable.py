@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from video_dit.models.autoencoder import blocks, published
+from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import CausalConv, Stream
 
 # The one kind of level that there is, under the keys of `config.json`.
@@ -54,6 +55,8 @@ class StableConfig:
 
 class Stable(published.Autoencoder):
   """Encoder and decoder; pixels lie in [-1, 1]."""
+
+  causal = True
 
   def __init__(self, arch: StableConfig, *, rngs: nnx.Rngs):
     widths, groups = arch.block_out_channels, arch.norm_num_groups
@@ -111,11 +114,14 @@ class Stable(published.Autoencoder):
     return self.decode_chunk(z_BFHWC, None)[0]
 
   def encode_chunk(
-    self, x_BFHWC: jax.Array, cache: None
+    self, x_BFHWC: jax.Array, cache: None, inside: Inside | None = None
   ) -> tuple[jax.Array, jax.Array, None]:
     """Encodes any frames; there is nothing to hand on."""
     images, frames = _images(x_BFHWC), x_BFHWC.shape[1]
-    moments = self.encoder(images, Stream())
+    if inside is not None:
+      size_B2 = jnp.repeat(inside.size_B2, frames, axis=0)
+      inside = dataclasses.replace(inside, size_B2=size_B2)
+    moments = self.encoder(images, Stream(inside=inside))
     if self.quant is not None:
       moments = self.quant(moments)
     mean, logvar = blocks.moments_to_posterior(moments)

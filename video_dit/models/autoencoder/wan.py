@@ -20,6 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit.models.autoencoder import blocks, published
+from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import (
   Cache,
   CausalConv,
@@ -281,7 +282,13 @@ class Decoder(nnx.Module):
 
 
 class Wan(nnx.Module):
-  """Encoder and decoder; pixels lie in [-1, 1], latents are as the encoder gives them."""
+  """Encoder and decoder; pixels lie in [-1, 1], latents are as the encoder gives them.
+
+  Attributes:
+    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
+  """
+
+  causal = True
 
   def __init__(self, arch: WanConfig, *, rngs: nnx.Rngs):
     self.arch = arch
@@ -333,18 +340,19 @@ class Wan(nnx.Module):
     return self.decode_chunk(z_BFHWC, None)[0]
 
   def encode_chunk(
-    self, x_BFHWC: jax.Array, cache: Cache | None
+    self, x_BFHWC: jax.Array, cache: Cache | None, inside: Inside | None = None
   ) -> tuple[jax.Array, jax.Array, Cache]:
     """Encodes the next frames of a clip.
 
     Args:
       x_BFHWC: 1 + time k frames where `cache` is None, else time k frames.
       cache: what the chunk before returned.
+      inside: what the clips fill of their buffer.
 
     Returns:
       Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.
     """
-    stream = Stream(cache)
+    stream = Stream(cache, inside=inside)
     moments = self.encoder(x_BFHWC, stream)
     return *blocks.moments_to_posterior(moments), stream.cache()
 

@@ -131,6 +131,11 @@ class FrameAttention(nnx.Module):
       "b f h w (three c) -> three (b f) (h w) c",
       three=3,
     )
-    y_BNC = blocks.attend_causally(q_BNC, k_BNC, v_BNC, frame_size=height * width)
+    inside = stream.mask(x_BFHWC)
+    if inside is not None:
+      inside = jnp.repeat(inside, x_BFHWC.shape[1], axis=0)
+    y_BNC = blocks.attend_causally(
+      q_BNC, k_BNC, v_BNC, frame_size=height * width, inside=inside
+    )
     y_BFHWC = einops.rearrange(y_BNC, "(b f) (h w) c -> b f h w c", b=batch, h=height)
     return x_BFHWC + self.out(y_BFHWC, stream)
