@@ -197,6 +197,12 @@ def _row(
     "latent_height": clip.latent[1],
     "latent_width": clip.latent[2],
     "tokens": clip.tokens,
+    "captions": [common["caption"]],
+    "caption_weights": [1.0],
+    "file": os.fsencode(line.file),
+    "record": line.record,
+    "line_start_seconds": line.start_seconds,
+    "line_end_seconds": line.end_seconds,
   }
 
 

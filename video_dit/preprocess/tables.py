@@ -32,6 +32,15 @@ CLIPS = pa.schema(
     ("latent_height", pa.int32()),
     ("latent_width", pa.int32()),
     ("tokens", pa.int32()),
+    # All captions, one of which a training step takes by its weight.
+    ("captions", pa.list_(pa.string())),
+    ("caption_weights", pa.list_(pa.float32())),
+    # What `encode` opens: a path in the file system's own bytes, or a data set's record,
+    # and the part of it that `first_frame` counts from.
+    ("file", pa.binary()),
+    ("record", pa.int64()),
+    ("line_start_seconds", pa.float64()),
+    ("line_end_seconds", pa.float64()),
   ]
 )
 REJECTS = pa.schema(
