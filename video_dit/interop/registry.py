@@ -16,6 +16,7 @@ from video_dit.interop import (
   stable_autoencoder,
   t5,
   wan_autoencoder,
+  wan_dit,
 )
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.tensors import Tensors, open_tensors
@@ -29,6 +30,7 @@ FORMATS: tuple[types.ModuleType, ...] = (
   t5,
   clip,
   wan_autoencoder,
+  wan_dit,
   cogvideox_autoencoder,
   hunyuan_autoencoder,
   stable_autoencoder,

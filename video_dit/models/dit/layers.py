@@ -39,20 +39,21 @@ class Linear(nnx.Module):
 class HeadNorm(nnx.Module):
   """Root-mean-square norm of each head of queries or keys (QK-norm, Dehghani 2023)."""
 
-  def __init__(self, size: int):
+  def __init__(self, size: int, epsilon: float = 1e-6):
+    self.epsilon = epsilon
     self.scale = nnx.Param(jnp.ones((size,), jnp.float32), axes=("head",))
 
   def __call__(self, x_RNAK: jax.Array) -> jax.Array:
     h = x_RNAK.astype(jnp.float32)
-    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + 1e-6)
+    h *= jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + self.epsilon)
     return (h * self.scale[...][None, None, None]).astype(x_RNAK.dtype)
 
 
-def layer_norm(x: jax.Array) -> jax.Array:
+def layer_norm(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
   """Layer norm without parameters, in float32."""
   h = x.astype(jnp.float32)
   h -= h.mean(-1, keepdims=True)
-  return h * jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + 1e-6)
+  return h * jax.lax.rsqrt(jnp.mean(jnp.square(h), -1, keepdims=True) + epsilon)
 
 
 def sinusoid(time: jax.Array, size: int) -> jax.Array:

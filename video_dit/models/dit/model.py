@@ -5,6 +5,8 @@ to the captions that are packed beside the row. Each segment has its own time an
 no token feels another segment. At initialisation the prediction is zero.
 """
 
+from typing import Any, Protocol
+
 import einops
 from flax import nnx
 import jax
@@ -17,7 +19,6 @@ from video_dit.models.dit.rotary import rotate, rotation
 from video_dit.parallel.attention import packed_attention
 from video_dit.parallel.partition import constrain
 
-FREQUENCIES = 256
 WAVES = 5  # Fourier features of each axis of a position
 
 
@@ -25,16 +26,16 @@ class Block(nnx.Module):
   """Self-attention, cross-attention and MLP, each added to what came in."""
 
   def __init__(self, dit: config_lib.DiT, *, rngs: nnx.Rngs):
-    width, hidden = dit.width, int(dit.width * dit.mlp_ratio)
-    size = width // dit.heads
+    width, hidden = dit.width, dit.mlp_width
+    size, self.epsilon = width // dit.heads, dit.norm_epsilon
     self.heads = dit.heads
     self.modulation = Linear(width, 6 * width, ("embed", "mlp"), zero=True, rngs=rngs)
     self.qkv = Linear(width, 3 * width, ("embed", "heads"), rngs=rngs)
-    self.q_norm, self.k_norm = HeadNorm(size), HeadNorm(size)
+    self.q_norm, self.k_norm = (HeadNorm(size, self.epsilon) for _ in range(2))
     self.out = Linear(width, width, ("heads", "embed"), rngs=rngs)
     self.text_q = Linear(width, width, ("embed", "heads"), rngs=rngs)
     self.text_kv = Linear(width, 2 * width, ("embed", "heads"), rngs=rngs)
-    self.text_q_norm, self.text_k_norm = HeadNorm(size), HeadNorm(size)
+    self.text_q_norm, self.text_k_norm = (HeadNorm(size, self.epsilon) for _ in range(2))
     self.text_out = Linear(width, width, ("heads", "embed"), zero=True, rngs=rngs)
     self.up = Linear(width, hidden, ("embed", "mlp"), rngs=rngs)
     self.down = Linear(hidden, width, ("mlp", "embed"), rngs=rngs)
@@ -43,24 +44,14 @@ class Block(nnx.Module):
     shift1, scale1, gate1, shift2, scale2, gate2 = row.modulations(
       self.modulation(condition)
     )
-    h = (layer_norm(x_RND) * (1 + scale1) + shift1).astype(x_RND.dtype)
-    x_RND = x_RND + gate1.astype(x_RND.dtype) * self.attend(h, row)
-    h = layer_norm(x_RND).astype(x_RND.dtype)
+    h = (layer_norm(x_RND, self.epsilon) * (1 + scale1) + shift1).astype(x_RND.dtype)
+    x_RND = x_RND + gate1.astype(x_RND.dtype) * self_attention(self, h, row)
+    h = layer_norm(x_RND, self.epsilon).astype(x_RND.dtype)
     x_RND = x_RND + self.attend_text(h, text_RLD, row)
-    h = (layer_norm(x_RND) * (1 + scale2) + shift2).astype(x_RND.dtype)
+    h = (layer_norm(x_RND, self.epsilon) * (1 + scale2) + shift2).astype(x_RND.dtype)
     h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
     x_RND = x_RND + gate2.astype(x_RND.dtype) * self.down(h)
     return constrain(x_RND, "rows", "tokens", None)
-
-  def attend(self, h_RND: jax.Array, row: "Row") -> jax.Array:
-    """Self-attention within segments."""
-    qkv = einops.rearrange(self.qkv(h_RND), "r n (a k) -> r n a k", a=self.heads)
-    q, k, v = jnp.split(qkv, 3, axis=-1)
-    q = rotate(self.q_norm(q), *row.rotation)
-    k = rotate(self.k_norm(k), *row.rotation)
-    out = packed_attention(q, k, v, row.segments, row.segments)
-    out = checkpoint_name(out, "attention")
-    return self.out(einops.rearrange(out, "r n a k -> r n (a k)"))
 
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
     """Cross-attention to the caption of each token's segment."""
@@ -70,6 +61,27 @@ class Block(nnx.Module):
     q, k = self.text_q_norm(q), self.text_k_norm(k)
     out = packed_attention(q, k, v, row.segments, row.text_segments)
     return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
+
+
+class SelfAttention(Protocol):
+  """The parts of a block that attend within segments."""
+
+  heads: int
+  qkv: Linear
+  q_norm: Any
+  k_norm: Any
+  out: Linear
+
+
+def self_attention(block: SelfAttention, h_RND: jax.Array, row: "Row") -> jax.Array:
+  """Self-attention within segments, with norms and rotation of queries and keys."""
+  qkv = einops.rearrange(block.qkv(h_RND), "r n (a k) -> r n a k", a=block.heads)
+  q, k, v = jnp.split(qkv, 3, axis=-1)
+  q = rotate(block.q_norm(q), *row.rotation)
+  k = rotate(block.k_norm(k), *row.rotation)
+  out = packed_attention(q, k, v, row.segments, row.segments)
+  out = checkpoint_name(out, "attention")
+  return block.out(einops.rearrange(out, "r n a k -> r n (a k)"))
 
 
 class Row:
@@ -84,13 +96,16 @@ class Row:
 
   def to_tokens(self, x_RSD: jax.Array) -> jax.Array:
     """Hands each token its segment's row, by a one-hot product: faster than a gather."""
+    if x_RSD.shape[1] == 1:
+      return x_RSD  # one segment a row: nothing has to be laid out token by token
     one_hot = self.members_RNS.astype(x_RSD.dtype)
     return jnp.einsum("rns,rsd->rnd", one_hot, x_RSD)
 
   def modulations(self, table: jax.Array) -> list[jax.Array]:
     """Cuts modulations in six, for every token."""
     table = table if self.per_token else self.to_tokens(table)
-    return jnp.split(constrain(table, "rows", "tokens", None), 6, axis=-1)
+    tokens = "tokens" if table.shape[1] == self.segments.shape[1] else None
+    return jnp.split(constrain(table, "rows", tokens, None), 6, axis=-1)
 
 
 class DiT(nnx.Module):
@@ -103,7 +118,7 @@ class DiT(nnx.Module):
     width = dit.width
     self.embed = Linear(patch_dim, width, ("patch", "embed"), rngs=rngs)
     self.place = Linear(6 * WAVES, width, ("freq", "embed"), rngs=rngs)
-    self.time1 = Linear(FREQUENCIES, width, ("freq", "embed"), rngs=rngs)
+    self.time1 = Linear(dit.frequencies, width, ("freq", "embed"), rngs=rngs)
     self.time2 = Linear(width, width, (None, "embed"), rngs=rngs)
     self.text = Linear(text_width, width, ("text", "embed"), rngs=rngs)
     self.text_pool = Linear(text_width, width, ("text", "embed"), rngs=rngs)
@@ -150,7 +165,7 @@ class DiT(nnx.Module):
     text = text_RLE.astype(dtype)
     pooled = self.text_pool(_pool(text, text_segments_RL, count))
     pooled = row.to_tokens(pooled) if per_token else pooled
-    time = self.time1(sinusoid(times, FREQUENCIES).astype(dtype))
+    time = self.time1(sinusoid(times, self.dit.frequencies).astype(dtype))
     condition = jax.nn.silu(self.time2(jax.nn.silu(time)) + pooled)
     # Else the partitioner splits the width of so small an array, not its rows.
     condition = constrain(condition, "rows", "tokens" if per_token else None, None)
@@ -159,12 +174,12 @@ class DiT(nnx.Module):
     def body(x, block):
       return block(x, condition, text, row), None
 
-    x, _ = jax.lax.scan(_remat(body, self.dit.remat), x, self.blocks)
+    x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
 
     final = self.last(condition)
     final = final if per_token else row.to_tokens(final)
     shift, scale = jnp.split(final, 2, axis=-1)
-    x = (layer_norm(x) * (1 + scale) + shift).astype(jnp.float32)
+    x = (layer_norm(x, self.dit.norm_epsilon) * (1 + scale) + shift).astype(jnp.float32)
     return constrain(self.head(x), "rows", "tokens", None)
 
 
@@ -176,7 +191,7 @@ def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:
   return jnp.einsum("rls,rle->rse", shares.astype(text_RLE.dtype), text_RLE)
 
 
-def _remat(body, policy: str):
+def rematerialised(body, policy: str):
   """Wraps a block so that its backward pass recomputes what the policy says."""
   if policy == "none":
     return body

@@ -1,0 +1,235 @@
+"""Wan 2.1's transformers, under the names of diffusers and of Wan's own files.
+
+Sizes come from the tensors' shapes. How many heads there are, and the norms' epsilon,
+only a `config.json` can tell; without one heads are 128 wide, as in all that Wan-AI
+published. Read are the text-to-video models; those that take an image beside the text
+are refused by name.
+
+Source: the public checkpoints and code of Wan-AI (Apache-2.0) and diffusers (Apache-2.0).
+"""
+
+from collections.abc import Mapping
+import pathlib
+import re
+from typing import Any
+
+from flax import nnx
+import jax
+import numpy as np
+
+from video_dit.interop import names, safetensors_file
+from video_dit.interop.loaded import Loaded
+from video_dit.interop.tensors import Tensors
+from video_dit.interop.wan_dit_names import PROBES, table
+from video_dit.models.dit.wan import Wan
+from video_dit.models.dit.wan_config import TEXT_LENGTH, WanConfig
+
+LICENCE = "Apache-2.0"
+KINDS = ("wan_dit",)
+
+_CLASSES = {"diffusers": "WanTransformer3DModel", "native": "WanModel"}
+_HEAD = 128
+_STEM = "diffusion_pytorch_model"
+
+
+def matches(config: Mapping[str, Any] | None, tensors: Tensors) -> bool:
+  """Whether this is a transformer of Wan's kind, whatever its sizes."""
+  said = config is not None and config.get("_class_name") in _CLASSES.values()
+  return said or any(_named(tensors, naming) for naming in PROBES)
+
+
+def read(
+  config: Mapping[str, Any] | None,
+  tensors: Tensors,
+  *,
+  dtype: jax.typing.DTypeLike | None,
+  mesh: jax.sharding.Mesh | None,
+) -> Loaded:
+  """Reads the transformer; see `registry.load`."""
+  naming, said, sizes = sizes_of(config, tensors)
+  graph, state = nnx.split(abstract(sizes))
+  rules = table(sizes.depth, sizes.heads, sizes.patch, naming)
+  params = names.load_into(
+    state, tensors, rules, dtype=dtype, mesh=mesh, ignored=(r"rope\..*", "freqs")
+  )
+  used = len(names.save_from(params, rules))
+  return Loaded(
+    kind=KINDS[0],
+    model=nnx.merge(graph, params),
+    config=sizes,
+    naming=naming,
+    licence=LICENCE,
+    files=tensors.files,
+    dtype=tensors.names[str(rules[0].theirs)].dtype,
+    tensors=used,
+    ignored=len(tensors.names) - used,
+    published=said,
+  )
+
+
+def abstract(sizes: WanConfig) -> Wan:
+  """The model without its weights."""
+  section = sizes.whole_section()
+  return nnx.eval_shape(
+    lambda: Wan(section, sizes.patch_dim, sizes.text_width, rngs=nnx.Rngs(0))
+  )
+
+
+def write(
+  loaded: Loaded, folder: pathlib.Path, *, dtype: np.dtype | None, naming: str
+) -> list[pathlib.Path]:
+  """Writes safetensors and a `config.json`, under the names of diffusers or of Wan.
+
+  Raises:
+    ValueError: there is no such naming.
+  """
+  if naming not in _CLASSES:
+    raise ValueError(
+      f"{naming!r} is no naming of {loaded.kind}. Choose one of {', '.join(_CLASSES)}."
+    )
+  sizes: WanConfig = loaded.config
+  rules = table(sizes.depth, sizes.heads, sizes.patch, naming)
+  outgoing = names.save_from(loaded.params, rules, dtype=dtype)
+  said = loaded.published if naming == loaded.naming else {}
+  described = {**said, **_describe(sizes, naming)}
+  return safetensors_file.write_safetensors(folder, outgoing, described, stem=_STEM)
+
+
+def sizes_of(
+  config: Mapping[str, Any] | None, tensors: Tensors
+) -> tuple[str, dict[str, Any], WanConfig]:
+  """Whose names the tensors have, what its config says, and the sizes; none is read.
+
+  Raises:
+    ValueError: the sizes cannot be told, contradict the config, or are of a transformer
+      that is not read here.
+  """
+  found = [naming for naming in PROBES if _named(tensors, naming)]
+  if not found:
+    raise ValueError(
+      f"{tensors.path}: config.json says {_CLASSES['diffusers']} or {_CLASSES['native']},"
+      f" but the tensors have the names of neither (the first are"
+      f" {', '.join(list(tensors.extents)[:3])}). Copy the folder again."
+    )
+  naming = found[0]
+  ours = config is not None and config.get("_class_name") in _CLASSES.values()
+  said = dict(config) if config is not None and ours else {}
+  _refuse_others(said, tensors)
+  sizes = _sizes_of_shapes(naming, said, tensors)
+  _compare(said, sizes, naming, tensors)
+  return naming, said, sizes
+
+
+def _named(tensors: Tensors, naming: str) -> bool:
+  return any(PROBES[naming].fullmatch(name) for name in tensors.extents)
+
+
+_IMAGE = re.compile(
+  r"img_emb\..*|.*\.(k_img|add_k_proj|norm_added_k)\..*|.*image_embedder.*"
+)
+
+
+def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
+  where = tensors.folder / "config.json"
+  rules = {
+    "qk_norm": (None, True, "rms_norm_across_heads"),
+    "cross_attn_norm": (None, True),
+    "image_dim": (None,),
+    "added_kv_proj_dim": (None,),
+    "pos_embed_seq_len": (None,),
+    "model_type": (None, "t2v", "ti2v"),
+    "window_size": (None, [-1, -1], (-1, -1)),
+  }
+  for key, allowed in rules.items():
+    if said.get(key) not in allowed:
+      raise ValueError(
+        f"{where}: {key}={said[key]!r}, where Wan's text-to-video transformers have"
+        f" {allowed[-1]!r}. Others are not read here."
+      )
+  image = [name for name in tensors.extents if _IMAGE.fullmatch(name)]
+  if image:
+    raise ValueError(
+      f"{tensors.path}: takes an image beside the text ({image[0]}). Wan's text-to-video"
+      " transformers are read here, no others."
+    )
+
+
+def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> WanConfig:
+  shapes = {name: info.shape for name, info in tensors.names.items()}
+  theirs = {rule.ours: str(rule.theirs) for rule in table(1, 1, (1, 1, 1), naming)}
+
+  def shape(ours: str, rank: int) -> tuple[int, ...]:
+    name = theirs[ours].replace("{i}", "0")
+    if len(shapes.get(name, ())) != rank:
+      raise ValueError(
+        f"{tensors.path}: {name} is missing or has no {rank} axes, so that the sizes"
+        " cannot be told. Copy the whole checkpoint."
+      )
+    return shapes[name]
+
+  width, channels, *extent = shape("embed/kernel", 5)
+  heads = said.get("num_heads", said.get("num_attention_heads", width // _HEAD))
+  if type(heads) is not int or heads < 1 or width % heads or width // heads % 2:
+    raise ValueError(
+      f"{tensors.path}: {heads!r} heads do not cut a width of {width} into even parts."
+      " Put the config.json that belongs to these weights beside them."
+    )
+  matched = (PROBES[naming].fullmatch(name) for name in shapes)
+  return WanConfig(
+    width=width,
+    depth=1 + max(int(match[1]) for match in matched if match),
+    heads=heads,
+    mlp_width=shape("blocks/up/kernel", 2)[0],
+    channels=channels,
+    patch=(extent[0], extent[1], extent[2]),
+    text_width=shape("text1/kernel", 2)[1],
+    text_length=said.get("text_len", TEXT_LENGTH),
+    frequencies=shape("time1/kernel", 2)[1],
+    epsilon=float(said.get("eps", 1e-6)),
+  )
+
+
+def _compare(
+  said: Mapping[str, Any], sizes: WanConfig, naming: str, tensors: Tensors
+) -> None:
+  """Holds a config to the shapes beside it."""
+  for key, value in _describe(sizes, naming).items():
+    given = said.get(key, value)
+    given = list(given) if isinstance(given, tuple) else given
+    if given != value:
+      raise ValueError(
+        f"{tensors.folder / 'config.json'}: {key}={given!r}, but the tensors say"
+        f" {value!r}. Put the config.json that belongs to these weights beside them."
+      )
+
+
+def _describe(sizes: WanConfig, naming: str) -> dict[str, Any]:
+  """The content of a `config.json`, as the peers write it."""
+  if naming == "native":
+    return {
+      "_class_name": _CLASSES[naming],
+      "dim": sizes.width,
+      "eps": sizes.epsilon,
+      "ffn_dim": sizes.mlp_width,
+      "freq_dim": sizes.frequencies,
+      "in_dim": sizes.channels,
+      "num_heads": sizes.heads,
+      "num_layers": sizes.depth,
+      "out_dim": sizes.channels,
+      "text_len": sizes.text_length,
+    }
+  return {
+    "_class_name": _CLASSES[naming],
+    "attention_head_dim": sizes.width // sizes.heads,
+    "cross_attn_norm": True,
+    "eps": sizes.epsilon,
+    "ffn_dim": sizes.mlp_width,
+    "freq_dim": sizes.frequencies,
+    "in_channels": sizes.channels,
+    "num_attention_heads": sizes.heads,
+    "num_layers": sizes.depth,
+    "out_channels": sizes.channels,
+    "patch_size": list(sizes.patch),
+    "qk_norm": "rms_norm_across_heads",
+    "text_dim": sizes.text_width,
+  }

@@ -1,0 +1,81 @@
+"""Sizes of a published transformer of Wan's, and the config's section that they make."""
+
+import dataclasses
+import math
+
+from video_dit import config as config_lib
+
+TEXT_LENGTH = 512  # of all that Wan-AI published
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class WanConfig:
+  """Sizes of a published transformer.
+
+  Attributes:
+    width, depth, heads, mlp_width: of the blocks.
+    channels: of the latents.
+    patch: latent frames, rows and columns of one token.
+    text_width: of the captions' encodings.
+    text_length: that captions are filled up to.
+    frequencies: of the embedding of times.
+    epsilon: of the norms.
+  """
+
+  width: int
+  depth: int
+  heads: int
+  mlp_width: int
+  channels: int
+  patch: tuple[int, int, int]
+  text_width: int
+  text_length: int = TEXT_LENGTH
+  frequencies: int = 256
+  epsilon: float = 1e-6
+
+  @property
+  def patch_dim(self) -> int:
+    """Values of one token."""
+    return self.channels * math.prod(self.patch)
+
+  def section(self, base: config_lib.DiT) -> config_lib.DiT:
+    """The config's section with these sizes; what they do not decide stays `base`'s.
+
+    A head is cut as Wan cuts it: a sixth of its pairs, rounded down, for rows, as many
+    for columns, and the rest for time.
+    """
+    pairs, side = self.width // self.heads // 2, self.width // self.heads // 6
+    return dataclasses.replace(
+      base,
+      architecture="wan",
+      width=self.width,
+      depth=self.depth,
+      heads=self.heads,
+      mlp_ratio=self.mlp_width / self.width,
+      patch=self.patch,
+      rope_fractions=((pairs - 2 * side) / pairs, side / pairs, side / pairs),
+      frequencies=self.frequencies,
+      norm_epsilon=self.epsilon,
+      text_length=self.text_length,
+    )
+
+  def whole_section(self) -> config_lib.DiT:
+    """The section of the model as it was published, positions counted as it does."""
+    plain = config_lib.DiT(rope_theta=10_000.0, rope_side=0.0, rope_seconds=0.0)
+    return self.section(plain)
+
+
+def of_section(dit: config_lib.DiT, patch_dim: int, text_width: int) -> WanConfig:
+  """The sizes that a config's section says."""
+  return WanConfig(
+    width=dit.width,
+    depth=dit.depth,
+    heads=dit.heads,
+    mlp_width=dit.mlp_width,
+    channels=patch_dim // math.prod(dit.patch),
+    patch=dit.patch,
+    text_width=text_width,
+    text_length=dit.text_length,
+    frequencies=dit.frequencies,
+    epsilon=dit.norm_epsilon,
+  )
