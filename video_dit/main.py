@@ -16,7 +16,7 @@ flags:
 
 import pathlib
 
-from video_dit import flags
+from video_dit import flags, interop
 from video_dit.train import loop, objectives
 
 flags.define_config()
@@ -27,7 +27,7 @@ flags.define_mesh()
 def main() -> None:
   """Flags to config, to mesh, to the data and the model, to the loop."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
-  config = flags.config()
+  config = interop.with_transformer(flags.config())
   mesh = flags.mesh(config)
   objective = objectives.from_config(config, mesh)
   loop.train(objective, config, mesh, workdir)

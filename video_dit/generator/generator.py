@@ -17,7 +17,7 @@ from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
 from video_dit.generator import sampler as sampler_lib
 from video_dit.models.autoencoder.frozen import Frozen
-from video_dit.models.dit import model as dit_lib
+from video_dit.models.dit import build as build_lib
 from video_dit.models.text import encoder as text_lib
 from video_dit.parallel import partition
 
@@ -205,8 +205,8 @@ def abstract_model(config: config_lib.Config, channels: int, text_width: int):
   """
   patch_dim = channels * int(np.prod(config.dit.patch))
 
-  def make() -> dit_lib.DiT:
-    return dit_lib.DiT(config.dit, patch_dim, text_width, rngs=nnx.Rngs(0))
+  def make() -> build_lib.Transformer:
+    return build_lib.build(config.dit, patch_dim, text_width, rngs=nnx.Rngs(0))
 
   return nnx.split(nnx.eval_shape(make))
 

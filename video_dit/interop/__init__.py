@@ -15,6 +15,7 @@ from video_dit.interop.text_encoders import (
   text_fingerprint,
   text_tokenizer,
 )
+from video_dit.interop.transformers import transformer_weights, with_transformer
 
 __all__ = [
   "Loaded",
@@ -28,4 +29,6 @@ __all__ = [
   "text_encoder",
   "text_fingerprint",
   "text_tokenizer",
+  "transformer_weights",
+  "with_transformer",
 ]

@@ -13,7 +13,7 @@ import jax
 
 from video_dit import config as config_lib
 from video_dit import interop
-from video_dit.data import loader, reader
+from video_dit.data import loader, reader, schema
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
 from video_dit.parallel import partition
@@ -22,7 +22,15 @@ from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer import task as task_lib
 
-_DIT_KEYS = ("width", "depth", "heads", "mlp_ratio", "patch")
+_DIT_KEYS = (
+  "architecture",
+  "width",
+  "depth",
+  "heads",
+  "mlp_ratio",
+  "patch",
+  "frequencies",
+)
 _AUTOENCODER_KEYS = (
   "channels",
   "space",
@@ -88,12 +96,21 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
       "held-out clips": len(heldout) if heldout else reason,
     },
     shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
+    initial=_initial(config, metadata),
     weight=packing["pieces"] / packing["rows"] * accumulated.data.rows,
     heldout=functools.partial(diffusion.heldout, config=config),
     heldout_batches=None if reason else heldout_batches,
     levels=config.evaluate.times,
     show=pictures.Sampler(config) if config.train.sample_prompts else None,
   )
+
+
+def _initial(config: config_lib.Config, metadata: schema.Metadata):
+  """How to read what the run starts from; None where weights are drawn."""
+  if not config.dit.checkpoint:
+    return None
+  sizes = (metadata.channels, metadata.text_width)
+  return interop.transformer_weights(config, *sizes)
 
 
 def reconstruction_objective(config: config_lib.Config) -> Objective:

@@ -14,14 +14,18 @@ from video_dit import config as config_lib
 from video_dit.data.batch import Batch
 from video_dit.diffusion import batch_loss, losses, times
 from video_dit.models.dit import flops
-from video_dit.models.dit.model import DiT
+from video_dit.models.dit.build import Transformer
 from video_dit.trainer.sums import Sums
 
 _QUARTILES = ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75), (0.75, 1.0))
 
 
 def loss(
-  model: DiT, batch: Batch, seed: jax.Array, step: jax.Array, config: config_lib.Config
+  model: Transformer,
+  batch: Batch,
+  seed: jax.Array,
+  step: jax.Array,
+  config: config_lib.Config,
 ) -> Sums:
   """Totals of the weighted loss over a batch of rows.
 
@@ -43,14 +47,14 @@ def loss(
 
 
 def heldout(
-  model: DiT, batch: Batch, level: jax.Array, config: config_lib.Config
+  model: Transformer, batch: Batch, level: jax.Array, config: config_lib.Config
 ) -> Sums:
   """Totals of the loss with every segment at one time and with fixed noise."""
   measured = batch_loss.held_out(_predict(model, config), batch, level, config.diffusion)
   return _sums(*measured, batch, config)
 
 
-def _predict(model: DiT, config: config_lib.Config) -> batch_loss.Predict:
+def _predict(model: Transformer, config: config_lib.Config) -> batch_loss.Predict:
   return functools.partial(model, dtype=jnp.dtype(config.train.compute_dtype))
 
 

@@ -102,7 +102,16 @@ class Trainer(Generic[T]):
     return sum(x.size for x in jax.tree.leaves(self.abstract.params))
 
   def init(self) -> TrainState:
-    """A fresh state: every shard is born on its own device, the same on any mesh."""
+    """A fresh state: every shard is born on its own device, the same on any mesh.
+
+    Where the task has weights to start from, the state has those.
+    """
+    if self.objective.initial is not None:
+      params = self.objective.initial(self.mesh)
+      params = jax.device_put(params, self.shardings.params)
+      with jax.set_mesh(self.mesh):
+        begin = jax.jit(self._begin, out_shardings=self.shardings, donate_argnums=0)
+        return begin(params)
     key = jax.device_put(jax.random.key(self.config.seed), self.replicated)
     with jax.set_mesh(self.mesh):
       return jax.jit(self._fresh, out_shardings=self.shardings)(key)
@@ -112,7 +121,10 @@ class Trainer(Generic[T]):
     return nnx.merge(self.graphdef, params)
 
   def _fresh(self, key: jax.Array) -> TrainState:
-    params = nnx.to_pure_dict(nnx.state(self.objective.build(nnx.Rngs(key)), nnx.Param))
+    model = self.objective.build(nnx.Rngs(key))
+    return self._begin(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
+
+  def _begin(self, params: Params) -> TrainState:
     return TrainState(
       step=jnp.zeros((), jnp.int32),
       params=params,

@@ -13,9 +13,10 @@ from flax import nnx
 import jax
 
 from video_dit import config as config_lib
+from video_dit.checkpoints.state import Params
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.models.dit.model import DiT
+from video_dit.models.dit.build import build
 from video_dit.parallel import partition
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer.sums import Sums
@@ -32,12 +33,15 @@ class Task:
     weight: of the average step; each step's gradient is its total over this, so that a
       clip counts the same in a step of many clips as in one of few. None divides by the
       step's own weight.
+    initial: mesh -> the float32 parameters that a new run starts from, laid over it;
+      None draws them.
   """
 
   build: Callable[[nnx.Rngs], Any]
   loss: Callable[[Any, Any, jax.Array, jax.Array], Sums]
   layout: Callable[[jax.sharding.Mesh], Any]
   weight: float | None = None
+  initial: Callable[[jax.sharding.Mesh], Params] | None = None
 
 
 def check_mesh(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
@@ -77,7 +81,7 @@ def diffusion_task(config: config_lib.Config, channels: int, text_width: int) ->
   """
   patch_dim = channels * math.prod(config.dit.patch)
   return Task(
-    build=lambda rngs: DiT(config.dit, patch_dim, text_width, rngs=rngs),
+    build=lambda rngs: build(config.dit, patch_dim, text_width, rngs=rngs),
     loss=functools.partial(diffusion.loss, config=config),
     layout=rows_layout,
   )

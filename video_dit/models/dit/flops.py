@@ -13,6 +13,10 @@ segment:
     caption   l (2 E D + B 4 D^2)               text; keys and values
     attention B 4 D (n^2 + n l)                 scores and sums
 
+In Wan's architecture a segment costs 2 F D + 14 D^2, of which 12 D^2 are the modulation
+that all blocks share, and a caption l (2 E D + 2 D^2 + B 4 D^2). Attention is to l + 1
+keys: one stands for all that captions are filled up with (`parallel/filled_attention`).
+
 Training costs three times as much: once forward, twice backward (PaLM, Chowdhery et
 al., 2022, arXiv:2204.02311, appendix B).
 """
@@ -20,8 +24,6 @@ al., 2022, arXiv:2204.02311, appendix B).
 import jax
 
 from video_dit import config as config_lib
-
-_FREQUENCIES = 256
 
 
 def forward_flops(
@@ -44,12 +46,17 @@ def forward_flops(
   Returns:
     A scalar of the arguments' kind; pass floats, int32 overflows.
   """
-  width, depth = dit.width, dit.depth
-  hidden = int(width * dit.mlp_ratio)
+  width, depth, hidden = dit.width, dit.depth, dit.mlp_width
   token = 4 * patch_dim * width + depth * (12 * width**2 + 4 * width * hidden)
-  segment = 2 * width * (_FREQUENCIES + text_width) + (6 + 12 * depth) * width**2
   caption = 2 * text_width * width + depth * 4 * width**2
-  pairs_S = tokens_S * (tokens_S + text_tokens_S)
+  keys_S = tokens_S + text_tokens_S
+  if dit.architecture == "wan":
+    segment = 2 * width * dit.frequencies + 14 * width**2
+    caption += 2 * width**2
+    keys_S = keys_S + (dit.text_length > 0)
+  else:
+    segment = 2 * width * (dit.frequencies + text_width) + (6 + 12 * depth) * width**2
+  pairs_S = tokens_S * keys_S
   return (
     float(token) * tokens_S.sum()
     + float(segment) * (tokens_S > 0).sum()

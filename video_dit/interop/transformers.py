@@ -1,0 +1,101 @@
+"""The published transformer that `config.dit.checkpoint` names: a run starts from it."""
+
+from collections.abc import Callable
+import dataclasses
+import pathlib
+from typing import Any
+
+import jax
+
+from video_dit import config as config_lib
+from video_dit.interop import registry, wan_dit
+from video_dit.interop.tensors import open_tensors
+from video_dit.models.dit.wan_config import WanConfig
+
+
+def with_transformer(config: config_lib.Config) -> config_lib.Config:
+  """The config with the sizes of the transformer that it starts from; no tensor is read.
+
+  Raises:
+    ValueError: there is no such checkpoint, it is of another kind or damaged, or its
+      sizes break a rule of the config.
+  """
+  if not config.dit.checkpoint:
+    return config
+  said, sizes = _open(config)
+  dit = sizes.section(config.dit)
+  if "text_len" not in said:
+    dit = dataclasses.replace(dit, text_length=config.dit.text_length)
+  config = dataclasses.replace(config, dit=dit)
+  return config_lib.parse(config_lib.to_dict(config))
+
+
+def transformer_weights(
+  config: config_lib.Config, channels: int, text_width: int
+) -> Callable[[jax.sharding.Mesh], dict[str, Any]]:
+  """How to read the weights that a run starts from; what does not fit is refused now.
+
+  Args:
+    config: as `with_transformer` returned it.
+    channels: of the latents.
+    text_width: of the captions' encodings.
+
+  Returns:
+    A function of the mesh: the float32 parameters, laid over it one tensor at a time.
+
+  Raises:
+    ValueError: the transformer takes other latents or other text, or is of other sizes
+      than the config.
+  """
+  _, sizes = _open(config)
+  where = f"config.dit.checkpoint={config.dit.checkpoint!r}"
+  if sizes.channels != channels:
+    raise ValueError(
+      f"{where} takes latents of {sizes.channels} channels, those of the data set have"
+      f" {channels}. Preprocess with the autoencoder that belongs to it."
+    )
+  if sizes.text_width != text_width:
+    raise ValueError(
+      f"{where} takes captions encoded {sizes.text_width} wide, those of the data set"
+      f" are {text_width} wide. Preprocess with the text encoder that belongs to it."
+    )
+  expected = dataclasses.replace(
+    sizes.section(config.dit), text_length=config.dit.text_length
+  )
+  for field in dataclasses.fields(expected):
+    here, there = getattr(config.dit, field.name), getattr(expected, field.name)
+    if here != there:
+      raise ValueError(
+        f"config.dit.{field.name}={here!r}, but {where} has {there!r}. Leave it as"
+        " the checkpoint has it."
+      )
+
+  def read(mesh: jax.sharding.Mesh) -> dict[str, Any]:
+    return registry.load(_path(config), dtype="float32", mesh=mesh).params
+
+  return read
+
+
+def _path(config: config_lib.Config) -> pathlib.Path:
+  return pathlib.Path(config.dit.checkpoint).expanduser()
+
+
+def _open(config: config_lib.Config) -> tuple[dict[str, Any], WanConfig]:
+  """What the checkpoint's own config says, and the sizes."""
+  try:
+    tensors = open_tensors(_path(config))
+  except ValueError as e:
+    raise ValueError(
+      f"config.dit.checkpoint={config.dit.checkpoint!r} names no published transformer."
+      f" ({e})"
+    ) from e
+  said = registry.read_config(tensors)
+  if not wan_dit.matches(said, tensors):
+    first = ", ".join(list(tensors.extents)[:3])
+    raise ValueError(
+      f"config.dit.checkpoint={config.dit.checkpoint!r} is no transformer of Wan's (its"
+      f" first tensors are {first}). Name one's folder or file; in a pipeline it is the"
+      " folder `transformer`."
+    )
+  _, own, sizes = wan_dit.sizes_of(said, tensors)
+  return own, sizes
