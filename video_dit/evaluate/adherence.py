@@ -126,8 +126,7 @@ def _overlaps(piece: np.ndarray) -> np.ndarray:
   overlaps = []
   for shape in shapes.SHAPES:
     radius = float(np.sqrt(size / rendering.area(shape)))
-    down = rendering.centroid(shape) * radius
-    drawn = rendering.coverage(shape, y - rows.mean() + down, x - columns.mean(), radius)
+    drawn = rendering.coverage(shape, y - rows.mean(), x - columns.mean(), radius)
     drawn = drawn > 0.5
     overlaps.append((drawn & piece).sum() / (drawn | piece).sum())
   return np.array(overlaps)

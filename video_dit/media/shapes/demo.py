@@ -15,7 +15,7 @@ from video_dit.media.shapes import captioning, rendering
 from video_dit.media.shapes import scene as scenes
 
 # Raised when other files come of the same settings.
-_VERSION = 3
+_VERSION = 4
 _GIFS = 0.1
 _CRF = 12
 _PROMPT_SEED = 1 << 32

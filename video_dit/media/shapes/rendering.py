@@ -10,13 +10,7 @@ from video_dit.media.shapes import scene as scenes
 def area(shape: str) -> float:
   """Returns the area of a shape of radius 1."""
   half_width, half_height = scenes.EXTENTS[shape]
-  fill = {"circle": math.pi / 4, "square": 1.0, "triangle": 0.5}[shape]
-  return 4 * half_width * half_height * fill
-
-
-def centroid(shape: str) -> float:
-  """Returns how far a shape's centroid lies below its box's centre, at radius 1."""
-  return scenes.EXTENTS[shape][1] / 3 if shape == "triangle" else 0.0
+  return 4 * half_width * half_height * (math.pi / 4 if shape == "circle" else 1.0)
 
 
 def coverage(shape: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndarray:
@@ -24,21 +18,14 @@ def coverage(shape: str, y: np.ndarray, x: np.ndarray, radius: float) -> np.ndar
 
   Args:
     shape: its word.
-    y, x: offsets of the pixels' centres from the bounding box's centre, broadcastable.
+    y, x: offsets of the pixels' centres from the shape's centre, broadcastable.
     radius: in pixels.
   """
-  half_width, half_height = (radius * extent for extent in scenes.EXTENTS[shape])
   if shape == "circle":
-    inside = radius - np.hypot(y, x)
-  elif shape == "square":
-    across = np.clip(half_width - np.abs(x) + 0.5, 0, 1)
-    return across * np.clip(half_height - np.abs(y) + 0.5, 0, 1)
-  else:
-    # The nearest of three edges; the slanted ones meet at the top.
-    slanted = (y + half_height) * half_width - np.abs(x) * 2 * half_height
-    slanted = slanted / math.hypot(half_width, 2 * half_height)
-    inside = np.minimum(slanted, half_height - y)
-  return np.clip(inside + 0.5, 0, 1)
+    return np.clip(radius - np.hypot(y, x) + 0.5, 0, 1)
+  half_width, half_height = (radius * extent for extent in scenes.EXTENTS[shape])
+  across = np.clip(half_width - np.abs(x) + 0.5, 0, 1)
+  return across * np.clip(half_height - np.abs(y) + 0.5, 0, 1)
 
 
 def render(scene: scenes.Scene) -> np.ndarray:
