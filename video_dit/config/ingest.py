@@ -41,7 +41,7 @@ class Ingest:
   samples_per_second: float = 4.0
   shots: Literal["off", "content", "adaptive"] = "off"
   shot_threshold: float = 0.0
-  shot_frames: int = 8
+  shot_frames: int = 5
   black_level: int = 32
   frozen_level: float = 3.0
   min_side: int = 0

@@ -1,6 +1,6 @@
 """Frames of any media file: upright, square, RGB, at one rate, in bounded memory."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import functools
 import itertools
@@ -25,6 +25,7 @@ def frames(
   size: tuple[int, int] | None = None,
   start_seconds: float = 0.0,
   end_seconds: float | None = None,
+  watch: Callable[[Shown], Shown] | None = None,
 ) -> Iterator[np.ndarray]:
   """Decodes a media file, one frame held at a time.
 
@@ -43,6 +44,9 @@ def frames(
     size: `(height, width)` in pixels to resize to; None keeps the displayed size.
     start_seconds: time of the first frame wanted.
     end_seconds: time from which no frame is wanted; None is the end of the file.
+    watch: is called with each frame of the file as it is decoded, its times counted
+      from the start of the file, and gives the frame to go on with. The frames yielded
+      by then are those on show before the frame that was decoded before it.
 
   Yields:
     uint8 RGB frames `(H, W, 3)`, each its own array.
@@ -59,9 +63,10 @@ def frames(
       source = _still_frames(path, image, size, media)
       first, second = next(source), next(source, None)
       if second is None:
-        yield first.pixels()
+        yield (watch(first) if watch is not None else first).pixels()
         return
       source = itertools.chain((first, second), source)
+      source = source if watch is None else map(watch, source)
       wanted = _sample(source, stopwatch, media, 100.0, start_seconds, end_seconds)
       yield from wanted
       return
@@ -77,6 +82,7 @@ def frames(
           continue
         source = landed
       rate = clip.frames_per_second
+      source = source if watch is None else map(watch, source)
       yield from _sample(source, stopwatch, media, rate, start_seconds, end_seconds)
       return
 

@@ -1,10 +1,10 @@
 """What the worker processes do: look at one file, or decode one clip of it.
 
-Imports no JAX. Every file is decoded once, whole, before anything is made of it: headers
-lie about the number of frames, and damage shows only where it lies.
+Imports no JAX. Every file is decoded once, whole, before anything is made of it
+(`survey`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import hashlib
 import itertools
@@ -14,12 +14,11 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.media import decode as decode_lib
-from video_dit.media import errors
+from video_dit.media import errors, video
 from video_dit.media import probe as probe_lib
 from video_dit.media import resize as resize_lib
+from video_dit.preprocess import measure, survey
 
-# Frames are only counted here; converting them to this size costs next to nothing.
-_COUNT_SIZE = (16, 16)
 _READ_BYTES = 1 << 20
 
 
@@ -33,6 +32,7 @@ class Examine:
   start_seconds: float
   end_seconds: float | None
   media: config_lib.Media
+  ingest: config_lib.Ingest = config_lib.Ingest()
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -77,34 +77,49 @@ def _examine(job: Examine) -> dict[str, Any]:
     return _examine_record(job)
   digest = _digest(job.file)
   probe = probe_lib.probe(job.file, job.media)
-  media, kind = job.media, probe.kind
-  frames = _count(job, media)
-  if kind == "video" and frames == 1:
-    own_rate = dataclasses.replace(media, frames_per_second=0.0)
-    kind = "image" if _count(job, own_rate) == 1 else kind
-  rate = media.frames_per_second or probe.frames_per_second or 0.0
+  kind = probe.kind
+  seen = survey.Survey(job.ingest, job.start_seconds)
+  size = measure.size(probe.height, probe.width, job.ingest.side)
+  for _ in _look(job, job.media, size, seen.watch):
+    seen.ticks += 1
+  if kind == "video" and seen.ticks == 1:
+    own_rate = dataclasses.replace(job.media, frames_per_second=0.0)
+    kind = "image" if sum(1 for _ in _look(job, own_rate, (16, 16))) == 1 else kind
+  rate = job.media.frames_per_second or probe.frames_per_second or 0.0
   return {
     "sha256": digest,
     "kind": kind,
     "codec": probe.codec,
     "height": probe.height,
     "width": probe.width,
+    "rotation": probe.rotation,
+    "bit_depth": probe.bit_depth,
+    "audio": probe.audio,
     "source_frames_per_second": probe.frames_per_second or 0.0,
     "duration_seconds": probe.duration_seconds or 0.0,
+    "declared_frames": probe.frames,
+    "decoded_frames": seen.decoded,
+    "decoded_seconds": 0.0 if kind == "image" else seen.end_seconds,
     "frames_per_second": 0.0 if kind == "image" else rate,
-    "frames": frames,
+    "frames": seen.ticks,
+    **seen.finish(),
   }
 
 
-def _count(job: Examine, media: config_lib.Media) -> int:
-  frames = decode_lib.frames(
+def _look(
+  job: Examine,
+  media: config_lib.Media,
+  size: tuple[int, int],
+  watch: Callable[[video.Shown], video.Shown] | None = None,
+) -> Iterator[np.ndarray]:
+  return decode_lib.frames(
     job.file,
     media,
-    size=_COUNT_SIZE,
+    size=size,
     start_seconds=job.start_seconds,
     end_seconds=job.end_seconds,
+    watch=watch,
   )
-  return sum(1 for _ in frames)
 
 
 def _digest(file: str) -> str:
@@ -126,17 +141,26 @@ def _examine_record(job: Examine) -> dict[str, Any]:
     message = f"{width}x{height} pixels; config.media.min_side={job.media.min_side}."
     raise errors.MediaError(tfds_source.shown(job.file), "too_small", message)
   kind = "image" if frames == 1 else "video"
+  size = measure.size(height, width, job.ingest.side)
+  small = (resize_lib.resize(frame_HWC, size) for frame_HWC in clip)
   return {
     "sha256": digest.hexdigest(),
     "kind": kind,
     "codec": "tfds",
     "height": height,
     "width": width,
+    "rotation": 0,
+    "bit_depth": 8,
+    "audio": False,
     "source_frames_per_second": rate,
     "duration_seconds": frames / rate if rate else 0.0,
+    "declared_frames": frames,
+    "decoded_frames": frames,
+    "decoded_seconds": frames / rate if rate else 0.0,
     "frames_per_second": 0.0 if kind == "image" else rate,
     "frames": frames,
     "caption": caption,
+    **survey.of_clip(small, rate, job.ingest),
   }
 
 

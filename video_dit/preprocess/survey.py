@@ -1,0 +1,114 @@
+"""One pass over a file: how many frames it gives, where it is cut, what they are like.
+
+Every frame is decoded, for headers lie and damage shows only where it lies; but only
+those that are looked at are converted, at the size at which they are measured.
+"""
+
+import base64
+from collections.abc import Iterable
+import functools
+from typing import Any
+import zlib
+
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.media import video
+from video_dit.preprocess import measure, shots
+
+_NOTHING = np.zeros((1, 1, 3), np.uint8)
+
+
+class Survey:
+  """Looks at the frames of one file as they are decoded.
+
+  Attributes:
+    ticks: frames at the clips' rate so far; the caller counts them.
+    decoded: frames of the file.
+    end_seconds: of the last frame decoded.
+  """
+
+  def __init__(self, ingest: config_lib.Ingest, start_seconds: float = 0.0):
+    """Begins a file.
+
+    Args:
+      ingest: what to look at.
+      start_seconds: frames that end before it are not looked at.
+    """
+    self.ticks, self.decoded, self.end_seconds = 0, 0, 0.0
+    self._ingest, self._start = ingest, start_seconds
+    self._detector = None if ingest.shots == "off" else shots.Detector(ingest)
+    self._detected: list[int] = []  # Numbers of the frames that the detector saw.
+    self._shown: list[tuple[int, int]] = []  # Frames of the file, and their first ticks.
+    self._samples: list[tuple] = []
+    self._pending: list[tuple[int, tuple]] = []  # Frames not yet shown.
+    self._before: measure.Before | None = None
+    self._due = 0.0
+    self._converted = False
+
+  def watch(self, shown: video.Shown) -> video.Shown:
+    """Looks at a frame; what goes on has its times, and no picture."""
+    number, self.decoded = self.decoded, self.decoded + 1
+    self.end_seconds = shown.seconds + shown.duration
+    show = functools.partial(self._show, number)
+    if self.end_seconds >= self._start:
+      is_due = self._ingest.measure and shown.seconds >= self._due
+      if self._detector is not None or is_due or not self._converted:
+        frame_HWC, self._converted = shown.pixels(), True
+        if self._detector is not None:
+          self._detector.add(frame_HWC)
+          self._detected.append(number)
+        if is_due:
+          self._look(frame_HWC, shown.seconds, number)
+    return video.Shown(shown.seconds, shown.duration, show)
+
+  def finish(self) -> dict[str, Any]:
+    """What was seen: `cuts`, in frames at the clips' rate, and packed `samples`."""
+    cuts = set()
+    if self._detector is not None and self._shown:
+      numbers, ticks = (np.array(column) for column in zip(*self._shown, strict=True))
+      first = [self._detected[frame] for frame in self._detector.cuts()]
+      # A frame that no tick shows gives its cut to the next one that is shown.
+      places = np.searchsorted(numbers, first)
+      cuts = {int(ticks[place]) for place in places if place < len(ticks)} - {0}
+    return {
+      "cuts": sorted(cuts),
+      "samples": pack(np.array(self._samples, measure.DTYPE)),
+    }
+
+  def _look(self, frame_HWC: np.ndarray, seconds: float, number: int) -> None:
+    fields, self._before = measure.measure(frame_HWC, seconds, self._before)
+    self._pending.append((number, fields))
+    step = 1 / self._ingest.samples_per_second
+    self._due = max(self._due + step, seconds + 0.5 * step)
+
+  def _show(self, number: int) -> np.ndarray:
+    """Called where a frame of the file is about to be shown for a tick."""
+    if self._detector is not None and (not self._shown or self._shown[-1][0] != number):
+      self._shown.append((number, self.ticks))
+    while self._pending and self._pending[0][0] <= number:
+      self._samples.append((self.ticks, *self._pending.pop(0)[1]))
+    return _NOTHING
+
+
+def of_clip(
+  frames: Iterable[np.ndarray], rate: float, ingest: config_lib.Ingest
+) -> dict[str, Any]:
+  """Surveys frames `(H, W, 3)` uint8, already small, that are all in memory."""
+  seen = Survey(ingest)
+  seconds = 1 / rate if rate else 0.0
+  for i, frame_HWC in enumerate(frames):
+    shown = video.Shown(i * seconds, seconds, functools.partial(np.asarray, frame_HWC))
+    seen.watch(shown).pixels()
+    seen.ticks += 1
+  return seen.finish()
+
+
+def pack(samples: np.ndarray) -> str:
+  """Samples as text."""
+  return base64.b85encode(zlib.compress(samples.tobytes())).decode("ascii")
+
+
+def unpack(text: str) -> np.ndarray:
+  """Samples from the text of `pack`."""
+  return np.frombuffer(zlib.decompress(base64.b85decode(text)), measure.DTYPE)
