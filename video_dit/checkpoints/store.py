@@ -119,6 +119,11 @@ class Store:
     """Reads the averaged weights alone; arguments and errors as in `restore`."""
     return self._load(step, {"ema": abstract})["ema"]
 
+  def extents(self, step: int | None = None) -> Mapping[str, tuple[int, ...]]:
+    """Shapes of the averaged weights by path; none is read."""
+    stored = self._checkpointer.checkpointables_metadata(self._existing(step)).metadata
+    return _shapes(stored["ema"])
+
   def _existing(self, step: int | None) -> int:
     steps = self.steps()
     if not steps:

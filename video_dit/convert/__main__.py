@@ -4,10 +4,13 @@ r"""Reads a published checkpoint, says what it is, and writes it as safetensors.
   python -m video_dit.convert --from=models_t5_umt5-xxl-enc-bf16.pth \
       --to=umt5 --naming=transformers --dtype=bfloat16
   python -m video_dit.convert --from=Wan2.1_VAE.pth
+  python -m video_dit.convert --from=runs/wan --to=wan/transformer --dtype=bfloat16
 
 Flags:
   --from      a folder with weights and config.json, or a file: .safetensors, its
-              .index.json, .bin, .pt, .pth. Pickled files are read without running them
+              .index.json, .bin, .pt, .pth. Pickled files are read without running
+              them. Or the workdir of a run that trains Wan's transformer: its averaged
+              weights
   --to        folder to be written; without it, what was read is only reported
   --dtype     float32 | bfloat16 | float16 [each tensor's own]
   --naming    transformers | diffusers | native: whose names to write [those read]

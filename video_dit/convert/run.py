@@ -8,6 +8,7 @@ import shutil
 import jax
 
 from video_dit import interop
+from video_dit.convert import workdir
 
 _DTYPES = ("float32", "bfloat16", "float16")
 # What belongs to a text encoder besides its weights.
@@ -29,7 +30,7 @@ def convert(
   It works in the host's memory, whatever accelerator there is.
 
   Args:
-    source: folder or file of the checkpoint.
+    source: folder or file of the checkpoint, or a workdir of `video_dit.main`.
     target: folder to be written, new or empty; None only reports.
     dtype: of the tensors written; None keeps each tensor's.
     naming: whose names to write; None keeps those read.
@@ -45,7 +46,10 @@ def convert(
     if any(target.iterdir()):
       raise ValueError(f"--to={target}: is not empty. Name a new folder.")
   with jax.default_device(jax.local_devices(backend="cpu")[0]):
-    loaded = interop.load(source, dtype=None)
+    if workdir.is_workdir(source):
+      loaded = workdir.load(source)
+    else:
+      loaded = interop.load(source, dtype=None)
     yield from describe(loaded, source)
     if target is None:
       return

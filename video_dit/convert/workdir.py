@@ -1,0 +1,58 @@
+"""The averaged weights of a training run, to be written as the peers' format has them."""
+
+import pathlib
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit import interop, saved_config
+from video_dit.checkpoints.store import Store
+from video_dit.interop import wan_dit
+from video_dit.models.dit.wan_config import of_section
+
+_CHECKPOINTS = "checkpoints"
+
+
+def is_workdir(path: pathlib.Path) -> bool:
+  """Whether a folder is one of `video_dit.main`'s."""
+  return (path / _CHECKPOINTS).is_dir() and (path / "config.json").is_file()
+
+
+def load(workdir: pathlib.Path) -> interop.Loaded:
+  """Reads the newest checkpoint's averaged weights onto the first device of the host.
+
+  Raises:
+    ValueError: the run has saved nothing, or trains a model that no published format
+      is known for.
+  """
+  config = saved_config.read(str(workdir))
+  if config.objective != "diffusion" or config.dit.architecture != "wan":
+    raise ValueError(
+      f"{workdir}: config.dit.architecture={config.dit.architecture!r} of a run whose"
+      f" objective is {config.objective!r}: only transformers of 'wan' have a published"
+      " format that is written here. Sample from the workdir itself."
+    )
+  with Store(workdir / _CHECKPOINTS) as store:
+    step = store.latest()
+    extents = store.extents(step)
+    patch_dim, text_width = extents["embed/kernel"][0], extents["text1/kernel"][0]
+    sizes = of_section(config.dit, patch_dim, text_width)
+    graph, shapes = nnx.split(wan_dit.abstract(sizes))
+    device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+    abstract = jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device),
+      nnx.to_pure_dict(shapes),
+    )
+    params = store.restore_ema(abstract, step)
+  return interop.Loaded(
+    kind=wan_dit.KINDS[0],
+    model=nnx.merge(graph, params),
+    config=sizes,
+    naming="diffusers",
+    licence=wan_dit.LICENCE,
+    files=(workdir / _CHECKPOINTS / str(step),),
+    dtype=np.dtype(np.float32),
+    tensors=len(jax.tree.leaves(params)),
+  )
