@@ -1,0 +1,174 @@
+"""Wan's transformers as files: recognised, read, written, refused by name."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from tests.interop import wan_transformers
+from video_dit import config as config_lib
+from video_dit import interop
+from video_dit.interop.tensors import open_tensors
+from video_dit.models.dit.wan_config import WanConfig, of_section
+from video_dit.parallel import mesh as mesh_lib
+
+_SIZES = WanConfig(
+  **{"width": 42, "depth": 3, "heads": 3, "mlp_width": 50, "channels": 5},
+  **{"patch": (1, 2, 3), "text_width": 11, "frequencies": 36},
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+  path = tmp_path_factory.mktemp("wan") / "transformer"
+  wan_transformers.write(path, shard_bytes=30_000)
+  return path
+
+
+def _assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, jax.device_get(a), jax.device_get(b))
+
+
+def _assert_same_tensors(one, other):
+  before, after = open_tensors(one), open_tensors(other)
+  assert before.names == after.names
+  for name in before.names:
+    np.testing.assert_array_equal(before.read(name), after.read(name), err_msg=name)
+
+
+def test_load_save_load(folder, tmp_path):
+  loaded = interop.load(folder)
+  assert (loaded.kind, loaded.naming) == ("wan_dit", "diffusers")
+  assert loaded.config == _SIZES and loaded.licence == "Apache-2.0"
+  assert loaded.tensors == len(open_tensors(folder).names) and loaded.ignored == 0
+  interop.save(loaded, tmp_path)
+  _assert_same_tensors(folder, tmp_path)
+  _assert_equal(interop.load(tmp_path).params, loaded.params)
+  kept = json.loads((folder / "config.json").read_text())
+  assert json.loads((tmp_path / "config.json").read_text()) == kept
+
+
+def test_both_namings_are_one_transformer(folder, tmp_path):
+  loaded = interop.load(folder)
+  interop.save(loaded, tmp_path / "native", naming="native", dtype="bfloat16")
+  native = interop.load(tmp_path / "native", dtype=None)
+  assert native.naming == "native" and native.dtype == jax.numpy.bfloat16
+  assert native.config == _SIZES
+  said = json.loads((tmp_path / "native" / "config.json").read_text())
+  assert said["num_heads"] == 3 and said["text_len"] == 512
+  interop.save(native, tmp_path / "back", naming="diffusers")
+  back = open_tensors(tmp_path / "back")
+  for name, array in wan_transformers.arrays(wan_transformers.CONFIG).items():
+    np.testing.assert_array_equal(
+      back.read(name), array.astype(jax.numpy.bfloat16), err_msg=name
+    )
+
+
+def test_fixtures_come_back_as_they_were(shared, tmp_path):
+  for name in ("wan_dit", "wan_dit_native"):
+    source = shared / "parity" / name
+    loaded = interop.load(source)
+    interop.save(loaded, tmp_path / name)
+    _assert_same_tensors(source, tmp_path / name)
+    kept = json.loads((source / "config.json").read_text())
+    assert json.loads((tmp_path / name / "config.json").read_text()) == kept
+  theirs, own = (interop.load(tmp_path / n) for n in ("wan_dit", "wan_dit_native"))
+  _assert_equal(theirs.params, own.params)
+
+
+def test_without_a_config_heads_are_128_wide(tmp_path):
+  sizes = wan_transformers.CONFIG | {
+    **{"attention_head_dim": 128, "num_attention_heads": 2, "num_layers": 1},
+    **{"text_dim": 8, "ffn_dim": 8},
+  }
+  wan_transformers.write(tmp_path, sizes)
+  (tmp_path / "config.json").unlink()
+  assert interop.load(tmp_path).config.heads == 2
+  shutil.move(
+    tmp_path / "diffusion_pytorch_model.safetensors", tmp_path / "a.safetensors"
+  )
+  assert interop.load(tmp_path / "a.safetensors").kind == "wan_dit"
+
+
+def test_weights_are_laid_over_a_mesh(folder):
+  mesh = mesh_lib.make(jax.devices(), (2, 2, 2, 1))
+  alone, split = interop.load(folder), interop.load(folder, mesh=mesh)
+  _assert_equal(alone.params, split.params)
+  up = split.params["blocks"]["up"]["kernel"]
+  assert up.sharding.shard_shape(up.shape) == (3, 21, 25)
+
+
+@pytest.mark.parametrize(
+  ("said", "message"),
+  [
+    ({"qk_norm": None, "image_dim": 1280}, r"image_dim=1280, where .* None"),
+    ({"cross_attn_norm": False}, r"cross_attn_norm=False, where .* True"),
+    ({"qk_norm": "rms_norm"}, r"qk_norm='rms_norm', where .*across_heads"),
+    ({"num_layers": 4}, r"num_layers=4, but the tensors say 3"),
+    ({"out_channels": 4}, r"out_channels=4, but the tensors say 5"),
+    ({"num_attention_heads": 4}, r"4 heads do not cut a width of 42"),
+  ],
+)
+def test_other_transformers_are_refused_by_name(folder, tmp_path, said, message):
+  copy = tmp_path / "copy"
+  shutil.copytree(folder, copy)
+  config = wan_transformers.CONFIG | said
+  (copy / "config.json").write_text(json.dumps(config))
+  with pytest.raises(ValueError, match=message):
+    interop.load(copy)
+
+
+def test_what_is_missing_extra_or_of_a_wrong_shape_is_listed(tmp_path):
+  changes = {
+    "blocks.1.attn2.to_k.bias": None,
+    "blocks.0.norm2.bias": np.zeros(41, np.float32),
+    "blocks.0.more": np.zeros(3, np.float32),
+  }
+  wan_transformers.write(tmp_path, **changes)
+  with pytest.raises(ValueError) as refused:
+    interop.load(tmp_path)
+  for part in ("1 missing:\n    blocks.1.attn2.to_k.bias", "blocks.0.more (3,)", "(41,)"):
+    assert part in str(refused.value)
+
+
+def test_an_image_model_is_refused(tmp_path):
+  extra = {"blocks.0.attn2.add_k_proj.weight": np.zeros((42, 42), np.float32)}
+  wan_transformers.write(tmp_path, **extra)
+  with pytest.raises(ValueError, match="takes an image beside the text"):
+    interop.load(tmp_path)
+
+
+def _config(folder, **dit) -> config_lib.Config:
+  section = config_lib.DiT(
+    architecture="wan", checkpoint=str(folder), text_length=512, **dit
+  )
+  return config_lib.Config(name="test", objective="diffusion", dit=section)
+
+
+def test_its_sizes_count_instead_of_the_configs(folder):
+  config = interop.with_transformer(_config(folder, remat="attention"))
+  assert of_section(config.dit, _SIZES.patch_dim, 11) == _SIZES
+  assert (config.dit.remat, config.dit.checkpoint) == ("attention", str(folder))
+  np.testing.assert_allclose(config.dit.rope_fractions, (3 / 7, 2 / 7, 2 / 7))
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  read = interop.transformer_weights(config, 5, 11)
+  _assert_equal(read(mesh), interop.load(folder).params)
+
+
+def test_what_it_does_not_fit_is_refused_before_it_is_read(folder, tmp_path):
+  config = interop.with_transformer(_config(folder))
+  with pytest.raises(ValueError, match=r"takes latents of 5 channels.* have 4"):
+    interop.transformer_weights(config, 4, 11)
+  with pytest.raises(ValueError, match=r"encoded 11 wide.* are 12 wide"):
+    interop.transformer_weights(config, 5, 12)
+  other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, depth=4))
+  with pytest.raises(ValueError, match=r"config\.dit\.depth=4, but .* has 3"):
+    interop.transformer_weights(other, 5, 11)
+  with pytest.raises(ValueError, match=r"config\.dit\.checkpoint=.*no published"):
+    interop.with_transformer(_config(tmp_path / "nowhere"))
+  with pytest.raises(ValueError, match=r"alone"):
+    own = dataclasses.replace(config.dit, architecture="adaln", text_length=0)
+    config_lib.parse(config_lib.to_dict(dataclasses.replace(config, dit=own)))
