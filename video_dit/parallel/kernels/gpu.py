@@ -1,0 +1,96 @@
+"""Attention on GPU by libraries: Tokamax's kernels, and cuDNN's through `jax.nn`.
+
+Tokamax (optional, `video_dit[tokamax]`) takes a first and a last key for each query and
+skips the blocks outside; its Mosaic kernels run on Hopper and Blackwell, Triton's on
+others. cuDNN takes a mask, so its work grows with the square of the row: it is never
+chosen by itself. Neither has been run by this project on a GPU; the ranges and the
+masks are tested on CPU.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from video_dit.parallel.kernels.dense import NO_KEYS
+
+
+def key_ranges(
+  segments_RN: jax.Array, key_segments_RM: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+  """First key and one behind the last that each query sees.
+
+  Args:
+    segments_RN: segment of each query, in any order.
+    key_segments_RM: of each key, ascending, padding behind them.
+
+  Returns:
+    Two of `(R, N)` int32, equal where a query sees no key.
+  """
+  most = jnp.iinfo(key_segments_RM.dtype).max
+  keys_RM = jnp.where(key_segments_RM > 0, key_segments_RM, most)
+  seen_RN = segments_RN > 0
+
+  def ends(side: str) -> jax.Array:
+    find = jax.vmap(lambda keys, queries: jnp.searchsorted(keys, queries, side=side))
+    return jnp.where(seen_RN, find(keys_RM, segments_RN), 0).astype(jnp.int32)
+
+  return ends("left"), ends("right")
+
+
+def tokamax(
+  q_RNAK: jax.Array,
+  k_RMAK: jax.Array,
+  v_RMAK: jax.Array,
+  segments_RN: jax.Array,
+  key_segments_RM: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """Tokamax's kernels; as `local_attention`, for segments of keys that ascend."""
+  from tokamax._src.ops.attention import api, base
+
+  first_RN, last_RN = key_ranges(segments_RN, key_segments_RM)
+  mask = base.Mask(k_start=first_RN[:, None], k_end=last_RN[:, None])
+  for name in tokamax_kernels():
+    try:
+      out, (most, total) = api.IMPLEMENTATIONS[name](
+        q_RNAK, k_RMAK, v_RMAK, mask=mask, return_residuals=True
+      )
+    except NotImplementedError:
+      continue
+    lse_RNA = (most + jnp.log(total)).swapaxes(1, 2)
+    return _blind_are_zero(out, lse_RNA, last_RN > first_RN)
+  raise ValueError(
+    "config.dit.attention='tokamax': no kernel of Tokamax takes queries of shape"
+    f" {q_RNAK.shape} and {q_RNAK.dtype} on this device. Choose 'chunked'."
+  )
+
+
+def tokamax_kernels() -> tuple[str, ...]:
+  """Names of Tokamax's kernels to try here, the fastest first."""
+  if jax.default_backend() == "gpu":
+    return "mosaic_gpu", "triton", "xla_chunked"
+  return ("xla",)
+
+
+def cudnn(
+  q_RNAK: jax.Array,
+  k_RMAK: jax.Array,
+  v_RMAK: jax.Array,
+  segments_RN: jax.Array,
+  key_segments_RM: jax.Array,
+) -> tuple[jax.Array, jax.Array]:
+  """CuDNN's fused attention under a mask; elsewhere than on a GPU, XLA's."""
+  seen_RNM = segments_RN[:, :, None] == key_segments_RM[:, None, :]
+  seen_RNM &= (segments_RN > 0)[:, :, None]
+  out, lse_RNA = jax.nn.dot_product_attention(
+    q_RNAK,
+    k_RMAK,
+    v_RMAK,
+    mask=seen_RNM[:, None],
+    implementation="cudnn" if jax.default_backend() == "gpu" else "xla",
+    return_residual=True,
+  )
+  return _blind_are_zero(out, lse_RNA, seen_RNM.any(-1))
+
+
+def _blind_are_zero(out_RNAK, lse_RNA, sees_RN):
+  out = jnp.where(sees_RN[:, :, None, None], out_RNAK, 0).astype(out_RNAK.dtype)
+  return out, jnp.where(sees_RN[:, :, None], lse_RNA.astype(jnp.float32), NO_KEYS)

@@ -1,0 +1,94 @@
+"""Block sizes of the TPU kernels, by shape and by the VMEM that a chip has."""
+
+import dataclasses
+import math
+
+from jax.experimental.pallas import tpu as pltpu
+import jax.numpy as jnp
+
+LANES = 128
+BLOCK = 512
+FEW_KEYS = 2048  # up to here keys are a row's text: short segments, small blocks
+
+# VMEM of one core in MiB, by the name that JAX gives to a chip.
+VMEM = {
+  "TPU v4": 16,
+  "TPU v5": 64,
+  "TPU v5p": 64,
+  "TPU v5e": 128,
+  "TPU v5 lite": 128,
+  "TPU v6e": 128,
+  "TPU v6 lite": 128,
+  "TPU7": 64,
+  "TPU7x": 64,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """How the kernels cut rows.
+
+  Attributes:
+    head: head size, filled up to whole lanes.
+    block: what a grid step owns: queries of the forward pass and of the queries'
+      gradient, keys of the keys' gradient.
+    key_block: of the other side, what one turn of the loop takes.
+    chunk: of the other side, what is in VMEM at once; a multiple of `key_block`.
+    vmem: MiB that the compiler may use.
+  """
+
+  head: int
+  block: int
+  key_block: int
+  chunk: int
+  vmem: int = 64
+
+  def compiler(self, *semantics) -> pltpu.CompilerParams:
+    """Parameters with these grid dimensions, each `parallel` or `arbitrary`."""
+    return pltpu.CompilerParams(
+      dimension_semantics=semantics, vmem_limit_bytes=self.vmem * 2**20
+    )
+
+
+def choose(
+  shape: tuple[int, ...], others: int, dtype, device: str, *, of_keys: bool = False
+) -> Sizes:
+  """Sizes for a pass whose blocks are of an array of `shape`.
+
+  Args:
+    shape: `(R, N, A, K)` of what grid steps own, queries or keys.
+    others: tokens of the other side, that the loops go over.
+    dtype: of the products.
+    device: kind of chip, as JAX names it; another one is taken for one of 64 MiB.
+    of_keys: whether grid steps own keys. Their chunk is all queries where those, their
+      cotangents and the sum of their gradient fit into half of VMEM... else it is
+      counted like the others', two arrays with two buffers each.
+  """
+  head = head_size(shape[-1])
+  vmem = VMEM.get(device, 64)
+  wide = head * jnp.dtype(dtype).itemsize
+  block = min(BLOCK, up_to(shape[1], LANES))
+  few, many = sorted((shape[1], others))
+  if few <= FEW_KEYS < many:  # a row and its text
+    text = LANES
+    block, key_block = (text, BLOCK) if shape[1] == few else (block, text)
+  else:
+    key_block = min(BLOCK, up_to(others, LANES))
+  if of_keys:
+    # Queries, cotangents and the gradient's two buffers, and its float32 sum.
+    whole = up_to(others, key_block)
+    if whole * (4 * wide + 4 * head) <= 0.8 * vmem * 2**20:
+      return Sizes(head, block, key_block, whole, vmem)
+  most = max(key_block, int(vmem * 2**20 / 2 / (4 * wide)) // key_block * key_block)
+  chunks = math.ceil(others / most)
+  return Sizes(head, block, key_block, up_to(math.ceil(others / chunks), key_block), vmem)
+
+
+def head_size(size: int) -> int:
+  """Head size in whole lanes."""
+  return up_to(size, LANES)
+
+
+def up_to(length: int, step: int) -> int:
+  """The least multiple of `step` that is no less than `length`."""
+  return length + -length % step

@@ -1,0 +1,201 @@
+"""One device's attention: which kernel, and its gradients.
+
+`auto` takes the plain form for short rows, else the kernel of the device: `splash` on
+TPU, `tokamax` on GPU where it is installed, `chunked` elsewhere. What is taken is said
+once in the log, for each shape.
+"""
+
+import functools
+import importlib.util
+import types
+
+from absl import logging
+import jax
+from jax.ad_checkpoint import checkpoint_name
+import jax.numpy as jnp
+
+from video_dit.parallel.kernels import chunked, dense
+
+KERNELS = ("auto", "dense", "chunked", "splash", "tokamax", "cudnn")
+SHORT = 1024  # queries and keys up to which all scores at once are faster than blocks
+SAVED = "attention"  # name of what the rematerialisation policy `attention` keeps
+
+
+def local_attention(
+  q_RNAK: jax.Array,
+  k_RMAK: jax.Array,
+  v_RMAK: jax.Array,
+  segments_RN: jax.Array,
+  key_segments_RM: jax.Array,
+  *,
+  kernel: str = "auto",
+) -> tuple[jax.Array, jax.Array]:
+  """One device's queries to one device's keys, with what a merge with other keys needs.
+
+  Both results are differentiable. Results over disjoint keys merge to that over all:
+  with lse = logaddexp(lse1, lse2), out = out1 exp(lse1 - lse) + out2 exp(lse2 - lse).
+
+  Args:
+    q_RNAK: queries, not yet scaled.
+    k_RMAK, v_RMAK: keys and values.
+    segments_RN, key_segments_RM: segments, 0 is padding. Any numbers are exact (but see
+      `tokamax`); work is least where they ascend.
+    kernel: one of `KERNELS`.
+
+  Returns:
+    Output `(R, N, A, K)` in the queries' dtype, 0 for a query that sees no key; and the
+    natural log of the sum of the exponentials of its scaled scores, `(R, N, A)` float32,
+    `dense.NO_KEYS` = -1e30 for a query that sees no key.
+
+  Raises:
+    ValueError: no such kernel, or one that does not run here.
+  """
+  arguments = (q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM)
+  name = choose(kernel, q_RNAK.shape, k_RMAK.shape[1])
+  if name == "dense":
+    out, lse_RNA = dense.attention(*arguments)
+    return checkpoint_name(out, SAVED), lse_RNA
+  out, lse_RAN = _local(*arguments, name, device()[1])
+  return out, lse_RAN.swapaxes(1, 2)
+
+
+def local_gradients(
+  q_RNAK: jax.Array,
+  k_RMAK: jax.Array,
+  v_RMAK: jax.Array,
+  segments_RN: jax.Array,
+  key_segments_RM: jax.Array,
+  lse_RNA: jax.Array,
+  delta_RNA: jax.Array,
+  dout_RNAK: jax.Array,
+  *,
+  kernel: str = "auto",
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """What these keys give to the gradients, when softmax went over more keys than these.
+
+  Args:
+    q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM: as for `local_attention`.
+    lse_RNA: log-sum-exp over all keys, `(R, N, A)` float32.
+    delta_RNA: sum over K of output times its cotangent, over all keys, float32.
+    dout_RNAK: cotangent of the output over all keys.
+    kernel: one of `KERNELS`.
+
+  Returns:
+    Parts of the gradients of the queries (to be summed over all keys), keys and values.
+  """
+  name = choose(kernel, q_RNAK.shape, k_RMAK.shape[1])
+  return _gradients(name, device()[1])(
+    *(q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM),
+    *(lse_RNA, delta_RNA, dout_RNAK),
+  )
+
+
+def device() -> tuple[str, str]:
+  """Platform and kind of device that is compiled for: the mesh's, else the default."""
+  mesh = jax.sharding.get_abstract_mesh()
+  found = None if mesh.empty else mesh.abstract_device
+  if found is None:
+    found = jax.devices()[0]
+  return found.platform, found.device_kind
+
+
+def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
+  """Names the kernel for queries of a shape `(R, N, A, K)` and so many keys.
+
+  Raises:
+    ValueError: no such kernel, or one that needs what is not installed.
+  """
+  platform, kind = device()
+  if kernel not in KERNELS:
+    raise ValueError(
+      f"config.dit.attention={kernel!r} is no kernel. Choose one of {', '.join(KERNELS)}."
+    )
+  if kernel == "tokamax" and not _has_tokamax():
+    raise ValueError(
+      "config.dit.attention='tokamax': Tokamax is not installed. Install it with"
+      " pip install 'video_dit[tokamax]', or choose 'chunked'."
+    )
+  name, why = kernel, "chosen by name"
+  if kernel == "auto":
+    if shape[1] * keys <= SHORT**2:
+      name, why = "dense", "a short row"
+    elif platform == "tpu":
+      name, why = "splash", "a TPU"
+    elif platform in ("gpu", "cuda") and _has_tokamax():
+      name, why = "tokamax", "a GPU"
+    elif platform in ("gpu", "cuda"):
+      name, why = "chunked", "a GPU without Tokamax: pip install 'video_dit[tokamax]'"
+    else:
+      name, why = "chunked", f"a long row on {platform}"
+  _say(name, why, kind, shape, keys)
+  return name
+
+
+@functools.cache
+def _say(name: str, why: str, kind: str, shape: tuple[int, ...], keys: int):
+  logging.info(
+    "attention: %s (%s) for %d queries x %d keys, %d heads of %d, %d rows, on %s",
+    *(name, why, shape[1], keys, shape[2], shape[3], shape[0], kind),
+  )
+
+
+@functools.cache
+def _has_tokamax() -> bool:
+  return importlib.util.find_spec("tokamax") is not None
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _local(q, k, v, segments, key_segments, name: str, kind: str):
+  return _forward(q, k, v, segments, key_segments, name, kind)[0]
+
+
+def _forward(q, k, v, segments, key_segments, name: str, kind: str):
+  out, lse_RNA = _attention(name, kind)(q, k, v, segments, key_segments)
+  out = checkpoint_name(out, SAVED)
+  # Heads ahead of tokens: what is saved ends in the long axis, so nothing of it is
+  # filled up to whole lanes.
+  lse_RAN = checkpoint_name(lse_RNA.swapaxes(1, 2), SAVED)
+  return (out, lse_RAN), (q, k, v, segments, key_segments, out, lse_RAN)
+
+
+def _backward(name: str, kind: str, saved, cotangents):
+  q, k, v, segments, key_segments, out, lse_RAN = saved
+  dout, dlse_RAN = cotangents
+  delta_RNA = jnp.sum(out.astype(jnp.float32) * dout.astype(jnp.float32), -1)
+  # A weight is the gradient of the log-sum-exp: it enters the scores' like -delta.
+  delta_RNA -= dlse_RAN.swapaxes(1, 2)
+  arguments = (q, k, v, segments, key_segments, lse_RAN.swapaxes(1, 2), delta_RNA, dout)
+  return *_gradients(name, kind)(*arguments), None, None
+
+
+_local.defvjp(_forward, _backward)
+
+
+def _attention(name: str, kind: str):
+  """The forward pass of a kernel."""
+  if name == "splash":
+    return functools.partial(_splash().attention, device=_tpu(kind))
+  if name in ("tokamax", "cudnn"):
+    from video_dit.parallel.kernels import gpu
+
+    return getattr(gpu, name)
+  return {"dense": dense, "chunked": chunked}[name].attention
+
+
+def _gradients(name: str, kind: str):
+  """The backward pass of a kernel; those of GPU have none for another's log-sum-exp."""
+  if name == "splash":
+    return functools.partial(_splash().gradients, device=_tpu(kind))
+  return (dense if name == "dense" else chunked).gradients
+
+
+def _splash() -> types.ModuleType:
+  # Imported where it is used: Pallas takes half a second.
+  from video_dit.parallel.kernels import splash
+
+  return splash
+
+
+def _tpu(kind: str) -> str:
+  """The kind of TPU; empty elsewhere, where the kernel runs in interpret mode."""
+  return kind if device()[0] == "tpu" else ""
