@@ -142,6 +142,8 @@ class DiT:
     context: how queries meet the keys of other devices of the mesh's `context` axis:
       `gather` them, pass them around a `ring`, trade tokens for heads (`all_to_all`), or
       `both`; `auto` trades heads as far as they divide and rings the rest.
+    attention: the kernel of one device (parallel/local.py); `auto` chooses by device and
+      shape, and says in the log what it took.
   """
 
   architecture: Literal["adaln", "wan"] = "adaln"
@@ -160,6 +162,7 @@ class DiT:
   text_length: int = 0
   remat: Literal["none", "block", "attention", "offload"] = "block"
   context: Literal["auto", "gather", "ring", "all_to_all", "both"] = "auto"
+  attention: Literal["auto", "dense", "chunked", "splash", "tokamax", "cudnn"] = "auto"
 
   @property
   def mlp_width(self) -> int:

@@ -54,7 +54,7 @@ def local_attention(
   name = choose(kernel, q_RNAK.shape, k_RMAK.shape[1])
   if name == "dense":
     out, lse_RNA = dense.attention(*arguments)
-    return checkpoint_name(out, SAVED), lse_RNA
+    return _named(out, q_RNAK, k_RMAK), lse_RNA
   out, lse_RAN = _local(*arguments, name, device()[1])
   return out, lse_RAN.swapaxes(1, 2)
 
@@ -151,11 +151,16 @@ def _local(q, k, v, segments, key_segments, name: str, kind: str):
 
 def _forward(q, k, v, segments, key_segments, name: str, kind: str):
   out, lse_RNA = _attention(name, kind)(q, k, v, segments, key_segments)
-  out = checkpoint_name(out, SAVED)
+  out = _named(out, q, k)
   # Heads ahead of tokens: what is saved ends in the long axis, so nothing of it is
   # filled up to whole lanes.
-  lse_RAN = checkpoint_name(lse_RNA.swapaxes(1, 2), SAVED)
+  lse_RAN = _named(lse_RNA.swapaxes(1, 2), q, k)
   return (out, lse_RAN), (q, k, v, segments, key_segments, out, lse_RAN)
+
+
+def _named(x: jax.Array, q_RNAK: jax.Array, k_RMAK: jax.Array) -> jax.Array:
+  """Lets `SAVED` keep it, unless keys are so few that it is soon made again: a text."""
+  return checkpoint_name(x, SAVED) if k_RMAK.shape[1] >= q_RNAK.shape[1] else x
 
 
 def _backward(name: str, kind: str, saved, cotangents):
