@@ -1,4 +1,4 @@
-"""Batches of one shape each, every wanted clip in exactly one."""
+"""What a data set is to hold, set against what it holds."""
 
 import numpy as np
 import pyarrow as pa
@@ -8,7 +8,8 @@ from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import tables
 
 
-def _plan(tmp_path, shapes):
+def plan_of(tmp_path, shapes, **more):
+  """A plan of clips of these frames, heights and widths."""
   path = tmp_path / "clips.parquet"
   with tables.TableWriter(path, tables.CLIPS) as file:
     for i, (frames, height, width) in enumerate(shapes):
@@ -19,36 +20,13 @@ def _plan(tmp_path, shapes):
         **{"line": i + 1, "first_frame": 0, "start_seconds": 0.0, "tokens": 1},
         **{"frames": frames, "height": height, "width": width},
         frames_per_second=8.0,
+        **more,
       )
   return plan_lib.read(path)
 
 
-def test_batches_hold_one_shape_and_every_clip_once(tmp_path):
-  rng = np.random.default_rng(0)
-  shapes = [
-    (int(rng.choice([1, 5, 9])), 16 * int(rng.integers(1, 3)), 16) for _ in range(90)
-  ]
-  plan = _plan(tmp_path, shapes)
-  wanted = rng.uniform(size=len(plan)) < 0.8
-  seen, sizes = [], {}
-  for indices, size in plan_lib.batches(plan, wanted, 9 * 16 * 16 * 4, 8):
-    (shape,) = {plan.shape(i) for i in indices}
-    assert len(indices) <= size <= 8
-    assert size & (size - 1) == 0
-    assert size == 1 or size * np.prod(shape) <= 9 * 16 * 16 * 4
-    assert sizes.setdefault(shape, size) == size
-    seen.extend(indices)
-  assert sorted(seen) == np.flatnonzero(wanted).tolist()
-
-
-def test_no_clips(tmp_path):
-  plan = _plan(tmp_path, [])
-  assert len(plan) == 0
-  assert list(plan_lib.batches(plan, np.zeros(0, bool), 1, 1)) == []
-
-
 def test_what_is_there_is_set_against_the_plan(tmp_path):
-  plan = _plan(tmp_path, [(1, 16, 16)] * 4)
+  plan = plan_of(tmp_path, [(1, 16, 16)] * 4)
   parts = tmp_path / "set" / "parts"
   parts.mkdir(parents=True)
 

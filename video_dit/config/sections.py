@@ -35,6 +35,8 @@ class Media:
     workers: processes that probe and decode.
     validation_fraction: share of clips, chosen by key, put in the validation split.
     shard_records: records in one ArrayRecord file.
+    tile_pixels: most pixels of a frame that are encoded at once: what the devices have
+      memory for. Larger frames are encoded in tiles that overlap.
   """
 
   frames_per_second: float = 24.0
@@ -50,6 +52,7 @@ class Media:
   workers: int = 2
   validation_fraction: float = 0.02
   shard_records: int = 512
+  tile_pixels: int = 2_097_152
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

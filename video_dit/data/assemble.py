@@ -45,7 +45,8 @@ def assemble(
     metadata: of the data set.
     data: extents of a row, and the dropout.
     dit: `patch` and the rotary scales.
-    seed, step: decide, with a segment's key, whether its caption is dropped.
+    seed, step: decide, with a segment's key, which of its captions is taken, and whether
+      it is dropped.
 
   Returns:
     A batch of NumPy arrays; every segment has weight 1.
@@ -67,7 +68,7 @@ def assemble(
       grid = patchify.grid(latent.shape[:3], dit.patch)
       here = slice(token, token := token + math.prod(grid))
       key = segment_key(record.key, segment.run)
-      text = record.text
+      text = record.draw_text(draw(seed, step, key, b"caption"))
       if draw(seed, step, key) < data.caption_dropout:
         assert metadata.empty is not None, "loader.steps refuses such a set"
         text = metadata.empty
@@ -104,8 +105,8 @@ def segment_key(key: str, run: int = 0) -> np.ndarray:
   return np.frombuffer(words, ">u4").astype(np.uint32)
 
 
-def draw(seed: int, step: int, key: np.ndarray) -> float:
-  """A number of [0, 1) that depends on seed, step and segment key alone."""
+def draw(seed: int, step: int, key: np.ndarray, purpose: bytes = b"") -> float:
+  """A number of [0, 1) that depends on these alone."""
   words = struct.pack(">qqII", seed, step, *key.tolist())
-  digest = hashlib.blake2b(words, digest_size=8).digest()
+  digest = hashlib.blake2b(words, digest_size=8, person=purpose).digest()
   return (int.from_bytes(digest, "big") >> 11) / (1 << 53)

@@ -33,6 +33,10 @@ _STEPS_UP = 2
 _PATHS = ("autoencoder_path", "text_path")
 
 
+_NO_TOKENS = np.empty(0, np.int32)
+_NO_WEIGHTS = np.empty(0, np.float32)
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class LatentRecord:
   """One encoded clip.
@@ -45,6 +49,11 @@ class LatentRecord:
     frames_per_second: of the clip; 0 for an image that has none.
     frames, height, width: of the clip in pixels, before the autoencoder.
     start_seconds: where the clip starts in its source.
+    more_captions: captions of the clip beside `caption`, which is the heaviest.
+    more_text: `(sum of tokens, width)` float16, their encodings one behind the other.
+    more_tokens: `(n,)` int32, tokens of each of them.
+    caption_weights: `(1 + n,)` float32 of `caption` and the others; empty where there
+      is one caption.
   """
 
   key: str
@@ -56,11 +65,51 @@ class LatentRecord:
   height: int
   width: int
   start_seconds: float = 0.0
+  more_captions: tuple[str, ...] = ()
+  more_text: np.ndarray | None = None
+  more_tokens: np.ndarray = dataclasses.field(default_factory=lambda: _NO_TOKENS)
+  caption_weights: np.ndarray = dataclasses.field(default_factory=lambda: _NO_WEIGHTS)
 
   def line(self) -> dict[str, Any]:
-    """The record's line of the index."""
+    """The record's line of the index; its text tokens are of the longest caption."""
     t, h, w, _ = self.latent.shape
-    return _line(self, t, h, w, len(self.text))
+    tokens = max([len(self.text), *self.more_tokens.tolist()])
+    captions = [self.caption, *self.more_captions]
+    weights = [float(x) for x in self.caption_weights] or [1.0]
+    return _line(self, t, h, w, tokens) | {
+      "captions": captions,
+      "caption_weights": weights,
+    }
+
+  def with_captions(
+    self, captions: Sequence[str], texts: Sequence[np.ndarray], weights: Sequence[float]
+  ) -> "LatentRecord":
+    """The record with further captions, their encodings, and the weights of all."""
+    if not captions:
+      return self
+    return dataclasses.replace(
+      self,
+      more_captions=tuple(captions),
+      more_text=np.concatenate(texts),
+      more_tokens=np.array([len(text) for text in texts], np.int32),
+      caption_weights=np.array(weights, np.float32),
+    )
+
+  def draw_text(self, number: float) -> np.ndarray:
+    """The encoding `(tokens, width)` of one caption, chosen by weight.
+
+    Args:
+      number: of [0, 1), drawn uniformly.
+    """
+    if not self.more_captions:
+      return self.text
+    assert self.more_text is not None, "written with the captions"
+    ends = np.cumsum(self.caption_weights, dtype=np.float64)
+    i = int(np.searchsorted(ends, number * ends[-1], side="right"))
+    if i == 0:
+      return self.text
+    last = int(self.more_tokens[:i].sum())
+    return self.more_text[last - int(self.more_tokens[i - 1]) : last]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -111,6 +160,7 @@ class Metadata:
     channels, space, time: latent channels, pixels per latent row or column, and frames
       per latent frame after the first; 3, 1, 1 for pixels.
     text, text_path, text_width: fingerprint, folder and width of the text encoder.
+    several: records have room for more captions than one.
     empty: `(tokens, width)` float16, the empty caption's encoding.
     folder: where it was loaded from; not stored.
   """
@@ -125,6 +175,7 @@ class Metadata:
   text: str = ""
   text_path: str = ""
   text_width: int = 0
+  several: bool = False
   empty: np.ndarray | None = dataclasses.field(default=None, compare=False)
   folder: str = dataclasses.field(default="", compare=False)
 
@@ -203,6 +254,15 @@ def features(metadata: Metadata) -> tfds.features.FeaturesDict:
   if metadata.kind == "pixels":
     clip = f.Tensor(shape=(None, None, None, 3), dtype=np.uint8, encoding="bytes")
     return f.FeaturesDict({**common, "clip": clip})
+  if metadata.several:
+    common |= {
+      "more_captions": f.Sequence(f.Text()),
+      "more_tokens": f.Tensor(shape=(None,), dtype=np.int32),
+      "caption_weights": f.Tensor(shape=(None,), dtype=np.float32),
+      "more_text": f.Tensor(
+        shape=(None, metadata.text_width), dtype=np.float16, encoding="bytes"
+      ),
+    }
   return f.FeaturesDict(
     {
       **common,
@@ -245,12 +305,42 @@ def parse(metadata: Metadata, serialized: bytes) -> Record:
   size = {
     name: feature[name].int64_list.value[0] for name in ("frames", "height", "width")
   }
+  several: dict[str, Any] = {}
+  if metadata.several and feature["more_captions"].bytes_list.value:
+    captions = feature["more_captions"].bytes_list.value
+    several = {
+      "more_captions": tuple(caption.decode() for caption in captions),
+      "more_text": array("more_text", np.float16, (-1, metadata.text_width)),
+      "more_tokens": np.array(feature["more_tokens"].int64_list.value, np.int32),
+      "caption_weights": np.array(
+        feature["caption_weights"].float_list.value, np.float32
+      ),
+    }
   return LatentRecord(
     latent=array("latent/value", np.float16, shape("latent")),
     text=array("text", np.float16, (-1, metadata.text_width)),
     **common,
     **size,
+    **several,
   )
+
+
+def fields(metadata: Metadata, record: Record) -> dict[str, Any]:
+  """What is stored of a record, by the names of `features`."""
+  found = {f.name: getattr(record, f.name) for f in dataclasses.fields(record)}
+  if metadata.kind == "pixels":
+    return found
+  if metadata.several:
+    if found["more_text"] is None:
+      found["more_text"] = np.empty((0, metadata.text_width), np.float16)
+    return found | {"more_captions": list(found["more_captions"])}
+  if found["more_captions"]:
+    raise ValueError(
+      f"clip {found['key']} has {1 + len(found['more_captions'])} captions, and the data"
+      " set here was begun with one a clip. Pass --overwrite to make it anew."
+    )
+  names = ("more_captions", "more_text", "more_tokens", "caption_weights")
+  return {name: value for name, value in found.items() if name not in names}
 
 
 def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:

@@ -5,6 +5,9 @@ until it is whole. A part counts once its list of lines, `parts/train-00007.parq
 has its name: that rename is the only commit. `finish` gives the parts TFDS's shard names
 and writes TFDS's own files, `dataset_info.json` last; a set without that file is
 unfinished, and the next writer puts the parts back first.
+
+Several hosts may write one set at a time: each names its parts after itself and leaves
+those of others alone; the first of them begins and finishes the set.
 """
 
 from collections.abc import Iterator
@@ -13,35 +16,27 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 from typing import Any
 
 from array_record.python import array_record_module
-from etils import epath
 import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
+from video_dit.data import disk as disk_lib
+from video_dit.data import finish as finish_lib
 from video_dit.data import schema
 
 # One record a group, uncompressed: the fastest to read at random (latents do not
 # compress).
 OPTIONS = "group_size:1,uncompressed"
 
-_LINES = pa.schema(
-  [
-    ("key", pa.string()),
-    ("t", pa.int32()),
-    ("h", pa.int32()),
-    ("w", pa.int32()),
-    ("text_tokens", pa.int32()),
-    ("frames_per_second", pa.float32()),
-    ("caption", pa.string()),
-  ]
-)
 _PARTS = "parts"
 _SHARDS = "shards.json"
-_INFO = "dataset_info.json"
+
+
+class DiskError(ValueError):
+  """The disk took no more; what was committed before is safe."""
 
 
 @dataclasses.dataclass
@@ -72,6 +67,9 @@ class ShardWriter:
     metadata: schema.Metadata,
     *,
     shard_records: int = 512,
+    host: int = 0,
+    hosts: int = 1,
+    disk: disk_lib.Disk = disk_lib.LOCAL,
   ):
     """Opens a set, new or begun, and clears away what a kill left behind.
 
@@ -79,26 +77,35 @@ class ShardWriter:
       folder: of the data set, such as `OUT/latents`.
       metadata: who makes the set.
       shard_records: records in one file.
+      host, hosts: which of how many writers at a time this is.
+      disk: where files are to be seen.
 
     Raises:
       ValueError: the folder holds a set made by others or with other settings.
     """
     self.folder = pathlib.Path(folder)
-    self.metadata = metadata
     self._shard_records = shard_records
+    self._host, self._hosts, self._disk = host, hosts, disk
     self._parts = self.folder / _PARTS
     self._open: dict[str, _Part] = {}
-    features = schema.features(metadata)
-    self._features = features
-    self._serializer = tfds.core.example_serializer.ExampleSerializer(
-      features.get_serialized_info()
-    )
     if (self.folder / schema.PROVENANCE).exists():
-      _refuse_other(schema.Metadata.load(self.folder), metadata)
-    metadata.save(self.folder)
-    self._parts.mkdir(exist_ok=True)
-    if not self.finished:
-      self._unfinish()
+      found = schema.Metadata.load(self.folder)
+      if found.kind == metadata.kind and not metadata.several:  # there is room
+        metadata = dataclasses.replace(metadata, several=found.several)
+      _refuse_other(found, metadata)
+    self.metadata = metadata
+    self._features = schema.features(metadata)
+    self._serializer = tfds.core.example_serializer.ExampleSerializer(
+      self._features.get_serialized_info()
+    )
+    if host == 0:
+      metadata.save(self.folder)
+      for name in (schema.EMPTY, schema.PROVENANCE):
+        if (self.folder / name).exists():
+          disk.wrote(self.folder / name)
+    self._parts.mkdir(parents=True, exist_ok=True)
+    if host == 0 and not (self.finished and self._has_all_shards()):
+      self.reopen()
     self._sweep()
     self._keys = set()
     for path in sorted(self._parts.glob("*.parquet")):
@@ -107,28 +114,11 @@ class ShardWriter:
   @property
   def finished(self) -> bool:
     """Whether the set, as it lies on disk, is complete and readable."""
-    return (self.folder / _INFO).exists()
+    return (self.folder / finish_lib.INFO).exists()
 
   def written_keys(self) -> set[str]:
     """Keys of all records that are safe on disk or written by this writer."""
     return set(self._keys)
-
-  @staticmethod
-  def committed(
-    folder: str | os.PathLike,
-  ) -> Iterator[tuple[str, list[str], list[str]]]:
-    """What a set holds, finished or begun, whoever makes it; reads no record.
-
-    Args:
-      folder: of the set; need not exist.
-
-    Yields:
-      Split, keys and captions of some records, until all were named.
-    """
-    for path in sorted((pathlib.Path(folder) / _PARTS).glob("*-*.parquet")):
-      table = pq.read_table(path, columns=["key", "caption"])
-      columns = (table[name].to_pylist() for name in ("key", "caption"))
-      yield path.name.split("-")[0], *columns
 
   def write(self, record: schema.Record, split: str) -> None:
     """Adds one record.
@@ -136,6 +126,7 @@ class ShardWriter:
     Raises:
       ValueError: the key is in the set already, the split unknown, or an array has
         another dtype or shape than the set's.
+      DiskError: there is no room, or the disk is broken.
     """
     if split not in schema.SPLITS:
       raise ValueError(f"{self.folder}: split {split!r} is none of {schema.SPLITS}.")
@@ -144,10 +135,13 @@ class ShardWriter:
         f"{self.folder}: key {record.key} is in the set already. Skip what"
         " written_keys() names."
       )
-    example = self._features.encode_example(dataclasses.asdict(record))
-    message = self._serializer.get_tf_example(example)
+    values = schema.fields(self.metadata, record)
+    message = self._serializer.get_tf_example(self._features.encode_example(values))
     part = self._open.get(split) or self._begin(split)
-    part.file.write(message.SerializeToString(deterministic=True))
+    try:
+      part.file.write(message.SerializeToString(deterministic=True))
+    except (OSError, RuntimeError) as error:
+      raise self._give_up(part, split, error) from error
     part.lines.append(record.line())
     self._keys.add(record.key)
     if len(part.lines) == self._shard_records:
@@ -173,6 +167,7 @@ class ShardWriter:
     self.close()
     if self.finished:
       return
+    self.drop_repeated()
     parts = {
       split: sorted(p.stem for p in self._parts.glob(f"{split}-*.parquet"))
       for split in schema.SPLITS
@@ -190,118 +185,150 @@ class ShardWriter:
     }
     text = json.dumps(names, indent=2)
     schema.replace(self.folder / _SHARDS, lambda path: path.write_text(text))
+    self._disk.wrote(self.folder / _SHARDS)
     for part, name in names.items():
-      self._data(part).replace(self.folder / name)
-    lengths = self._write_index(names)
-    self._write_info(parts, names, lengths)
+      self._disk.move(self._data(part), self.folder / name)
+    lengths = finish_lib.write_index(self.folder, self._parts, names)
+    self._disk.wrote(self.folder / schema.INDEX)
+    finish_lib.write_info(self.folder, self.metadata, names, lengths, self._disk)
+
+  def drop_repeated(self) -> int:
+    """Removes parts with keys that an earlier part has; returns how many.
+
+    Hosts that were started again in another number may have made clips twice.
+    """
+    seen: set[str] = set()
+    dropped = 0
+    for path in sorted(self._parts.glob("*.parquet")):
+      keys = pq.read_table(path, columns=["key"])["key"].to_pylist()
+      if seen.isdisjoint(keys):
+        seen.update(keys)
+        continue
+      dropped += 1
+      self._disk.remove(path)
+      self._disk.remove(self._data(path.stem))
+    if dropped:
+      self._keys = seen
+    return dropped
+
+  def reopen(self) -> None:
+    """Puts named shards back among the parts; the set is unreadable until `finish`."""
+    shards = self.folder / _SHARDS
+    if not shards.exists():
+      return
+    for name in (finish_lib.INFO, schema.INDEX):
+      self._disk.remove(self.folder / name)
+    for part, name in json.loads(shards.read_text()).items():
+      if (self.folder / name).exists():
+        self._disk.move(self.folder / name, self._data(part))
+    self._disk.remove(shards)
+
+  def _has_all_shards(self) -> bool:
+    shards = self.folder / _SHARDS
+    names = json.loads(shards.read_text()).values() if shards.exists() else ()
+    return all((self.folder / name).exists() for name in names)
 
   def _data(self, part: str) -> pathlib.Path:
     return self._parts / f"{part}.array_record"
 
+  def _mine(self, split: str) -> str:
+    """What the names of this host's parts begin with."""
+    return f"{split}-h{self._host:03d}-" if self._host else f"{split}-"
+
   def _begin(self, split: str) -> _Part:
-    numbers = [int(p.stem.split("-")[1]) for p in self._parts.glob(f"{split}-*.parquet")]
-    name = f"{split}-{max(numbers, default=-1) + 1:05d}"
+    begin = self._mine(split)
+    tails = [p.stem.removeprefix(begin) for p in self._parts.glob(f"{begin}*.parquet")]
+    numbers = [int(tail) for tail in tails if tail.isdigit()]
+    name = f"{begin}{max(numbers, default=-1) + 1:05d}"
     path = self._parts / f"{name}.unfinished"
     file = array_record_module.ArrayRecordWriter(str(path), OPTIONS)
     self._open[split] = _Part(name, path, file, [])
     return self._open[split]
 
   def _commit(self, split: str) -> None:
-    part = self._open.pop(split)
-    part.file.close()
-    _sync(part.path)
-    self._unfinish()
-    part.path.replace(self._data(part.name))
-    table = pa.Table.from_pylist(part.lines, schema=_LINES)
+    part = self._open[split]
+    try:
+      part.file.close()
+      _check_length(part)
+      _sync(part.path)
+      if not self._hosts > 1:
+        self.reopen()
+      part.path.replace(self._data(part.name))
+      self._disk.wrote(self._data(part.name))
+      lines = self._parts / f"{part.name}.parquet"
+      table = pa.Table.from_pylist(part.lines, schema=finish_lib.LINES)
+      schema.replace(lines, lambda path: _write_table(path, table))
+      self._disk.wrote(lines)
+    except (OSError, RuntimeError) as error:
+      raise self._give_up(part, split, error) from error
+    del self._open[split]
 
-    def write(path: pathlib.Path) -> None:
-      pq.write_table(table, path)
-      _sync(path)
-
-    schema.replace(self._parts / f"{part.name}.parquet", write)
-
-  def _unfinish(self) -> None:
-    """Puts named shards back among the parts; the set is unreadable until `finish`."""
-    shards = self.folder / _SHARDS
-    if not shards.exists():
-      return
-    for name in (_INFO, schema.INDEX):
-      (self.folder / name).unlink(missing_ok=True)
-    for part, name in json.loads(shards.read_text()).items():
-      if (self.folder / name).exists():
-        (self.folder / name).replace(self._data(part))
-    shards.unlink()
+  def _give_up(self, part: _Part, split: str, error: Exception) -> DiskError:
+    """Lets go of a part that the disk does not take."""
+    self._open.pop(split, None)
+    self._keys -= {line["key"] for line in part.lines}
+    for path in (part.path, self._data(part.name)):
+      path.unlink(missing_ok=True)
+    return DiskError(
+      f"{part.path}: the disk did not take the shard being written ({error}). The"
+      f" {len(self._keys):,} records before it are safe. Make room, and run again."
+    )
 
   def _sweep(self) -> None:
-    """Removes what was not committed."""
-    for path in [*self._parts.iterdir(), *self.folder.glob("*.unfinished")]:
+    """Removes what was not committed, or lacks its half; of this host, or of all."""
+    alone = self._hosts == 1
+    beginnings = tuple(self._mine(split) for split in schema.SPLITS)
+    for path in self._parts.iterdir():
+      mine = path.name.startswith(beginnings) and (self._host or "-h" not in path.name)
+      if not (alone or mine):
+        continue
       committed = path.with_suffix(".parquet").exists()
       if path.is_dir():
         shutil.rmtree(path)
       elif path.suffix == ".unfinished" or not committed:
-        path.unlink()
+        self._disk.remove(path)
+    if self._host:
+      return
+    named = json.loads((self.folder / _SHARDS).read_text()) if self.finished else {}
+    for path in self._parts.glob("*.parquet"):
+      if path.stem not in named and not self._data(path.stem).exists():
+        self._disk.remove(path)
+    for path in self.folder.glob("*.unfinished"):
+      shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-  def _write_index(self, names: dict[str, str]) -> dict[str, int]:
-    """Writes `index.parquet` part by part; returns the records of each part."""
-    lengths = {}
-    fields = [("split", pa.string()), ("shard", pa.string()), ("offset", pa.int32())]
-    columns = pa.schema([*_LINES, *(pa.field(*field) for field in fields)])
 
-    def write(path: pathlib.Path) -> None:
-      with pq.ParquetWriter(path, columns) as file:
-        for part, name in names.items():
-          table = pq.read_table(self._parts / f"{part}.parquet")
-          n = lengths[part] = len(table)
-          values = ([part.split("-")[0]] * n, [name] * n, list(range(n)))
-          for (field, kind), value in zip(fields, values, strict=True):
-            table = table.append_column(pa.field(field, kind), pa.array(value, kind))
-          file.write_table(table)
+def committed(
+  folder: str | os.PathLike,
+) -> Iterator[tuple[str, list[str], list[tuple[list[str], list[float]]]]]:
+  """What a set holds, finished or begun, whoever makes it; reads no record.
 
-    schema.replace(self.folder / schema.INDEX, write)
-    return lengths
+  Args:
+    folder: of the set; need not exist.
 
-  def _write_info(
-    self,
-    parts: dict[str, list[str]],
-    names: dict[str, str],
-    lengths: dict[str, int],
-  ) -> None:
-    """Writes TFDS's `features.json`, then its `dataset_info.json`."""
-    kind = self.metadata.kind
-    template = tfds.core.ShardedFileTemplate(
-      data_dir=epath.Path(self.folder), dataset_name=kind, filetype_suffix="array_record"
-    )
-    splits = [
-      tfds.core.SplitInfo(
-        name=split,
-        shard_lengths=[lengths[part] for part in parts[split]],
-        num_bytes=sum(
-          (self.folder / names[part]).stat().st_size for part in parts[split]
-        ),
-        filename_template=template.replace(split=split),
-      )
-      for split in schema.SPLITS
-      if parts[split]
+  Yields:
+    Split, keys, and captions with their weights, of some records, until all were named.
+  """
+  for path in sorted((pathlib.Path(folder) / _PARTS).glob("*-*.parquet")):
+    rows = finish_lib.read_lines(path).to_pylist()
+    captions = [
+      (row["captions"] or [row["caption"]], row["caption_weights"] or [1.0])
+      for row in rows
     ]
-    info = tfds.core.DatasetInfo(
-      builder=tfds.core.dataset_info.DatasetIdentity(
-        name=kind,
-        version=tfds.core.Version(schema.VERSION),
-        data_dir=str(self.folder),
-        module_name="",
-      ),
-      description=f"Clips as {kind}, written by video_dit; see {schema.PROVENANCE}.",
-      features=self._features,
-    )
-    info.set_file_format("array_record")
-    info.set_splits(tfds.core.splits.SplitDict(splits))
-    with tempfile.TemporaryDirectory(dir=self._parts, suffix=".unfinished") as folder:
-      info.write_to_directory(folder)
-      written = sorted(
-        pathlib.Path(folder).iterdir(), key=lambda path: path.name == _INFO
-      )
-      for path in written:
-        path.replace(self.folder / path.name)
+    yield path.name.split("-")[0], [row["key"] for row in rows], captions
+
+
+def _check_length(part: _Part) -> None:
+  """Refuses a file that does not hold what was written to it."""
+  reader = array_record_module.ArrayRecordReader(str(part.path))
+  found = reader.num_records()
+  reader.close()
+  if found != len(part.lines):
+    raise OSError(f"{found} of {len(part.lines)} records arrived")
+
+
+def _write_table(path: pathlib.Path, table: pa.Table) -> None:
+  pq.write_table(table, path)
+  _sync(path)
 
 
 def _refuse_other(found: schema.Metadata, wanted: schema.Metadata) -> None:

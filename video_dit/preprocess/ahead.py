@@ -1,32 +1,32 @@
 """Clips are decoded by worker processes while the devices encode others."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 import contextlib
-import math
+import os
 import queue
 import threading
 from typing import Any, TypeVar
 
-import einops
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import examine, workers
-from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import plan as plan_lib
+from video_dit.preprocess import rows as rows_lib
 
 T = TypeVar("T")
 _POLL_SECONDS = 0.2
 
-# Indices of clips, their pixels `(B, F, H, W, 3)` padded to the batch's size, and
-# (index, reason, message) of those that could not be decoded.
-Decoded = tuple[np.ndarray, np.ndarray, list[tuple[int, str, str]]]
+# A batch, its pixels `(B, F, H, W, 3)` of the batch's size and buffer, and (index,
+# reason, message) of the clips that could not be decoded.
+Decoded = tuple[batches_lib.Batch, np.ndarray, list[tuple[int, str, str]]]
 
 
 def decode(
   plan: plan_lib.Plan,
-  batches: Iterable[tuple[np.ndarray, int]],
-  facts_path: str,
+  batches: Sequence[batches_lib.Batch],
+  rows: rows_lib.Rows,
   media: config_lib.Media,
   pool: workers.Pool,
   limit: int,
@@ -35,60 +35,64 @@ def decode(
 
   Args:
     plan: of all clips.
-    batches: indices of clips of one shape, and the size to pad them to.
-    facts_path: where the lines of the input are.
+    batches: what is decoded.
+    rows: of the table of clips.
     media: settings of the decoder.
     pool: of workers that run `examine.work`.
     limit: pixels decoded ahead.
   """
-  batches = list(batches)
-  # This runs in a thread, and a connection belongs to one thread.
-  with facts_lib.Facts(facts_path) as facts:
-    jobs = (
-      (len(run) * math.prod(plan.shape(run[0])), _job(plan, run, facts, media))
-      for indices, _ in batches
-      for run in _runs(plan, indices)
-    )
-    results = pool.run(jobs, limit)
-    for indices, size in batches:
-      clips_BFHWC = np.zeros((size, *plan.shape(indices[0]), 3), np.uint8)
-      failed, row = [], 0
-      for run in _runs(plan, indices):
-        _, result = next(results)
-        if isinstance(result, workers.Failure):
-          failed += [(int(i), result.reason, result.message) for i in run]
-        elif result[1] is None:
-          failed += [(int(i), result[0]["reason"], result[0]["message"]) for i in run]
-        else:
-          clips_BFHWC[row : row + len(run)] = einops.rearrange(
-            result[1], "(b f) h w c -> b f h w c", b=len(run)
-          )
-        row += len(run)
-      yield indices, clips_BFHWC, failed
+  jobs = (
+    (_pixels(plan, run), _job(plan, run, rows, media))
+    for batch in batches
+    for run in _runs(plan, batch.indices)
+  )
+  results = pool.run(jobs, limit)
+  for batch in batches:
+    clips_BFHWC = np.zeros((batch.size, *batch.buffer, 3), np.uint8)
+    failed, place = [], 0
+    for run in _runs(plan, batch.indices):
+      _, result = next(results)
+      if isinstance(result, workers.Failure):
+        failed += [(int(i), result.reason, result.message) for i in run]
+      elif result[1] is None:
+        failed += [(int(i), result[0]["reason"], result[0]["message"]) for i in run]
+      else:
+        _, height, width = plan.shape(run[0])
+        ends = np.cumsum(plan.frames[run])[:-1]
+        for row, clip_FHWC in enumerate(np.split(result[1], ends), place):
+          clips_BFHWC[row, : len(clip_FHWC), :height, :width] = clip_FHWC
+      place += len(run)
+    yield batch, clips_BFHWC, failed
+
+
+def _pixels(plan: plan_lib.Plan, run: np.ndarray) -> int:
+  _, height, width = plan.shape(run[0])
+  return int(plan.frames[run].sum()) * height * width
 
 
 def _runs(plan: plan_lib.Plan, indices: np.ndarray) -> list[np.ndarray]:
   """Parts of `indices` whose clips follow each other in one file, decoded at once."""
-  line, first = plan.line[indices], plan.first_frame[indices]
-  follows = first[1:] == first[:-1] + plan.frames[indices[:-1]]
-  breaks = np.flatnonzero((line[1:] != line[:-1]) | ~follows) + 1
-  return np.split(indices, breaks)
+  first = plan.first_frame[indices]
+  breaks = first[1:] != first[:-1] + plan.frames[indices[:-1]]
+  for kind in (plan.line, plan.height, plan.width):
+    breaks |= kind[indices[1:]] != kind[indices[:-1]]
+  return np.split(indices, np.flatnonzero(breaks) + 1)
 
 
 def _job(
-  plan: plan_lib.Plan, run: np.ndarray, facts: facts_lib.Facts, media: config_lib.Media
+  plan: plan_lib.Plan, run: np.ndarray, rows: rows_lib.Rows, media: config_lib.Media
 ) -> examine.Decode:
   i = run[0]
-  line, _ = facts.line(int(plan.line[i]))
-  frames, height, width = plan.shape(i)
+  row = rows.row(int(plan.row[i]))
+  _, height, width = plan.shape(i)
   return examine.Decode(
-    file=line.file,
-    record=line.record,
-    start_seconds=line.start_seconds,
-    end_seconds=line.end_seconds,
+    file=os.fsdecode(row["file"]),
+    record=row["record"],
+    start_seconds=row["line_start_seconds"],
+    end_seconds=row["line_end_seconds"],
     frames_per_second=float(plan.frames_per_second[i]),
     first_frame=int(plan.first_frame[i]),
-    frames=len(run) * frames,
+    frames=int(plan.frames[run].sum()),
     size=(height, width),
     media=media,
   )

@@ -1,6 +1,5 @@
 """The text encoder of a data set, and the encodings of its captions."""
 
-import collections
 from collections.abc import Iterable
 import dataclasses
 import hashlib
@@ -9,7 +8,9 @@ import json
 import os
 import pathlib
 import shutil
+import tempfile
 from typing import Any
+import weakref
 
 import jax
 import numpy as np
@@ -22,7 +23,6 @@ from video_dit.models.text import tokenizer as tokenizer_lib
 
 _SETTINGS = "preprocess.json"
 _TRAINING_CAPTIONS = 1_000_000
-_CACHE_BYTES = 256 << 20
 # What a tokenizer is trained on where no clip has a caption.
 _NO_CAPTIONS = ("a video", "an image")
 
@@ -139,18 +139,33 @@ def _differences(folder: pathlib.Path, found: dict, wanted: dict) -> str:
 
 
 class Captions:
-  """Encodes captions, each distinct one once, as long as the cache holds it.
+  """Encodes captions, each distinct one once.
 
   Attributes:
     encoder: of text.
-    cut: captions encoded so far that have more tokens than are kept.
+    encoded: distinct captions encoded so far.
+    cut: of these, those that have more tokens than are kept.
   """
 
   def __init__(self, encoder: encoder_lib.TextEncoder):
-    """The cache is bounded by its bytes; the oldest encodings leave it first."""
-    self.encoder, self.cut = encoder, 0
-    self._cache: collections.OrderedDict[str, np.ndarray] = collections.OrderedDict()
-    self._bytes = 0
+    """Encodings that are needed again wait in a file, so memory stays small."""
+    self.encoder, self.encoded, self.cut = encoder, 0, 0
+    self._file, path = tempfile.mkstemp(prefix="video_dit_captions")
+    os.unlink(path)
+    weakref.finalize(self, os.close, self._file)
+    self._end = 0
+    # Where an encoding lies in the file; or itself, where it is needed once.
+    self._places: dict[bytes, tuple[int, int] | np.ndarray] = {}
+    self._marks = np.empty(0, np.uint64)
+    self._counts = np.empty(0, np.int64)
+
+  def expect(self, captions: Iterable[str]) -> None:
+    """Says which captions will be asked for, as often as they will be.
+
+    An encoding is kept until it was given that often, or for as long as this lasts.
+    """
+    marks = np.fromiter((_short(_mark(c)) for c in captions), np.uint64)
+    self._marks, self._counts = np.unique(marks, return_counts=True)
 
   def encode(self, captions: list[str], soon: Iterable[str] = ()) -> list[np.ndarray]:
     """Encodings `(tokens, width)` float16 of `captions`.
@@ -159,15 +174,49 @@ class Captions:
       captions: what is wanted now.
       soon: captions wanted next, encoded with these where anything is; else not read.
     """
-    if any(caption not in self._cache for caption in captions):
+    if any(_mark(caption) not in self._places for caption in captions):
       distinct = dict.fromkeys(itertools.chain(captions, soon))
-      missing = [caption for caption in distinct if caption not in self._cache]
+      missing = [caption for caption in distinct if _mark(caption) not in self._places]
       for caption, encoded in zip(missing, self.encoder.encode(missing), strict=True):
-        self._cache[caption] = encoded
-        self._bytes += encoded.nbytes
+        self._keep(_mark(caption), encoded)
+        self.encoded += 1
         self.cut += self.encoder.is_cut(caption)
-    encodings = [self._cache[caption] for caption in captions]
-    while self._bytes > _CACHE_BYTES:
-      _, oldest = self._cache.popitem(last=False)
-      self._bytes -= oldest.nbytes
+    marks = [_mark(caption) for caption in captions]
+    encodings = [self._read(self._places[mark]) for mark in marks]
+    for mark in marks:
+      if (i := self._index(mark)) is not None:
+        self._counts[i] -= 1
+        if self._counts[i] <= 0:
+          self._places.pop(mark, None)
     return encodings
+
+  def _keep(self, mark: bytes, encoded: np.ndarray) -> None:
+    i = self._index(mark)
+    if i is not None and self._counts[i] == 1:
+      self._places[mark] = encoded
+      return
+    self._places[mark] = self._end, len(encoded)
+    self._end += os.pwrite(self._file, encoded.tobytes(), self._end)
+
+  def _read(self, place: tuple[int, int] | np.ndarray) -> np.ndarray:
+    if isinstance(place, np.ndarray):
+      return place
+    start, tokens = place
+    width = self.encoder.width
+    data = os.pread(self._file, 2 * tokens * width, start)
+    return np.frombuffer(data, np.float16).reshape(tokens, width)
+
+  def _index(self, mark: bytes) -> int | None:
+    """Place of a caption among those that are expected."""
+    i = int(np.searchsorted(self._marks, np.uint64(_short(mark))))
+    found = i < len(self._marks) and self._marks[i] == _short(mark)
+    return i if found else None
+
+
+def _mark(caption: str) -> bytes:
+  return hashlib.blake2b(caption.encode(), digest_size=16).digest()
+
+
+def _short(mark: bytes) -> int:
+  """Enough of a mark to count by."""
+  return int.from_bytes(mark[:8], "big")

@@ -1,239 +1,130 @@
-"""Clips become records: pixels as they are, or latents by the frozen encoders.
+"""Clips become records, in a pipeline of three threads:
 
-    plan ── decode (worker processes, ahead) ── encode, a shape at a time ──▶ records
+    decode (worker processes, ahead) ── encode, a batch at a time ── write
 
 Records are written under their clips' keys, so that a killed run goes on where it was
 and added files cost only themselves. What another maker, or other captions, left in the
 data set is refused, or made anew with `overwrite`.
 """
 
-from collections.abc import Iterator
-import dataclasses
+from collections.abc import Iterator, Sequence
 import os
 import pathlib
 import shutil
-from typing import Protocol
-
-import numpy as np
-import tqdm
 
 from video_dit import config as config_lib
+from video_dit.data import disk as disk_lib
 from video_dit.data import schema
 from video_dit.data import writer as writer_lib
-from video_dit.models.autoencoder.frozen import Frozen
-from video_dit.preprocess import ahead, cuts, workers
-from video_dit.preprocess import captions as captions_lib
+from video_dit.preprocess import ahead, makers, progress, workers
+from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import plan as plan_lib
+from video_dit.preprocess import rows as rows_lib
 
-# All else that decides a record is in its key or in the encoders' fingerprints.
-_SETTINGS = f"cuts {cuts.VERSION}"
-# A batch on one device holds as many pixels as one clip may have, or these.
-_LEAST_PIXELS = 1 << 24
-_MOST_CLIPS = 16
-_CAPTIONS_AHEAD = 256
 _EXAMPLES = 3
+_BATCHES_AHEAD = 2  # encoded, not yet written
 
-
-@dataclasses.dataclass
-class Made:
-  """What became of the planned clips.
-
-  Attributes:
-    written: records of this run.
-    reused: records that were there before.
-    failed: clips that could not be decoded after all.
-    captions_cut: distinct captions of this run longer than `text.max_tokens`.
-  """
-
-  written: int = 0
-  reused: int = 0
-  failed: int = 0
-  captions_cut: int = 0
-
-
-class Maker(Protocol):
-  """Makes the records of one kind of data set."""
-
-  metadata: schema.Metadata
-
-  def records(
-    self, indices: np.ndarray, clips_BFHWC: np.ndarray
-  ) -> Iterator[schema.Record | None]:
-    """Yields the record of each index in order; None where it came out not finite.
-
-    Args:
-      indices: of clips of the plan.
-      clips_BFHWC: uint8 pixels, at least as many clips as indices.
-    """
-
-
-class Pixels:
-  """Keeps clips as they are, for training the autoencoder."""
-
-  def __init__(self, plan: plan_lib.Plan, facts: facts_lib.Facts):
-    """Reads captions from the facts."""
-    self.metadata = schema.Metadata(kind="pixels", settings=_SETTINGS)
-    self._plan, self._facts = plan, facts
-
-  def records(
-    self, indices: np.ndarray, clips_BFHWC: np.ndarray
-  ) -> Iterator[schema.Record | None]:
-    """As `Maker` says."""
-    plan = self._plan
-    for row, i in enumerate(indices):
-      yield schema.PixelRecord(
-        key=plan.key[i].decode(),
-        clip=clips_BFHWC[row],
-        caption=self._facts.caption(int(plan.line[i])),
-        frames_per_second=float(plan.frames_per_second[i]),
-        start_seconds=float(plan.start_seconds[i]),
-      )
-
-
-class Latents:
-  """Encodes clips and captions, for training the diffusion transformer."""
-
-  def __init__(
-    self,
-    plan: plan_lib.Plan,
-    facts: facts_lib.Facts,
-    autoencoder: Frozen,
-    captions: captions_lib.Captions,
-    *,
-    autoencoder_path: str,
-    text_path: str,
-  ):
-    """Holds the encoders; the paths only go to the metadata."""
-    text = captions.encoder
-    self._plan, self._facts = plan, facts
-    self._autoencoder, self.captions = autoencoder, captions
-    self.metadata = schema.Metadata(
-      kind="latents",
-      settings=_SETTINGS,
-      autoencoder=autoencoder.fingerprint,
-      autoencoder_path=autoencoder_path,
-      channels=autoencoder.channels,
-      space=autoencoder.space,
-      time=autoencoder.time,
-      text=text.fingerprint,
-      text_path=text_path,
-      text_width=text.width,
-      empty=text.encode([""])[0],
-    )
-
-  def records(
-    self, indices: np.ndarray, clips_BFHWC: np.ndarray
-  ) -> Iterator[schema.Record | None]:
-    """As `Maker` says."""
-    plan = self._plan
-    latents = np.asarray(self._autoencoder.encode_batch(clips_BFHWC))
-    captions = [self._caption(i) for i in indices]
-    soon = range(int(indices[-1]) + 1, min(int(indices[-1]) + _CAPTIONS_AHEAD, len(plan)))
-    encodings = self.captions.encode(captions, (self._caption(i) for i in soon))
-    for row, i in enumerate(indices):
-      with np.errstate(over="ignore"):
-        latent_FHWC = latents[row].astype(np.float16)
-      frames, height, width = plan.shape(i)
-      yield (
-        schema.LatentRecord(
-          key=plan.key[i].decode(),
-          latent=latent_FHWC,
-          text=encodings[row],
-          caption=captions[row],
-          frames_per_second=float(plan.frames_per_second[i]),
-          frames=frames,
-          height=height,
-          width=width,
-          start_seconds=float(plan.start_seconds[i]),
-        )
-        if np.isfinite(latent_FHWC).all()
-        else None
-      )
-
-  def _caption(self, i: int) -> str:
-    return self._facts.caption(int(self._plan.line[i]))
+# A batch, the records of its clips, and those that could not be decoded, as `ahead` has
+# them.
+Encoded = tuple[batches_lib.Batch, list[schema.Record | None], list[tuple[int, str, str]]]
 
 
 def make(
   folder: str | os.PathLike[str],
-  maker: Maker,
+  maker: makers.Maker,
   plan: plan_lib.Plan,
+  rows: rows_lib.Rows,
   facts: facts_lib.Facts,
   pool: workers.Pool,
   media: config_lib.Media,
   *,
   overwrite: bool = False,
-  devices: int = 1,
-) -> Made:
+  disk: disk_lib.Disk = disk_lib.LOCAL,
+) -> progress.Made:
   """Brings a data set up to the plan; does nothing where it is.
 
   Args:
     folder: of the data set.
     maker: of its records.
     plan: the clips that it is to hold.
+    rows: of the table that the plan is of.
     facts: takes down what cannot be decoded.
     pool: of workers that run `examine.work`.
     media: settings of the decoder, and records of a shard.
     overwrite: make anew a data set that other settings or captions left.
-    devices: that a batch is split over.
+    disk: where files are to be seen.
 
   Raises:
     ValueError: the data set there is of other settings or captions.
   """
   folder = pathlib.Path(folder)
-  with _open(folder, maker.metadata, plan, media, overwrite) as writer:
+  with _open(folder, maker.metadata, plan, media, overwrite, disk) as writer:
     present, _ = plan_lib.compare(plan, folder)
-    made = Made(reused=int(present.sum()))
-    if not present.all():
-      _add(writer, maker, plan, ~present, facts, pool, media, devices, made)
+    made = progress.Made(reused=int(present.sum()))
+    batches = batches_lib.plan(plan, ~present, maker.rules)
+    failures = add(writer, maker, plan, batches, rows, pool, media, made)
+    for key, reason, message in failures:
+      facts.fail(key, reason, message, media.timeout_seconds)
     if made.written or made.reused:
       writer.finish()
   return made
 
 
-def _add(
+def add(
   writer: writer_lib.ShardWriter,
-  maker: Maker,
+  maker: makers.Maker,
   plan: plan_lib.Plan,
-  wanted: np.ndarray,
-  facts: facts_lib.Facts,
+  batches: Sequence[batches_lib.Batch],
+  rows: rows_lib.Rows,
   pool: workers.Pool,
   media: config_lib.Media,
-  devices: int,
-  made: Made,
-) -> None:
+  made: progress.Made,
+) -> list[tuple[str, str, str]]:
+  """Decodes, encodes and writes batches.
+
+  Args:
+    made: is counted up.
+    Others: as in `make`.
+
+  Returns:
+    Key, reason and message of each clip that could not be decoded after all.
+  """
+  if not batches:
+    return []
+  maker.begin(batches)
   longest = media.max_pixels * media.max_frames
-  most_pixels = max(longest, _LEAST_PIXELS) * devices
-  most_clips = max(_MOST_CLIPS, devices)
-  batches = plan_lib.batches(plan, wanted, most_pixels, most_clips)
-  limit = most_pixels + longest * media.workers
-  decoded = ahead.decode(plan, batches, facts.path, media, pool, limit)
-  bar = tqdm.tqdm(
-    desc=writer.metadata.kind,
-    total=len(plan),
-    initial=made.reused,
-    unit="clip",
-    mininterval=0.5,
-  )
-  with bar, ahead.in_thread(decoded, pool.stop) as stream:
-    for indices, clips_BFHWC, failed in stream:
-      bad = {i for i, _, _ in failed}
-      for i, reason, message in failed:
-        facts.fail(plan.key[i].decode(), reason, message, media.timeout_seconds)
-      records = maker.records(indices, clips_BFHWC) if len(bad) < len(indices) else ()
-      for i, record in zip(indices, records, strict=False):
-        if i in bad:
-          continue
-        if record is None:
-          message = "the encoder gave values that float16 cannot hold"
-          facts.fail(plan.key[i].decode(), "not_finite", message, media.timeout_seconds)
-          bad.add(i)
-          continue
-        writer.write(record, "validation" if plan.is_validation[i] else "train")
-      made.failed += len(bad)
-      made.written += len(indices) - len(bad)
-      bar.update(len(indices))
+  limit = max(batch.pixels for batch in batches) + longest * media.workers
+  decoded = ahead.decode(plan, batches, rows, media, pool, limit)
+  failures: list[tuple[str, str, str]] = []
+  with (
+    progress.Bar(writer.metadata.kind, plan, batches, made) as bar,
+    ahead.in_thread(decoded, pool.stop) as clips,
+    ahead.in_thread(_encode(clips, maker, bar), pool.stop, _BATCHES_AHEAD) as encoded,
+  ):
+    for batch, records, failed in encoded:
+      bad = {i: (reason, message) for i, reason, message in failed}
+      for i, record in zip(batch.indices.tolist(), records, strict=True):
+        if i not in bad and record is None:
+          bad[i] = "not_finite", "the encoder gave values that float16 cannot hold"
+        if i not in bad:
+          assert record is not None
+          writer.write(record, "validation" if plan.is_validation[i] else "train")
+      failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
+      bar.wrote(batch, len(bad))
+  return failures
+
+
+def _encode(
+  clips: Iterator[ahead.Decoded], maker: makers.Maker, bar: progress.Bar
+) -> Iterator[Encoded]:
+  """Makes the records of each batch; those of clips that did not decode are None."""
+  for batch, clips_BFHWC, failed in bar.waiting(clips):
+    bad = {i for i, _, _ in failed}
+    records: list[schema.Record | None] = [None] * len(batch.indices)
+    if len(bad) < len(batch.indices):
+      records = list(maker.records(batch, clips_BFHWC))
+    yield batch, records, failed
 
 
 def _open(
@@ -242,8 +133,15 @@ def _open(
   plan: plan_lib.Plan,
   media: config_lib.Media,
   overwrite: bool,
+  disk: disk_lib.Disk,
 ) -> writer_lib.ShardWriter:
   """Opens the data set; one that is not of this plan is refused or removed."""
+
+  def open_set() -> writer_lib.ShardWriter:
+    return writer_lib.ShardWriter(
+      folder, metadata, shard_records=media.shard_records, disk=disk
+    )
+
   _, stale = plan_lib.compare(plan, folder)
   try:
     if stale:
@@ -252,11 +150,14 @@ def _open(
         f"{folder}: {len(stale)} records of the set here are not what this run would"
         f" write: {'; '.join(stale[:_EXAMPLES])}{more}."
       )
-    return writer_lib.ShardWriter(folder, metadata, shard_records=media.shard_records)
+    return open_set()
   except ValueError as error:
     if not overwrite:
       raise ValueError(
         f"{error} Or pass --overwrite: what is there is removed and made anew."
       ) from None
+  for path in folder.rglob("*"):
+    if path.is_file():
+      disk.remove(path)
   shutil.rmtree(folder)
-  return writer_lib.ShardWriter(folder, metadata, shard_records=media.shard_records)
+  return open_set()

@@ -1,6 +1,5 @@
 """What a data set is to hold, in a hundred bytes a clip, and what it holds already."""
 
-from collections.abc import Iterator
 import dataclasses
 import hashlib
 import os
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow.parquet
 
 from video_dit.data import writer
+from video_dit.preprocess import rows as rows_lib
 
 _COLUMNS = {
   "line": np.int64,
@@ -29,8 +29,10 @@ class Plan:
 
   Attributes:
     key: `(n,)` bytes of 32 hexadecimal digits.
-    mark: `(n,)` uint64, of caption and split; another mark is another record.
+    mark: `(n,)` uint64, of captions and split; another mark is another record.
     is_validation: `(n,)` bool.
+    row: `(n,)` int64, number of the clip's row in the table.
+    several: some clip has more than one caption.
     line, first_frame, frames, height, width, tokens, start_seconds, frames_per_second:
       as in the table.
   """
@@ -38,6 +40,8 @@ class Plan:
   key: np.ndarray
   mark: np.ndarray
   is_validation: np.ndarray
+  row: np.ndarray
+  several: bool
   line: np.ndarray
   first_frame: np.ndarray
   frames: np.ndarray
@@ -58,34 +62,47 @@ class Plan:
 def read(path: str | os.PathLike[str]) -> Plan:
   """Reads what is needed of the table of clips."""
   parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
-  keys, marks, splits = [], [], []
+  keys, marks, splits, several = [], [], [], False
   with pyarrow.parquet.ParquetFile(path) as file:
-    names = ["key", "caption", "split", *_COLUMNS]
+    texts = ["caption", "captions", "caption_weights"]
+    names = ["key", "split", *_COLUMNS]
+    names += [name for name in texts if name in file.schema_arrow.names]
     for batch in file.iter_batches(batch_size=8192, columns=names):
       split = batch["split"].to_pylist()
       keys.append(np.array(batch["key"].to_pylist(), "S32"))
-      marks.append(_marks(batch["caption"].to_pylist(), split))
+      rows = batch.select([n for n in texts if n in batch.schema.names]).to_pylist()
+      captions = [rows_lib.captions(row) for row in rows]
+      several = several or any(len(texts) > 1 for texts, _ in captions)
+      marks.append(_marks(captions, split))
       splits.append(np.array([s == "validation" for s in split], bool))
       for name in _COLUMNS:
         parts[name].append(batch[name].to_numpy(zero_copy_only=False))
   columns = {name: _join(parts[name], dtype) for name, dtype in _COLUMNS.items()}
   columns |= {"key": _join(keys, "S32"), "mark": _join(marks, np.uint64)}
   columns["is_validation"] = _join(splits, bool)
+  columns["row"] = np.arange(len(columns["key"]))
   by_shape = (columns[n] for n in ("first_frame", "line", "width", "height", "frames"))
   order = np.lexsort(tuple(by_shape))
-  return Plan(**{name: column[order] for name, column in columns.items()})
+  return Plan(
+    several=several, **{name: column[order] for name, column in columns.items()}
+  )
 
 
 def _join(parts: list[np.ndarray], dtype) -> np.ndarray:
   return np.concatenate(parts).astype(dtype) if parts else np.empty(0, dtype)
 
 
-def _marks(captions: list[str], splits: list[str]) -> np.ndarray:
-  digests = (
-    hashlib.blake2b(f"{split}\0{caption}".encode(), digest_size=8).digest()
-    for caption, split in zip(captions, splits, strict=True)
-  )
-  return np.array([int.from_bytes(d, "big") for d in digests], np.uint64)
+def _marks(
+  captions: list[tuple[list[str], list[float]]], splits: list[str]
+) -> np.ndarray:
+  marks = []
+  for (texts, weights), split in zip(captions, splits, strict=True):
+    parts = [split, *texts]
+    if len(texts) > 1:
+      parts += [f"{weight:.6g}" for weight in weights]
+    digest = hashlib.blake2b("\0".join(parts).encode(), digest_size=8).digest()
+    marks.append(int.from_bytes(digest, "big"))
+  return np.array(marks, np.uint64)
 
 
 def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
@@ -102,7 +119,7 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
   order = np.argsort(plan.key)
   present = np.zeros(len(plan), bool)
   stale = []
-  for split, keys, captions in writer.ShardWriter.committed(folder):
+  for split, keys, captions in writer.committed(folder):
     marks = _marks(captions, [split] * len(keys))
     for key, mark in zip(np.array(keys, "S32"), marks, strict=True):
       place = np.searchsorted(plan.key, key, sorter=order)
@@ -114,34 +131,3 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
       else:
         present[i] = True
   return present, stale
-
-
-def batches(
-  plan: Plan, wanted: np.ndarray, most_pixels: int, most_clips: int
-) -> Iterator[tuple[np.ndarray, int]]:
-  """Groups clips of one shape.
-
-  The size of a batch depends on its shape alone, so that each shape compiles once; the
-  last batch of a shape may hold fewer clips.
-
-  Args:
-    plan: of all clips.
-    wanted: `(n,)` bool.
-    most_pixels: of a batch; a single clip may have more.
-    most_clips: of a batch.
-
-  Yields:
-    Indices of clips, and the batch's size that they are padded to.
-  """
-  left = np.flatnonzero(wanted)
-  shapes = np.stack([plan.frames, plan.height, plan.width], axis=1)[left]
-  changes = np.flatnonzero((shapes[1:] != shapes[:-1]).any(axis=1)) + 1
-  for group in np.split(left, changes):
-    if not len(group):
-      continue
-    fit = most_pixels // int(np.prod(plan.shape(group[0]), dtype=np.int64))
-    size = 1
-    while 2 * size <= min(fit, most_clips):
-      size *= 2
-    for first in range(0, len(group), size):
-      yield group[first : first + size], size

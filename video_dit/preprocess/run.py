@@ -11,9 +11,19 @@ from video_dit import config as config_lib
 from video_dit import interop
 from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.preprocess import captions as captions_lib
-from video_dit.preprocess import cuts, encode, examine, ingest, sources, workers
+from video_dit.preprocess import (
+  cuts,
+  encode,
+  examine,
+  ingest,
+  makers,
+  progress,
+  sources,
+  workers,
+)
 from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import plan as plan_lib
+from video_dit.preprocess import rows as rows_lib
 
 TEXT = "text"
 _FACTS = "work/facts.sqlite"
@@ -34,7 +44,7 @@ class Outcome:
   folder: pathlib.Path
   counts: ingest.Counts
   examined: int
-  made: encode.Made
+  made: progress.Made
   seconds: dict[str, float]
 
 
@@ -85,24 +95,27 @@ def preprocess(
     examined = ingest.examine_files(facts, config.media, pool)
     clock.start("tables")
     counts = ingest.tabulate(facts, config, output)
-    made = encode.Made()
+    made = progress.Made()
     if counts.clips:
       clock.start("text")
       plan = plan_lib.read(output / ingest.CLIPS)
-      maker = _maker(config, output, plan, facts, autoencoder, overwrite, mesh)
-      clock.start(kind)
-      made = encode.make(
-        output / kind,
-        maker,
-        plan,
-        facts,
-        pool,
-        config.media,
-        overwrite=overwrite,
-        devices=1 if mesh is None else mesh.size,
-      )
-      if isinstance(maker, encode.Latents):
+      with rows_lib.Rows(output / ingest.CLIPS) as rows:
+        maker = _maker(config, output, plan, rows, autoencoder, overwrite, mesh)
+        clock.start(kind)
+        made = encode.make(
+          output / kind,
+          maker,
+          plan,
+          rows,
+          facts,
+          pool,
+          config.media,
+          overwrite=overwrite,
+        )
+      if isinstance(maker, makers.Latents):
         made.captions_cut = maker.captions.cut
+        made.captions_encoded = maker.captions.encoded
+        made.tiles = maker.tiler.summary()
       if made.failed:
         counts = ingest.tabulate(facts, config, output)
   return Outcome(
@@ -146,24 +159,26 @@ def _maker(
   config: config_lib.Config,
   output: pathlib.Path,
   plan: plan_lib.Plan,
-  facts: facts_lib.Facts,
+  rows: rows_lib.Rows,
   autoencoder: Frozen | None,
   overwrite: bool,
   mesh: jax.sharding.Mesh | None,
-) -> encode.Maker:
+) -> makers.Maker:
   if autoencoder is None:
-    return encode.Pixels(plan, facts)
+    return makers.Pixels(plan, rows)
   clips = output / ingest.CLIPS
   text = captions_lib.prepare(
     config.text, output / TEXT, clips, overwrite=overwrite, mesh=mesh
   )
-  return encode.Latents(
+  return makers.Latents(
     plan,
-    facts,
+    rows,
     autoencoder,
     captions_lib.Captions(text),
+    config.media,
     autoencoder_path=os.path.abspath(config.autoencoder.checkpoint),
     text_path=os.path.abspath(output / TEXT),
+    devices=1 if mesh is None else mesh.size,
   )
 
 

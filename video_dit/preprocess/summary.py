@@ -67,6 +67,17 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
   if not made.written + made.reused:
     return
   yield "records", f"{made.written:,} written, {made.reused:,} there before"
+  if made.written and made.seconds:
+    yield (
+      "speed",
+      f"{made.frames / made.seconds:,.1f} frames/s, {made.written / made.seconds:,.2f}"
+      f" clips/s; {made.waiting:.0%} of the time waiting for the decoder",
+    )
+  if made.written and config.objective == "diffusion":
+    yield "", f"{made.shapes:,} shapes compiled, {made.wasted:.1%} of the compute wasted"
+    yield "", f"{made.captions_encoded:,} distinct captions encoded"
+  if made.tiles:
+    yield "tiles", made.tiles
   if config.objective == "diffusion":
     yield "tokens", f"{outcome.counts.tokens:,}"
     yield "packing", _packing(outcome, config)

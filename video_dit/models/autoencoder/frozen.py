@@ -90,9 +90,9 @@ class Frozen:
       whole = NamedSharding(mesh, PartitionSpec())
     self._params = jax.device_put(params, whole)
     self._statistics = jax.device_put(statistics, whole)
-    programs = _programs(graph, dtype)
+    both = programs(graph, dtype)
     # The cache of each chunk takes the place of the one before.
-    self._encode, self._decode = (jax.jit(f, donate_argnums=3) for f in programs)
+    self._encode, self._decode = (jax.jit(f, donate_argnums=3) for f in both)
 
   def encode(self, clip_FHWC: np.ndarray) -> np.ndarray:
     """Encodes one clip; see `encode_batch`."""
@@ -150,8 +150,8 @@ class Frozen:
     """Puts a batch on the devices, its first clip again where clips are missing."""
     count = len(array_B)
     # Powers of two bound the number of batch sizes that are compiled.
-    size = max(self._ways, 1 << (count - 1).bit_length())
-    size += -size % self._ways
+    each = -(-count // self._ways)
+    size = self._ways << (each - 1).bit_length()
     if size > count:
       more_B = np.broadcast_to(array_B[:1], (size - count, *array_B.shape[1:]))
       array_B = np.concatenate([array_B, more_B])
@@ -175,7 +175,7 @@ class Frozen:
     return np.concatenate(jax.device_get(parts), axis=1)[: len(x_BFHWC)]
 
 
-def _programs(graph, dtype):
+def programs(graph, dtype):
   """The two chunk programs as pure functions of parameters and statistics."""
 
   def encode(params, statistics, clips_BFHWC, cache, inside):

@@ -1,0 +1,120 @@
+"""How fast a data set is made, live and for the summary."""
+
+from collections.abc import Iterable, Iterator, Sequence
+import dataclasses
+import math
+import time
+from typing import Any, TypeVar
+
+import tqdm
+
+from video_dit.preprocess import batches as batches_lib
+from video_dit.preprocess import plan as plan_lib
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass
+class Made:
+  """What became of the planned clips.
+
+  Attributes:
+    written: records of this run.
+    reused: records that were there before.
+    failed: clips that could not be decoded after all.
+    frames: of the clips of this run.
+    pixels, computed: pixels of their frames, and of all that was computed for them.
+    shapes: buffers that they were encoded in.
+    seconds: from the first batch to the last.
+    waited: of these, seconds in which the encoder had nothing to do.
+    captions_cut: distinct captions of this run longer than `text.max_tokens`.
+    captions_encoded: distinct captions of this run.
+    tiles: what is known of frames that were encoded in tiles, "" where none were.
+  """
+
+  written: int = 0
+  reused: int = 0
+  failed: int = 0
+  frames: int = 0
+  pixels: int = 0
+  computed: int = 0
+  shapes: int = 0
+  seconds: float = 0.0
+  waited: float = 0.0
+  captions_cut: int = 0
+  captions_encoded: int = 0
+  tiles: str = ""
+
+  @property
+  def wasted(self) -> float:
+    """Share of what was computed that no clip needed."""
+    return 1 - self.pixels / self.computed if self.computed else 0.0
+
+  @property
+  def waiting(self) -> float:
+    """Share of the time in which the encoder waited for the decoder."""
+    return self.waited / self.seconds if self.seconds else 0.0
+
+
+class Bar:
+  """A line that shows clips, frames and the share of waiting while they are made."""
+
+  def __init__(
+    self,
+    name: str,
+    plan: plan_lib.Plan,
+    batches: Sequence[batches_lib.Batch],
+    made: Made,
+  ):
+    """Begins to count.
+
+    Args:
+      name: of the data set.
+      plan: of all clips.
+      batches: that are to be made.
+      made: is counted up.
+    """
+    self._plan, self._made = plan, made
+    made.shapes = len({(batch.buffer[1:], batch.size) for batch in batches})
+    total = made.reused + sum(len(batch.indices) for batch in batches)
+    self._bar = tqdm.tqdm(
+      desc=name, total=total, initial=made.reused, unit="clip", mininterval=0.5
+    )
+    self._begun = time.monotonic()
+
+  def __enter__(self) -> "Bar":
+    return self
+
+  def __exit__(self, *_: Any) -> None:
+    self._bar.close()
+
+  def waiting(self, items: Iterable[T]) -> Iterator[T]:
+    """Yields the items, and counts the time that each lets one wait.
+
+    The first one's is left out: there is nothing to do before it.
+    """
+    iterator = iter(items)
+    first = True
+    while True:
+      before = time.monotonic()
+      try:
+        item = next(iterator)
+      except StopIteration:
+        return
+      if not first:
+        self._made.waited += time.monotonic() - before
+      first = False
+      yield item
+
+  def wrote(self, batch: batches_lib.Batch, failed: int) -> None:
+    """Counts a batch that is written but for so many of its clips."""
+    made, plan = self._made, self._plan
+    made.failed += failed
+    made.written += len(batch.indices) - failed
+    made.frames += int(plan.frames[batch.indices].sum())
+    made.pixels += sum(math.prod(plan.shape(i)) for i in batch.indices)
+    made.computed += batch.pixels
+    made.seconds = time.monotonic() - self._begun
+    shown = f"{made.frames / made.seconds:.1f} frames/s, waits {made.waiting:.0%}"
+    self._bar.set_postfix_str(shown, refresh=False)
+    self._bar.update(len(batch.indices))
