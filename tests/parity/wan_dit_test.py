@@ -114,3 +114,85 @@ def test_loss_and_gradients(diffusers_case):
   assert len(wanted) == 10
   for name in wanted:
     case.check(name, theirs[name.removeprefix("grad/")].read())
+
+
+_LIVE = {
+  **{"patch_size": (1, 2, 3), "num_attention_heads": 3, "attention_head_dim": 14},
+  **{"in_channels": 5, "out_channels": 5, "text_dim": 11, "freq_dim": 36},
+  **{"ffn_dim": 50, "num_layers": 3, "qk_norm": "rms_norm_across_heads"},
+  **{"cross_attn_norm": True, "eps": 1e-6, "rope_max_seq_len": 64},
+}
+# Extent, caption tokens and step of each clip.
+_RAGGED = (((3, 4, 6), 5, 37), ((1, 6, 9), 512, 801), ((5, 2, 3), 1, 250))
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory):
+  """A transformer of diffusers with random weights, and ours of its files."""
+  torch = pytest.importorskip("torch")
+  diffusers = pytest.importorskip("diffusers")
+  torch.set_num_threads(1)
+  torch.manual_seed(3)
+  theirs = diffusers.WanTransformer3DModel(**_LIVE).eval()
+  with torch.no_grad():
+    for parameter in theirs.parameters():
+      parameter.copy_(parameter + 0.1 * torch.randn_like(parameter))
+  folder = tmp_path_factory.mktemp("live")
+  theirs.save_pretrained(folder, max_shard_size="40KB")
+  return torch, theirs, interop.load(folder)
+
+
+def _ragged():
+  rng = np.random.default_rng(4)
+  clips, texts = [], []
+  for extent, count, _ in _RAGGED:
+    clips.append(rng.normal(size=(5, *extent)).astype(np.float32))
+    texts.append(rng.normal(size=(count, 11)).astype(np.float32))
+  return clips, texts
+
+
+@pytest.mark.parametrize("per_token", [False, True])
+def test_diffusers_live_on_clips_of_any_sizes(live, per_token):
+  torch, theirs, loaded = live
+  clips, texts = _ragged()
+  model = loaded.model
+  row = wan_rows.pack(model, clips, texts, spare=2)
+  steps = [np.float32(step) for _, _, step in _RAGGED]
+  if per_token:
+    # The first frame of each clip is given, at time 0.
+    steps = [
+      np.where(np.arange(n) < n // extent[0], 0, step).astype(np.float32)
+      for n, (extent, _, step) in zip(
+        (np.count_nonzero(row["segments"] == i) for i in (1, 2, 3)), _RAGGED, strict=True
+      )
+    ]
+    times, segments = _times(np.append(np.concatenate(steps), [0, 0]))[None], 3
+  else:
+    times, segments = _times(steps)[None], None
+  graph, params = nnx.split(model)
+  out = wan_rows.run(graph, params, row, times, num_segments=segments)
+  found = wan_rows.unpack(model, np.asarray(out), clips)
+  for clip, text, step, mine in zip(clips, texts, steps, found, strict=True):
+    filled = np.zeros((1, 512, 11), np.float32)
+    filled[0, : len(text)] = text
+    with torch.no_grad():
+      expected = theirs(
+        torch.from_numpy(clip[None]),
+        torch.from_numpy(np.atleast_1d(step) if not per_token else step[None]),
+        torch.from_numpy(filled),
+        return_dict=False,
+      )[0][0].numpy()
+    assert expected.std() > 0.1
+    np.testing.assert_allclose(mine, expected, rtol=0, atol=1e-4 * expected.std())
+
+
+def test_diffusers_reads_what_we_write(live, tmp_path):
+  torch, theirs, loaded = live
+  interop.save(loaded, tmp_path)
+  again = type(theirs).from_pretrained(tmp_path)
+  state = again.state_dict()
+  for name, tensor in theirs.state_dict().items():
+    assert torch.equal(tensor, state[name]), name
+  for key, value in theirs.config.items():
+    if not key.startswith("_"):
+      assert again.config[key] == value, key
