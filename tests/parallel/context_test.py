@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from video_dit.parallel import attention, context
+from video_dit.parallel import attention, context, stripes
 from video_dit.parallel import mesh as mesh_lib
 
 _ROWS, _TOKENS, _HEADS, _SIZE = 2, 64, 8, 4
@@ -27,13 +27,13 @@ def _run(mode: str):
   """Output and gradients over the mesh in use, tokens in their row's order."""
 
   def run(q, k, v, cotangent, segments):
-    rings = context.rings(mode, _HEADS)
-    dealt = context.stripe(segments, rings)
+    deal = stripes.Deal(mode, _HEADS)
+    dealt = deal.tokens(segments)
 
     def attend(*arrays):
-      q, k, v = (context.stripe(x, rings) for x in arrays)
+      q, k, v = map(deal.tokens, arrays)
       out = attention.packed_attention(q, k, v, dealt, dealt, context=mode)
-      return context.unstripe(out, rings)
+      return deal.back(out)
 
     out, pull = jax.vjp(attend, q, k, v)
     return out, *pull(cotangent)
@@ -101,12 +101,12 @@ def test_heads_that_do_not_divide_are_refused_with_a_remedy(mode):
 def test_stripes_keep_the_order_and_are_undone():
   order = np.arange(4096, dtype=np.int32)[None]
   for ring, size in ((2, 256), (4, 128), (8, 64)):
-    assert context.stripe_tokens(4096, ring) == size
-    dealt = np.asarray(context.stripe(order, ring)).reshape(ring, -1)
+    assert stripes.stripe_tokens(4096, ring) == size
+    dealt = np.asarray(stripes.stripe(order, ring)).reshape(ring, -1)
     assert (np.diff(dealt) > 0).all()
-    np.testing.assert_array_equal(context.unstripe(dealt.reshape(1, -1), ring), order)
-  assert context.stripe_tokens(460_800, 8) == 256
-  assert context.stripe_tokens(524_288, 8) == 512
+    np.testing.assert_array_equal(stripes.unstripe(dealt.reshape(1, -1), ring), order)
+  assert stripes.stripe_tokens(460_800, 8) == 256
+  assert stripes.stripe_tokens(524_288, 8) == 512
 
 
 def test_stripes_even_out_uneven_segments():
@@ -121,6 +121,6 @@ def test_stripes_even_out_uneven_segments():
     return of_group.max() / of_group.mean() - 1
 
   contiguous = np.arange(length)
-  dealt = np.asarray(context.stripe(contiguous[None], ring))[0]
+  dealt = np.asarray(stripes.stripe(contiguous[None], ring))[0]
   assert unevenness(contiguous) > 0.5
   assert unevenness(dealt) < 0.1

@@ -11,9 +11,9 @@ Two ways for a query to meet the keys of other devices, and both together:
   pass is a ring too: the gradients of keys and values travel behind them, and no device
   ever holds more than two blocks.
 
-The context axis is `ring` groups of `heads` neighbours. `stripe` deals a row's tokens to
-the groups so that work is even (docs/performance.md, "Long rows"), and keeps their order,
-so that kernels see each segment in one run and skip the blocks that share none.
+The context axis is `ring` groups of `heads` neighbours. A row's tokens are dealt
+to the groups so that work is even (stripes.py), in their order, so that kernels see each
+segment in one run and skip the blocks that share none.
 """
 
 from collections.abc import Callable
@@ -30,11 +30,9 @@ from jax.sharding import PartitionSpec
 
 from video_dit.parallel.kernels.dense import NO_KEYS
 from video_dit.parallel.local import local_attention, local_gradients
-from video_dit.parallel.partition import ROWS, constrain
+from video_dit.parallel.partition import ROWS
 
 AXIS = "context"
-STRIPE = 512  # tokens of a stripe where rows are long: a block of the kernels
-_STRIPES = 8  # least stripes of a group, where its tokens allow
 
 _TOKENS = PartitionSpec(ROWS, AXIS, "tensor")
 _SEGMENTS = PartitionSpec(ROWS, AXIS)
@@ -97,47 +95,6 @@ def split(mode: str, heads: int, tensor: int, context: int) -> Split | None:
   return Split(common, context // common)
 
 
-def rings(mode: str, heads: int) -> int:
-  """Groups of the ring on the mesh in use; 1 where no keys travel."""
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or mesh.shape[AXIS] == 1:
-    return 1
-  found = split(mode, heads, mesh.shape["tensor"], mesh.shape[AXIS])
-  return found.ring if found else 1
-
-
-def stripe_tokens(length: int, ring: int) -> int:
-  """Tokens of a stripe: a power of two that deals a row evenly to the groups."""
-  size = STRIPE
-  while size > 1 and (length % (ring * size) or length < ring * size * _STRIPES):
-    size //= 2
-  return size
-
-
-def stripe(x_RN: jax.Array, ring: int) -> jax.Array:
-  """Deals the tokens of rows, axis 1, to the groups of a ring by stripes, in turn.
-
-  Each group gets its part of every long segment, so that all have as much to do, in
-  every turn of the ring; within a group tokens keep their order.
-  """
-  if ring == 1:
-    return x_RN
-  size = stripe_tokens(x_RN.shape[1], ring)
-  return _laid(einops.rearrange(x_RN, "r (n w b) ... -> r (w n b) ...", w=ring, b=size))
-
-
-def unstripe(x_RN: jax.Array, ring: int) -> jax.Array:
-  """Undoes `stripe`."""
-  if ring == 1:
-    return x_RN
-  size = stripe_tokens(x_RN.shape[1], ring)
-  return _laid(einops.rearrange(x_RN, "r (w n b) ... -> r (n w b) ...", w=ring, b=size))
-
-
-def _laid(x_RN: jax.Array) -> jax.Array:
-  return constrain(x_RN, "rows", "tokens", *(None,) * (x_RN.ndim - 2))
-
-
 def attention(
   q_RNAK: jax.Array,
   k_RNAK: jax.Array,
@@ -150,7 +107,7 @@ def attention(
   """Self-attention within segments over the context axis of the mesh in use.
 
   Args:
-    q_RNAK, k_RNAK, v_RNAK: queries, keys and values, tokens dealt by `stripe`.
+    q_RNAK, k_RNAK, v_RNAK: queries, keys and values, tokens dealt by `Deal`.
     segments_RN: their segments.
     parts: how the axis is used.
     kernel: of one device, as `local_attention` takes it.

@@ -17,7 +17,7 @@ from video_dit.checkpoints.state import Params
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.models.dit.build import build
-from video_dit.parallel import partition
+from video_dit.parallel import context, partition
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer.sums import Sums
 
@@ -69,6 +69,9 @@ def check_mesh(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
       f"config.data.row_length={config.data.row_length} does not divide over"
       f" context={mesh.shape['context']} of the mesh. Choose a multiple of it."
     )
+  context.split(
+    config.dit.context, config.dit.heads, mesh.shape["tensor"], mesh.shape["context"]
+  )
 
 
 def diffusion_task(config: config_lib.Config, channels: int, text_width: int) -> Task:

@@ -16,7 +16,9 @@ import jax.numpy as jnp
 from video_dit import config as config_lib
 from video_dit.models.dit.layers import HeadNorm, Linear, fourier, layer_norm, sinusoid
 from video_dit.models.dit.rotary import rotate, rotation
+from video_dit.parallel import stripes
 from video_dit.parallel.attention import packed_attention
+from video_dit.parallel.local import SAVED
 from video_dit.parallel.partition import constrain
 
 WAVES = 5  # Fourier features of each axis of a position
@@ -44,13 +46,13 @@ class Block(nnx.Module):
     shift1, scale1, gate1, shift2, scale2, gate2 = row.modulations(
       self.modulation(condition)
     )
-    h = (layer_norm(x_RND, self.epsilon) * (1 + scale1) + shift1).astype(x_RND.dtype)
-    x_RND = x_RND + gate1.astype(x_RND.dtype) * self_attention(self, h, row)
+    h = row.modulate(x_RND, shift1, scale1, self.epsilon)
+    x_RND = row.add(x_RND, gate1, self_attention(self, h, row))
     h = layer_norm(x_RND, self.epsilon).astype(x_RND.dtype)
     x_RND = x_RND + self.attend_text(h, text_RLD, row)
-    h = (layer_norm(x_RND, self.epsilon) * (1 + scale2) + shift2).astype(x_RND.dtype)
+    h = row.modulate(x_RND, shift2, scale2, self.epsilon)
     h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
-    x_RND = x_RND + gate2.astype(x_RND.dtype) * self.down(h)
+    x_RND = row.add(x_RND, gate2, self.down(h))
     return constrain(x_RND, "rows", "tokens", None)
 
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
@@ -59,7 +61,7 @@ class Block(nnx.Module):
     kv = einops.rearrange(self.text_kv(text_RLD), "r l (a k) -> r l a k", a=self.heads)
     k, v = jnp.split(kv, 2, axis=-1)
     q, k = self.text_q_norm(q), self.text_k_norm(k)
-    out = packed_attention(q, k, v, row.segments, row.text_segments)
+    out = packed_attention(q, k, v, row.segments, row.text_segments, kernel=row.kernel)
     return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
 
 
@@ -79,18 +81,24 @@ def self_attention(block: SelfAttention, h_RND: jax.Array, row: "Row") -> jax.Ar
   q, k, v = jnp.split(qkv, 3, axis=-1)
   q = rotate(block.q_norm(q), *row.rotation)
   k = rotate(block.k_norm(k), *row.rotation)
-  out = packed_attention(q, k, v, row.segments, row.segments)
-  out = checkpoint_name(out, "attention")
+  out = packed_attention(
+    *(q, k, v, row.segments, row.segments), kernel=row.kernel, context=row.context
+  )
   return block.out(einops.rearrange(out, "r n a k -> r n (a k)"))
 
 
 class Row:
-  """What every block reads of the rows: segments, rotations, and who is where."""
+  """What every block reads of the rows: segments, rotations, and who is where.
+
+  Modulations stay tables of segments, and are laid out token by token only where they
+  are used, in the forward pass and again in the backward pass: six of a row's width
+  would be the largest thing that a block keeps.
+  """
 
   def __init__(self, segments, text_segments, positions, dit, num_segments, per_token):
     self.segments, self.text_segments = segments, text_segments
     self.rotation = rotation(positions, dit)
-    self.per_token = per_token
+    self.per_token, self.context, self.kernel = per_token, dit.context, dit.attention
     numbers = jnp.arange(1, num_segments + 1)[None, None]
     self.members_RNS = (segments[:, :, None] == numbers).astype(jnp.float32)
 
@@ -102,10 +110,33 @@ class Row:
     return jnp.einsum("rns,rsd->rnd", one_hot, x_RSD)
 
   def modulations(self, table: jax.Array) -> list[jax.Array]:
-    """Cuts modulations in six, for every token."""
-    table = table if self.per_token else self.to_tokens(table)
-    tokens = "tokens" if table.shape[1] == self.segments.shape[1] else None
+    """Cuts the modulations of segments, or of tokens, in six."""
+    tokens = "tokens" if self.per_token else None
     return jnp.split(constrain(table, "rows", tokens, None), 6, axis=-1)
+
+  def modulate(self, x_RND, shift, scale, epsilon: float, dtype=None) -> jax.Array:
+    """Norm, scale and shift, of which the backward pass finds only the arguments."""
+
+    @jax.checkpoint
+    def run(x_RND, shift, scale):
+      shift, scale = self._laid(shift), self._laid(scale)
+      h = layer_norm(x_RND, epsilon) * (1 + scale) + shift
+      return h.astype(dtype or x_RND.dtype)
+
+    return run(x_RND, shift, scale)
+
+  def add(self, x_RND: jax.Array, gate: jax.Array, h_RND: jax.Array) -> jax.Array:
+    """Adds what passes a gate, of which the backward pass finds only the arguments."""
+
+    @jax.checkpoint
+    def run(x_RND, gate, h_RND):
+      return x_RND + self._laid(gate).astype(x_RND.dtype) * h_RND
+
+    return run(x_RND, gate, h_RND)
+
+  def _laid(self, table: jax.Array) -> jax.Array:
+    """A modulation of segments or tokens, token by token."""
+    return table if self.per_token else self.to_tokens(table)
 
 
 class DiT(nnx.Module):
@@ -157,6 +188,11 @@ class DiT(nnx.Module):
     """
     per_token = num_segments is not None
     count = num_segments if num_segments is not None else times.shape[1]
+    deal = stripes.Deal(self.dit.context, self.dit.heads)
+    patches_RNP, segments_RN, positions_RN3 = map(
+      deal.tokens, (patches_RNP, segments_RN, positions_RN3)
+    )
+    times = deal.tokens(times) if per_token else times
     row = Row(segments_RN, text_segments_RL, positions_RN3, self.dit, count, per_token)
     x = self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None))
     x += self.place(fourier(positions_RN3, WAVES).astype(dtype))
@@ -176,11 +212,9 @@ class DiT(nnx.Module):
 
     x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
 
-    final = self.last(condition)
-    final = final if per_token else row.to_tokens(final)
-    shift, scale = jnp.split(final, 2, axis=-1)
-    x = (layer_norm(x, self.dit.norm_epsilon) * (1 + scale) + shift).astype(jnp.float32)
-    return constrain(self.head(x), "rows", "tokens", None)
+    shift, scale = jnp.split(self.last(condition), 2, axis=-1)
+    x = row.modulate(x, shift, scale, self.dit.norm_epsilon, jnp.float32)
+    return deal.back(constrain(self.head(x), "rows", "tokens", None))
 
 
 def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:
@@ -195,8 +229,24 @@ def rematerialised(body, policy: str):
   """Wraps a block so that its backward pass recomputes what the policy says."""
   if policy == "none":
     return body
-  policies = {
-    "block": jax.checkpoint_policies.nothing_saveable,
-    "attention": jax.checkpoint_policies.save_only_these_names("attention"),
+  policies = jax.checkpoint_policies
+  if policy == "offload":
+
+    def named(x, block):
+      return body(checkpoint_name(x, "block"), block)
+
+    return jax.checkpoint(
+      named,
+      prevent_cse=False,
+      policy=policies.save_and_offload_only_these_names(
+        names_which_can_be_saved=[],
+        names_which_can_be_offloaded=["block", SAVED],
+        offload_src="device",
+        offload_dst="pinned_host",
+      ),
+    )
+  chosen = {
+    "block": policies.nothing_saveable,
+    "attention": policies.save_only_these_names(SAVED),
   }
-  return jax.checkpoint(body, prevent_cse=False, policy=policies[policy])
+  return jax.checkpoint(body, prevent_cse=False, policy=chosen[policy])

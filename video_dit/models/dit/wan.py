@@ -19,6 +19,7 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit.models.dit.layers import Linear, layer_norm
 from video_dit.models.dit.model import Row, rematerialised, self_attention
+from video_dit.parallel import stripes
 from video_dit.parallel.filled_attention import filled_attention, log_fill
 from video_dit.parallel.partition import constrain
 
@@ -73,17 +74,16 @@ class WanBlock(nnx.Module):
     self.down = Linear(hidden, width, ("mlp", "embed"), rngs=rngs)
 
   def __call__(self, x_RND, condition, text_RLD, row: "WanRow"):
-    dtype = x_RND.dtype
     table = einops.rearrange(self.modulation[...], "six d -> 1 1 (six d)")
     shift1, scale1, gate1, shift2, scale2, gate2 = row.modulations(
-      (condition + table).astype(dtype)
+      (condition + table).astype(x_RND.dtype)
     )
-    h = (layer_norm(x_RND, self.epsilon) * (1 + scale1) + shift1).astype(dtype)
-    x_RND = x_RND + gate1 * self_attention(self, h, row)
+    h = row.modulate(x_RND, shift1, scale1, self.epsilon)
+    x_RND = row.add(x_RND, gate1, self_attention(self, h, row))
     x_RND = x_RND + self.attend_text(self.text_norm(x_RND), text_RLD, row)
-    h = (layer_norm(x_RND, self.epsilon) * (1 + scale2) + shift2).astype(dtype)
+    h = row.modulate(x_RND, shift2, scale2, self.epsilon)
     h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
-    x_RND = x_RND + gate2 * self.down(h)
+    x_RND = row.add(x_RND, gate2, self.down(h))
     return constrain(x_RND, "rows", "tokens", None)
 
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "WanRow"):
@@ -101,6 +101,7 @@ class WanBlock(nnx.Module):
       row.log_fill_RN,
       row.segments,
       row.text_segments,
+      kernel=row.kernel,
     )
     return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
 
@@ -159,6 +160,11 @@ class Wan(nnx.Module):
     """
     per_token = num_segments is not None
     count = num_segments if num_segments is not None else times.shape[1]
+    deal = stripes.Deal(self.dit.context, self.dit.heads)
+    patches_RNP, segments_RN, positions_RN3 = map(
+      deal.tokens, (patches_RNP, segments_RN, positions_RN3)
+    )
+    times = deal.tokens(times) if per_token else times
     text = self.embed_text(text_RLE.astype(dtype))
     row = WanRow(
       segments_RN,
@@ -188,10 +194,9 @@ class Wan(nnx.Module):
     x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
 
     last = einops.rearrange(self.last[...], "two d -> two 1 1 d")
-    final = time if per_token else row.to_tokens(time)
-    shift, scale = final + last[0], final + last[1]
-    x = layer_norm(x, self.dit.norm_epsilon) * (1 + scale) + shift
-    return constrain(self.head(x.astype(jnp.float32)), "rows", "tokens", None)
+    shift, scale = time + last[0], time + last[1]
+    x = row.modulate(x, shift, scale, self.dit.norm_epsilon, jnp.float32)
+    return deal.back(constrain(self.head(x), "rows", "tokens", None))
 
   def embed_text(self, text_RLE: jax.Array) -> jax.Array:
     """The MLP that captions pass, `(R, L, D)`."""
