@@ -1,0 +1,225 @@
+"""The walk over compiled modules, on modules written by hand."""
+
+import pytest
+
+from video_dit.plan import hlo, loops, residuals, work
+from video_dit.plan.chips import CHIPS, Chip
+from video_dit.plan.walk import Kernel, Walker
+
+_CHIP = Chip(
+  name="test", peak=1e9, memory=1e9, bandwidth=1e9, link=1e6, clock=1e3, forward=0.5
+)
+_MESH = {"data": 2, "fsdp": 4, "tensor": 1, "context": 1}
+
+# An outer loop of 3 turns (its counter starts at 1) around one of 5 turns by steps of 2.
+_NESTED = """HloModule test
+
+%sum (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %add = f32[] add(%a, %b)
+}
+
+%product (p0: f32[8,16], p1: f32[16,4]) -> f32[8,4] {
+  %p0 = f32[8,16]{1,0} parameter(0)
+  %p1 = f32[16,4]{1,0} parameter(1)
+  ROOT %dot.1 = f32[8,4]{1,0} dot(%p0, %p1), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+
+%inner_body (t: (u32[], f32[8,16], f32[16,4])) -> (u32[], f32[8,16], f32[16,4]) {
+  %t = (u32[], f32[8,16]{1,0:T(8,128)S(1)}, f32[16,4]{1,0}) parameter(0)
+  %i = u32[] get-tuple-element(%t), index=0
+  %two = u32[] constant(2)
+  %next = u32[] add(%i, %two)
+  %x = f32[8,16]{1,0} get-tuple-element(%t), index=1
+  %w = f32[16,4]{1,0} get-tuple-element(%t), index=2
+  %fusion.1 = f32[8,4]{1,0} fusion(%x, %w), kind=kOutput, calls=%product, \
+backend_config={"window_config":{"estimated_cycles":"10"}}
+  ROOT %result = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%next, %x, %w)
+}
+
+%inner_condition (t: (u32[], f32[8,16], f32[16,4])) -> pred[] {
+  %t = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) parameter(0)
+  %limit = u32[] constant(10)
+  %i = u32[] get-tuple-element(%t), index=0
+  ROOT %less = pred[] compare(%i, %limit), direction=LT
+}
+
+%outer_body (t: (s32[], f32[8,16], f32[16,4])) -> (s32[], f32[8,16], f32[16,4]) {
+  %t = (s32[], f32[8,16]{1,0}, f32[16,4]{1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%t), index=0
+  %one = s32[] constant(1)
+  %next = s32[] add(%i, %one)
+  %x = f32[8,16]{1,0} get-tuple-element(%t), index=1
+  %w = f32[16,4]{1,0} get-tuple-element(%t), index=2
+  %zero = u32[] constant(0)
+  %first = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%zero, %x, %w)
+  %loop.2 = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) while(%first), \
+condition=%inner_condition, body=%inner_body
+  %y = f32[8,16]{1,0} all-reduce(%x), replica_groups={{0,1,2,3},{4,5,6,7}}, \
+to_apply=%sum
+  ROOT %result = (s32[], f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%next, %y, %w)
+}
+
+%outer_condition (t: (s32[], f32[8,16], f32[16,4])) -> pred[] {
+  %t = (s32[], f32[8,16]{1,0}, f32[16,4]{1,0}) parameter(0)
+  %limit = s32[] constant(3)
+  %i = s32[] get-tuple-element(%t), index=0
+  ROOT %less = pred[] compare(%limit, %i), direction=GE
+}
+
+ENTRY %main (x: f32[8,16], w: f32[16,4]) -> f32[8,16] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %w = f32[16,4]{1,0} parameter(1)
+  %one = s32[] constant(1)
+  %first = (s32[], /*index=1*/f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%one, %x, %w)
+  %loop.1 = (s32[], f32[8,16]{1,0}, f32[16,4]{1,0}) while(%first), \
+condition=%outer_condition, body=%outer_body
+  ROOT %out = f32[8,16]{1,0} get-tuple-element(%loop.1), index=1
+}
+"""
+
+
+def _walk(text: str, kernel=lambda where, call: None):
+  return Walker(hlo.parse(text), _CHIP, _MESH, kernel).entry()
+
+
+def test_turns_of_nested_loops_multiply():
+  cost = _walk(_NESTED)
+  assert cost.flops == 3 * 5 * 2 * 8 * 4 * 16
+  assert cost.seconds["matrix"] == pytest.approx(3 * 5 * 10 / 1e3)
+  found = cost.collectives["fsdp", "all-reduce"]
+  assert (found.count, found.bytes) == (3, 3 * 2 * (8 * 16 * 4) * 3 / 4)
+  assert found.exposed == found.seconds == pytest.approx(found.bytes / 1e6)
+  assert not cost.unknown
+
+
+def test_what_the_compiler_says_of_a_loop_counts_first():
+  said = _NESTED.replace(
+    "body=%inner_body", 'body=%inner_body, backend_config={"known_trip_count":{"n":"7"}}'
+  )
+  assert _walk(said).flops == 3 * 7 * 2 * 8 * 4 * 16
+
+
+def test_a_loop_that_says_nothing_counts_once_and_is_named():
+  module = hlo.parse(
+    _NESTED.replace("%limit = u32[] constant(10)", "%limit = u32[] iota()")
+  )
+  where = module.computations["outer_body"]
+  assert loops.trips(module, where, where["loop.2"]) is None
+  cost = Walker(module, _CHIP, _MESH, lambda *_: None).entry()
+  assert cost.unknown == ["loop.2"]
+  assert cost.flops == 3 * 2 * 8 * 4 * 16
+
+
+def _entry(*body: str) -> str:
+  lines = "\n".join(f"  {line}" for line in body)
+  return f"HloModule test\n\nENTRY %main (x: f32[1000]) -> f32[1000] {{\n{lines}\n}}\n"
+
+
+def test_work_between_start_and_done_hides_a_collective():
+  permute = "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}"
+  busy = '%busy = f32[1000]{0} copy(%x), backend_config={"window_config":'
+  cost = _walk(
+    _entry(
+      "%x = f32[1000]{0} parameter(0)",
+      "%s = (f32[1000]{0}, f32[1000]{0}, u32[]) collective-permute-start(%x), " + permute,
+      busy + '{"estimated_cycles":"5"}}',
+      "ROOT %d = f32[1000]{0} collective-permute-done(%s)",
+    )
+  )
+  found = cost.collectives["data", "permute"]
+  # One way over half the links: 4 kB at 0.5 MB/s; 5 ms of it pass meanwhile.
+  assert found.seconds == pytest.approx(8e-3)
+  assert found.exposed == pytest.approx(3e-3)
+  assert cost.total == pytest.approx(8e-3)
+
+
+@pytest.mark.parametrize(
+  "groups, axes",
+  [
+    ("{{0,4},{1,5},{2,6},{3,7}}", "data"),
+    ("[4,2]<=[2,4]T(1,0)", "data"),
+    ("[2,4]<=[8]", "fsdp"),
+    ("[1,8]<=[8]", "data,fsdp"),
+    ("mesh['a'=2,'b'=4] {'b'}", "fsdp"),
+    ("mesh['a'=8] {'a':(1)2}", "data"),
+    ("mesh['a'=8] {'a':(2)4}", "fsdp"),
+  ],
+)
+def test_groups_are_told_by_mesh_axes(groups, axes):
+  cost = _walk(
+    _entry(
+      "%x = f32[1000]{0} parameter(0)",
+      f"ROOT %y = f32[1000]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%s",
+    )
+  )
+  assert [key[0] for key in cost.collectives] == [axes]
+
+
+def test_kernels_count_by_their_share_of_the_peak():
+  call = _entry(
+    "%x = f32[1000]{0} parameter(0)",
+    'ROOT %y.3 = f32[1000]{0} custom-call(%x), custom_call_target="tpu_custom_call"',
+  )
+  cost = _walk(call, lambda where, call: Kernel(1e9, backward=False))
+  assert (cost.seconds["kernel"], cost.kernel_flops) == (2.0, 1e9)
+  assert _walk(call).unknown == ["y.3"]
+
+
+@pytest.mark.parametrize(
+  "line, flops",
+  [
+    # A 3x3 convolution of 2 images, padded, 4 to 8 channels: the corners see 4 taps.
+    (
+      "f32[2,5,5,8]{3,2,1,0} convolution(%a, %b), window={size=3x3 pad=1_1x1_1},"
+      " dim_labels=b01f_01io->b01f",
+      2 * 2 * 8 * 4 * (3 * 3 + 2 * 2) ** 2,
+    ),
+    # A product of 6 pairs written as a convolution that dilates: 6 taps, one meets.
+    (
+      "f32[6,7,8]{2,1,0} convolution(%c, %d), window={size=6 stride=5 pad=0_0"
+      " lhs_dilate=6}, dim_labels=0bf_0io->0bf",
+      2 * 6 * 7 * 8 * 9,
+    ),
+  ],
+)
+def test_convolutions_count_what_meets(line, flops):
+  module = hlo.parse(
+    _entry(
+      "%a = f32[2,5,5,4]{3,2,1,0} parameter(0)",
+      "%b = f32[3,3,4,8]{3,2,1,0} parameter(1)",
+      "%c = f32[6,7,9]{2,1,0} parameter(2)",
+      "%d = f32[6,9,8]{2,1,0} parameter(3)",
+      f"ROOT %y = {line}",
+    )
+  )
+  where = module.computations["main"]
+  assert work.flops(where, where["y"]) == flops
+
+
+def test_sizes_in_memory_are_filled_up_to_tiles():
+  text = "%x = bf16[2,30,144]{2,0,1:T(8,128)(2,1)S(1)} parameter(0)"
+  found = hlo.parse(_entry(text)).computations["main"]["x"].arrays[0]
+  assert (found.bytes, found.padded_bytes, found.space) == (
+    2 * 30 * 144 * 2,
+    30 * 8 * 256 * 2,
+    1,
+  )
+
+
+def test_stacks_that_one_loop_leaves_for_another_are_activations():
+  text = _NESTED.replace(
+    "ROOT %out = f32[8,16]{1,0} get-tuple-element(%loop.1), index=1",
+    "%left = f32[8,16]{1,0} get-tuple-element(%loop.1), index=1\n"
+    "  %then = (s32[], f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%one, %left, %w)\n"
+    "  ROOT %loop.3 = (s32[], f32[8,16]{1,0}, f32[16,4]{1,0}) while(%then),"
+    " condition=%outer_condition, body=%outer_body",
+  ).replace("%limit = s32[] constant(3)", "%limit = s32[] constant(4)")
+  assert residuals.saved_bytes(hlo.parse(text)) == 8 * 16 * 4
+
+
+def test_every_tpu_has_a_clock_and_a_memory():
+  for chip in CHIPS.values():
+    assert chip.memory > 1e10 and chip.peak > 1e14 and chip.link > 0

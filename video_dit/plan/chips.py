@@ -1,0 +1,181 @@
+"""What is known of each chip: memory, peak, clock, bandwidths, and the fractions used.
+
+Peaks, memories and bandwidths are the vendors'. `clock` turns the compiler's cycles into
+seconds. `link` is what two of a TPU's links carry between chips, as collectives have been
+seen to use. `forward` and `backward` are the shares of the matrix units' peak that
+attention kernels reach: on v5p from published steps, on the others estimates.
+docs/performance.md says how far each can be trusted.
+"""
+
+import dataclasses
+import difflib
+import re
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Chip:
+  """One kind of device; several devices may make a chip.
+
+  Attributes:
+    name: as topologies name it.
+    peak: bfloat16 FLOP/s of a device.
+    memory: bytes of a device that programs may use.
+    bandwidth: bytes/s of its memory.
+    link: bytes/s to its neighbours, by all the links that one collective uses.
+    clock: cycles/s of the compiler's estimates; 0 where there are none.
+    forward, backward: shares of the peak that attention kernels reach.
+    matrix: share of the peak that plain matrix products reach, for formulas.
+    devices: of a chip.
+    per_host: chips of a host.
+    host_link: bytes/s between a device and its host.
+    options: of the TPU compiler's topology.
+  """
+
+  name: str
+  peak: float
+  memory: float
+  bandwidth: float
+  link: float
+  clock: float = 1.75e9
+  forward: float = 0.6
+  backward: float = 0.7
+  matrix: float = 0.7
+  devices: int = 1
+  per_host: int = 4
+  host_link: float = 16e9
+  options: tuple[tuple[str, str], ...] = ()
+
+
+_GIB = 2.0**30
+CHIPS = {
+  chip.name: chip
+  for chip in (
+    Chip(
+      name="v4",
+      peak=275e12,
+      memory=30.75 * _GIB,
+      bandwidth=1.2e12,
+      link=90e9,
+      clock=1.05e9,
+      options=(("chip_config_name", "megacore"),),
+    ),
+    Chip(
+      name="v5e",
+      peak=197e12,
+      memory=15.75 * _GIB,
+      bandwidth=0.82e12,
+      link=90e9,
+      clock=1.5e9,
+    ),
+    Chip(name="v5p", peak=459e12, memory=95.74 * _GIB, bandwidth=2.76e12, link=180e9),
+    Chip(
+      name="v6e",
+      peak=918e12,
+      memory=31.25 * _GIB,
+      bandwidth=1.64e12,
+      link=180e9,
+      forward=0.35,
+      backward=0.55,
+    ),
+    Chip(
+      name="7x",
+      peak=2307e12 / 2,
+      memory=94.75 * _GIB,
+      bandwidth=7.38e12 / 2,
+      link=180e9,
+      forward=0.35,
+      backward=0.55,
+      devices=2,
+    ),
+    Chip(
+      name="h100",
+      peak=989e12,
+      memory=79.1 * _GIB,
+      bandwidth=3.35e12,
+      link=450e9,
+      clock=0.0,
+      forward=0.6,
+      backward=0.5,
+      matrix=0.62,
+      per_host=8,
+      host_link=50e9,
+    ),
+    Chip(
+      name="h200",
+      peak=989e12,
+      memory=140.0 * _GIB,
+      bandwidth=4.8e12,
+      link=450e9,
+      clock=0.0,
+      forward=0.6,
+      backward=0.5,
+      matrix=0.62,
+      per_host=8,
+      host_link=50e9,
+    ),
+    Chip(
+      name="a100",
+      peak=312e12,
+      memory=79.1 * _GIB,
+      bandwidth=2.0e12,
+      link=300e9,
+      clock=0.0,
+      forward=0.6,
+      backward=0.5,
+      matrix=0.7,
+      per_host=8,
+      host_link=25e9,
+    ),
+  )
+}
+NETWORK = 50e9  # bytes/s of a GPU to other hosts: one 400 Gbit/s card each
+_GPUS = ("h100", "h200", "a100")
+_TPUS = tuple(name for name in CHIPS if name not in _GPUS)
+
+
+@dataclasses.dataclass(frozen=True)
+class Topology:
+  """What a --topology flag names.
+
+  Attributes:
+    text: as given.
+    platform: tpu, gpu or cpu.
+    chip: its name; `cpu` for simulated devices.
+    count: devices of a gpu or cpu topology; 0 for a TPU, whose compiler counts.
+    shape: of a TPU slice.
+  """
+
+  text: str
+  platform: str
+  chip: str
+  count: int = 0
+  shape: str = ""
+
+
+def parse(text: str) -> Topology:
+  """Reads `v5p:4x4x4`, `gpu:h100x64` or `cpu:8`.
+
+  Raises:
+    ValueError: a chip or a form that is not known; names those that are.
+  """
+  known = (
+    f"{', '.join(f'{t}:AxB[xC]' for t in _TPUS)}, gpu:{{{','.join(_GPUS)}}}xN, cpu:N"
+  )
+  head, _, tail = text.partition(":")
+  if head == "cpu" and re.fullmatch(r"[1-9]\d*", tail):
+    return Topology(text, "cpu", "cpu", count=int(tail))
+  gpu = re.fullmatch(r"(\w+?)x([1-9]\d*)", tail)
+  if head == "gpu" and gpu and gpu[1] in _GPUS:
+    return Topology(text, "gpu", gpu[1], count=int(gpu[2]))
+  name = head.removeprefix("tpu")
+  if name in _TPUS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", tail):
+    return Topology(text, "tpu", name, shape=tail)
+  names = [*_TPUS, *(f"gpu:{gpu}" for gpu in _GPUS), "cpu"]
+  near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
+  example = {"cpu": "cpu:8", "gpu": "gpu:h100x64"}.get(head, f"{name}:4x4x4")
+  if name in ("v5e", "v6e"):
+    example = f"{name}:4x4"
+  hint = f" Did you mean {near[0]}?" if near and name not in _TPUS else ""
+  if name in (*_TPUS, "cpu", "gpu"):
+    hint = f" It is written like {example}."
+  raise ValueError(f"--topology={text}: is not known.{hint} Known: {known}.")

@@ -1,0 +1,130 @@
+"""Devices of a topology: those of a TPU compiler, or simulated on the CPU."""
+
+import os
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.plan.chips import CHIPS, Chip, Topology
+
+
+def chip_of(topology: Topology) -> Chip:
+  """What is known of the topology's chip; of this machine, measured, for `cpu`."""
+  if topology.platform != "cpu":
+    return CHIPS[topology.chip]
+  peak = _measure() / topology.count
+  pages = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return Chip(
+    name="cpu",
+    peak=peak,
+    memory=pages / topology.count,
+    bandwidth=20e9 / topology.count,
+    link=5e9 / topology.count,
+    clock=0.0,
+    per_host=topology.count,
+  )
+
+
+def mesh_of(
+  topology: Topology, axes: dict[str, int], defaults: config_lib.Mesh
+) -> jax.sharding.Mesh:
+  """The mesh over all devices of a tpu or cpu topology.
+
+  Args:
+    topology: whose devices are used; none has to be there.
+    axes: sizes that were given; `data` takes the rest.
+    defaults: sizes of the config.
+
+  Raises:
+    ValueError: no such slice, libtpu is not installed, or axes that do not divide.
+  """
+  devices = _tpu(topology) if topology.platform == "tpu" else _cpu(topology)
+  return mesh_lib.make(devices, axis_sizes(topology, len(devices), axes, defaults))
+
+
+def axis_sizes(
+  topology: Topology, count: int, axes: dict[str, int], defaults: config_lib.Mesh
+) -> tuple[int, int, int, int]:
+  """Sizes of the mesh axes over so many devices.
+
+  Raises:
+    ValueError: the axes do not divide the devices, or ask for more or fewer.
+  """
+  given = ",".join(f"{name}={size}" for name, size in axes.items())
+  try:
+    return mesh_lib.sizes(count, axes, defaults, given)
+  except ValueError as error:
+    raise ValueError(
+      f"--topology={topology.text} has {count} devices. {error}"
+    ) from error
+
+
+def _tpu(topology: Topology) -> list:
+  try:
+    import libtpu  # noqa: F401
+  except ImportError as error:
+    raise ValueError(
+      f"--topology={topology.text}: the TPU compiler is not installed. Install it with"
+      " pip install 'video_dit[plan]'."
+    ) from error
+  # The compiler would look for a TPU's host, and for other processes that hold it.
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  from jax.experimental import topologies
+
+  chip = CHIPS[topology.chip]
+  version = f"tpu{topology.chip}" if topology.chip[0].isdigit() else topology.chip
+  try:
+    found = topologies.get_topology_desc(
+      f"{version}:{topology.shape}", platform="tpu", **dict(chip.options)
+    )
+  except Exception as error:  # of JAX's runtime, or of its own checks
+    first = str(error).splitlines()[0] if str(error) else repr(error)
+    raise ValueError(
+      f"--topology={topology.text}: the TPU compiler knows no such slice ({first})."
+      f" Slices of {topology.chip} are like {_example(topology.chip)}."
+    ) from error
+  return list(found.devices)
+
+
+def _example(chip: str) -> str:
+  return f"{chip}:4x4" if chip in ("v5e", "v6e") else f"{chip}:2x2x2 or {chip}:4x4x4"
+
+
+def _cpu(topology: Topology) -> list:
+  devices = jax.devices("cpu")
+  if len(devices) < topology.count:
+    raise ValueError(
+      f"--topology={topology.text}: JAX runs with {len(devices)} simulated devices"
+      " already. Ask for as many, or plan in a process of its own."
+    )
+  return devices[: topology.count]
+
+
+def start(topology: Topology) -> None:
+  """Keeps JAX to the CPU, with the topology's simulated devices."""
+  jax.config.update("jax_platforms", "cpu")
+  if topology.platform == "cpu":
+    try:
+      jax.config.update("jax_num_cpu_devices", topology.count)
+    except RuntimeError:
+      return  # devices run already; `_cpu` counts them
+
+
+def _measure() -> float:
+  """FLOP/s of a float32 matrix product on this machine, the best of three."""
+  size = 1024
+  device = jax.devices("cpu")[0]
+  x = jax.device_put(np.ones((size, size), np.float32), device)
+  product = jax.jit(jnp.dot)
+  product(x, x).block_until_ready()
+  best = float("inf")
+  for _ in range(3):
+    began = time.monotonic()
+    product(x, x).block_until_ready()
+    best = min(best, time.monotonic() - began)
+  return 2 * size**3 / best

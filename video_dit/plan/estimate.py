@@ -1,0 +1,149 @@
+"""From compiled programs to figures: seconds, MFU, memory, days, cost."""
+
+import dataclasses
+from typing import Any
+
+from video_dit import config as config_lib
+from video_dit.plan import hlo, residuals
+from video_dit.plan import mix as mix_lib
+from video_dit.plan.chips import Chip
+from video_dit.plan.kernels import Kernels
+from video_dit.plan.programs import Program
+from video_dit.plan.walk import Cost, Walker
+
+GB = 1e9
+_PARTS = ("parameters", "ema", "optimizer", "batch", "activations", "temporaries")
+
+
+def program_figures(
+  program: Program, chip: Chip, mesh: dict[str, int], mix: mix_lib.Mix
+) -> dict[str, Any]:
+  """What one program costs on one device; no seconds where it does not fit."""
+  memory = dict(program.memory)
+  figures: dict[str, Any] = {
+    "compile_seconds": program.seconds,
+    "fits": not program.too_large and memory["total"] <= chip.memory,
+    "memory": memory,
+  }
+  memory["available"] = chip.memory
+  if program.too_large:
+    figures["too_large"] = program.too_large
+    return figures
+  module = hlo.parse(program.text)
+  # The loop's stacks are part of the temporaries, but may share memory with others.
+  saved = min(residuals.saved_bytes(module), memory["temporaries"])
+  memory["activations"] = saved
+  memory["temporaries"] -= saved
+  cost = Walker(module, chip, mesh, Kernels(mix)).entry()
+  return figures | cost_figures(cost)
+
+
+def cost_figures(cost: Cost) -> dict[str, Any]:
+  """A cost as it is written to JSON; all of one device."""
+  collectives = [
+    {"axes": axes, "kind": kind, **dataclasses.asdict(part)}
+    for (axes, kind), part in sorted(cost.collectives.items())
+  ]
+  return {
+    "step_seconds": cost.total,
+    "seconds": dict(cost.seconds),
+    "flops": cost.flops,
+    "kernel_flops": cost.kernel_flops,
+    "kernels": dict(cost.kernels),
+    "bytes": cost.bytes,
+    "collectives": collectives,
+    "not_estimated": cost.unknown,
+  }
+
+
+def training_figures(
+  figures: dict[str, Any],
+  config: config_lib.Config,
+  chip: Chip,
+  devices: int,
+  mix: mix_lib.Mix | None,
+  price: float | None,
+  steps: float,
+) -> dict[str, Any]:
+  """Adds what follows from a step's seconds: MFU, rates, days, cost."""
+  seconds = figures.get("step_seconds")
+  chips = devices / chip.devices
+  found = dict(figures)
+  if mix is not None:
+    model = mix_lib.step_flops(config, mix, mix_lib.patch_dim(config))
+    tokens = config.data.rows * config.train.accumulate * sum(mix.tokens)
+    found |= {
+      "model_flops": model,
+      "tokens_per_step": tokens,
+      "tokens": tokens * steps,
+    }
+    if seconds:
+      found["mfu"] = model / (seconds * devices * chip.peak)
+      found["tokens_per_second"] = tokens / seconds
+      found["tokens_per_second_per_chip"] = tokens / seconds / chips
+  if seconds:
+    hours = seconds * steps / 3600
+    found |= {"days": hours / 24, "chip_hours": hours * chips}
+    if price is not None:
+      found["cost"] = hours * chips * price
+  return found
+
+
+def remedies(figures: dict[str, Any], config: config_lib.Config, mesh) -> list[str]:
+  """What is too large in a plan that does not fit, and what would make it fit."""
+  memory = figures["memory"]
+  over = memory["total"] - memory["available"]
+  if over <= 0 and figures["fits"]:
+    return []
+  lines = [
+    f"{memory['total'] / GB:.1f} GB are needed, {memory['available'] / GB:.1f} GB are"
+    f" there: {over / GB:.1f} GB too much."
+  ]
+  largest = sorted((p for p in _PARTS if memory.get(p)), key=lambda p: -memory[p])
+  named = ", ".join(f"{part} {memory[part] / GB:.1f} GB" for part in largest[:3])
+  lines.append(f"The largest: {named}.")
+  state = sum(memory.get(part, 0.0) for part in ("parameters", "ema", "optimizer"))
+  room = memory["available"]
+  rows = config.data.rows / (mesh["data"] * mesh["fsdp"])
+  if state > 0.25 * room:
+    ways = 2
+    while state / ways > 0.25 * room:
+      ways *= 2
+    lines.append(
+      f"The state takes {state / GB:.1f} GB of a chip: --mesh fsdp={mesh['fsdp'] * ways}"
+      f" makes that {state / ways / GB:.1f} GB;"
+      " --config.optimizer.moments_dtype=bfloat16 saves a quarter of it."
+    )
+  if config.objective == "diffusion" and config.dit.remat == "none":
+    lines.append("--config.dit.remat=attention recomputes what the blocks save now.")
+  if config.objective == "diffusion" and config.dit.remat == "attention":
+    lines.append("--config.dit.remat=block saves the blocks' inputs alone.")
+  if rows > 1:
+    parts = max(2, int(rows))
+    lines.append(
+      f"A device has {rows:g} rows at once: --config.data.rows="
+      f"{int(config.data.rows // parts)} --config.train.accumulate="
+      f"{config.train.accumulate * parts} takes them one after the other."
+    )
+  elif config.objective == "diffusion":
+    lines.append(
+      f"A device has one row of {config.data.row_length} tokens: --mesh"
+      f" context={mesh['context'] * 2} halves it; --config.data.row_length="
+      f"{config.data.row_length // 2} too; a longer slice splits the state further."
+    )
+  return lines
+
+
+def host_figures(
+  state_bytes: float, batch_bytes: float, config: config_lib.Config, hosts: int
+) -> dict[str, float]:
+  """Memory of one host: its share of a checkpoint being written, and batches ahead."""
+  ahead = config.data.prefetch + config.data.threads + 1
+  base = 2e9  # Python, JAX, the compiler
+  return {
+    "hosts": hosts,
+    "checkpoint_copy": state_bytes / hosts,
+    "batches": ahead * batch_bytes / hosts,
+    "process": base,
+    "total": state_bytes / hosts + ahead * batch_bytes / hosts + base,
+  }

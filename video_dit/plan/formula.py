@@ -1,0 +1,129 @@
+"""A plan by formula, for GPUs, whose compiler is not at hand.
+
+step      sum over matrix products, attention forward, attention backward and elementwise
+          work of FLOPs over a share of the peak, or bytes over memory bandwidth
+links     parameters gathered forward and backward and gradients scattered, in the dtype
+          of the products, over the slower of the links that the axis crosses; half hidden
+memory    state by the partition; saved inputs of each block; one block's own arrays
+"""
+
+from typing import Any
+
+import numpy as np
+
+from video_dit import config as config_lib
+from video_dit.models.dit import flops
+from video_dit.plan import mix as mix_lib
+from video_dit.plan.chips import NETWORK, Chip
+
+# Passes over the tokens' width that elementwise work makes in a block, forward and
+# backward: norms, modulations, rotations, residuals, casts.
+_PASSES = 60
+
+
+def figures(
+  config: config_lib.Config,
+  chip: Chip,
+  mesh: dict[str, int],
+  mix: mix_lib.Mix,
+  params: int,
+) -> dict[str, Any]:
+  """Seconds, memory and traffic of one training step on one device.
+
+  Args:
+    config: of a DiT's training.
+    chip: a GPU.
+    mesh: sizes of its axes.
+    mix: of the rows.
+    params: parameters of the model.
+  """
+  dit = config.dit
+  item = 2 if config.train.compute_dtype == "bfloat16" else 4
+  rows = config.data.rows * config.train.accumulate / (mesh["data"] * mesh["fsdp"])
+  split = mesh["context"] * mesh["tensor"]
+  row = np.array(mix.tokens, np.float64)
+  text = np.array(mix.text, np.float64)
+  forward = flops.forward_flops(
+    dit,
+    patch_dim=mix_lib.patch_dim(config),
+    text_width=config.text.width,
+    tokens_S=row,  # type: ignore[arg-type]
+    text_tokens_S=text,  # type: ignore[arg-type]
+  )
+  attention = 4.0 * dit.width * dit.depth * float((row * (row + text)).sum())
+  linear = (float(forward) - attention) * rows / split
+  attention *= rows / split
+  again = {"none": 0, "block": 1, "attention": 1, "offload": 1}[dit.remat]
+  attend_again = 1 if dit.remat == "block" else 0
+  tokens = rows * mix.length / mesh["context"]
+  moved = _PASSES * tokens * dit.width * item * dit.depth / mesh["tensor"]
+  seconds = {
+    "matrix": linear * (3 + again) / (chip.peak * chip.matrix),
+    "kernel": attention * (1 + attend_again) / (chip.peak * chip.forward)
+    # Five products of a pair of blocks instead of two.
+    + attention * 2.5 / (chip.peak * chip.backward),
+    "vector": moved * (1 + again / 3) / chip.bandwidth,
+  }
+  collectives = _collectives(config, chip, mesh, params, tokens, item)
+  seconds["collective"] = sum(part["exposed"] for part in collectives)
+  memory = _memory(config, chip, mesh, params, tokens, item)
+  return {
+    "fits": memory["total"] <= chip.memory,
+    "memory": memory,
+    "step_seconds": sum(seconds.values()),
+    "seconds": seconds,
+    "flops": linear * (3 + again) + attention * (3.5 + attend_again),
+    "kernel_flops": attention * (3.5 + attend_again),
+    "bytes": moved,
+    "collectives": collectives,
+    "not_estimated": [],
+  }
+
+
+def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int):
+  """Traffic of each axis; half of what waits for no result at once is hidden."""
+  per_device = params / mesh["tensor"]
+  found = []
+  inner = mesh["tensor"] * mesh["context"]
+
+  def add(axes: str, kind: str, sent: float, ways: int, hidden: float) -> None:
+    if ways == 1:
+      return
+    # Axes are laid out innermost last: those that leave a host go over the network.
+    rate = chip.link if inner * ways <= chip.per_host else NETWORK
+    seconds = sent * (ways - 1) / ways / rate
+    exposed = seconds * (1 - hidden)
+    part = {"axes": axes, "kind": kind, "count": config.dit.depth, "bytes": sent}
+    found.append({**part, "seconds": seconds, "exposed": exposed})
+
+  turns = config.train.accumulate
+  add("fsdp", "all-gather", 2 * turns * per_device * item, mesh["fsdp"], 0.5)
+  add("fsdp", "reduce-scatter", turns * per_device * item, mesh["fsdp"], 0.5)
+  add("data", "all-reduce", 2 * per_device / mesh["fsdp"] * 4, mesh["data"], 0.5)
+  width = tokens * config.dit.width * item * config.dit.depth
+  add("tensor", "all-reduce", 2 * 4 * width, mesh["tensor"], 0.0)
+  add("context", "all-gather", 3 * 2 * width, mesh["context"], 0.5)
+  return found
+
+
+def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
+  """Bytes of a device by class."""
+  dit = config.dit
+  mine = params / mesh["tensor"] / mesh["fsdp"]
+  moments = 2 if getattr(config.optimizer, "moments_dtype", "") == "bfloat16" else 4
+  tokens /= config.train.accumulate
+  width = tokens * dit.width * item
+  saved = {"none": 34, "block": 1, "attention": 2, "offload": 0}[dit.remat]
+  hidden = dit.mlp_width / dit.width / mesh["tensor"]
+  memory = {
+    "parameters": 4 * mine,
+    "ema": 4 * mine,
+    "optimizer": 2 * moments * mine,
+    "batch": tokens * (2 * mix_lib.patch_dim(config) + 24),
+    "activations": width * saved * dit.depth,
+    # One block's arrays, its modulations, and gradients of all parameters.
+    "temporaries": width * (24 + 3 * hidden) + 4 * mine,
+  }
+  memory["total"] = sum(memory.values())
+  memory["available"] = chip.memory
+  return memory

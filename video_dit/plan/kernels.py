@@ -1,0 +1,59 @@
+"""Matrix FLOPs of the attention kernels, which the compiler does not count.
+
+They are known by the names that `parallel/kernels/` gives them. Of the blocks of queries
+and keys, those are visited that the rows' segments ask for.
+"""
+
+import re
+
+from video_dit.plan.hlo import Computation, Instruction
+from video_dit.plan.mix import Mix
+from video_dit.plan.walk import Kernel
+
+# Matrix products of a visited pair of blocks, and whether of a backward pass.
+_PRODUCTS = {
+  "packed_attention_forward": (2, False),
+  "packed_attention_queries": (3, True),
+  "packed_attention_keys": (4, True),
+}
+_BLOCK = 512
+
+
+class Kernels:
+  """Says what a custom call does.
+
+  Args:
+    mix: that lies in the rows.
+  """
+
+  def __init__(self, mix: Mix):
+    self._mix = mix
+
+  def __call__(self, where: Computation, call: Instruction) -> Kernel | None:
+    """FLOPs of one call; None where the kernel is not known."""
+    found = re.search("|".join(_PRODUCTS), call.text)
+    if not found:
+      return None
+    products, backward = _PRODUCTS[found[0]]
+    # What the kernel owns, then the other side: (R, N, A K), (R, M, A K).
+    wide = [
+      array
+      for name in call.operands
+      if name in where
+      for array in where[name].arrays
+      if len(array.dims) == 3 and array.dtype in ("bf16", "f32") and array.dims[1] > 1
+    ]
+    if len(wide) < 2:
+      return None
+    rows, own, width = wide[0].dims
+    other = next(
+      (a.dims[1] for a in wide if a.dims[1] != own and a.dims[2] == width), own
+    )
+    of_keys = found[0] == "packed_attention_keys"
+    queries, keys = (other, own) if of_keys else (own, other)
+    if of_keys and sum(len(a.dims) == 3 and a.dims[2] == width for a in call.arrays) > 2:
+      products = 5  # the gradient of the queries comes out of the same kernel
+    # Keys of one device of a ring are as many as its queries: part of the row's own.
+    row = keys if keys not in (queries, self._mix.length) else self._mix.length
+    share = self._mix.visited(row, _BLOCK, min(_BLOCK, keys))
+    return Kernel(2.0 * products * rows * queries * keys * width * share, backward)

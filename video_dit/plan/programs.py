@@ -1,0 +1,246 @@
+"""The programs that a run is made of, compiled for devices that need not be there.
+
+All arrays are abstract: shapes, dtypes and layouts. The training step is the one that
+`train` runs, the sampler's program that of `sample`, the encoders' those of `preprocess`.
+"""
+
+from collections.abc import Callable
+import dataclasses
+import re
+import time
+from typing import Any
+
+from flax import nnx
+import jax
+import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
+
+from video_dit import config as config_lib
+from video_dit.checkpoints.state import TrainState
+from video_dit.data.batch import Windows
+from video_dit.generator import generator
+from video_dit.generator.sampler import Sampler
+from video_dit.models.autoencoder import frozen
+from video_dit.models.autoencoder.model import Autoencoder
+from video_dit.models.text.t5 import T5Config, T5Encoder
+from video_dit.parallel import partition
+from video_dit.plan import mix as mix_lib
+from video_dit.trainer import task as task_lib
+from video_dit.trainer.step import Trainer
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Program:
+  """One compiled program.
+
+  Attributes:
+    text: of the compiled module; empty where it does not fit.
+    memory: bytes of a device by class; `total` is the compiler's own.
+    seconds: that compiling took.
+    too_large: what the compiler says where the program does not fit, else empty.
+    shapes: of the arguments, for the parts of the memory and the checkpoint.
+  """
+
+  text: str
+  memory: dict[str, float]
+  seconds: float
+  too_large: str
+  shapes: Any = None
+
+
+def training(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
+  """The training step of the config's objective."""
+  task_lib.check_mesh(config, mesh)
+  rows = config.data.rows * config.train.accumulate
+  batch: Any
+  if config.objective == "reconstruction":
+    task = task_lib.reconstruction_task(config)
+    batch = _abstract_windows(config, mesh, rows)
+  else:
+    task = task_lib.diffusion_task(config, config.autoencoder.channels, config.text.width)
+    batch = mix_lib.abstract_rows(config, mesh, rows)
+  trainer = Trainer(task, config, mesh)
+  state = trainer.abstract
+  parts = {
+    "parameters": device_bytes(state.params),
+    "ema": device_bytes(state.ema),
+    "optimizer": device_bytes(state.opt),
+    "batch": device_bytes(batch),
+  }
+  return _compile(lambda: trainer.step.lower(state, batch), mesh, parts, state)
+
+
+def sampling(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
+  """The program that turns the noise of a group of rows into latents, with guidance."""
+  graphdef, shapes = generator.abstract_model(
+    config, config.autoencoder.channels, config.text.width
+  )
+  params = generator.abstract_params(shapes, mesh)
+  sampler = Sampler(config, mesh, graphdef)
+  rows = dataclasses.replace(
+    config, data=dataclasses.replace(config.data, row_length=sampler.shape.length)
+  )
+  batch = mix_lib.abstract_rows(rows, mesh, sampler.shape.rows, jnp.float32)
+  arrays = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}
+  arrays |= {
+    "given": jax.ShapeDtypeStruct(
+      batch.segments.shape, jnp.bool_, sharding=batch.segments.sharding
+    ),
+    "empty_text": batch.text,
+    "empty_segments": batch.text_segments,
+  }
+  parts = {"parameters": device_bytes(params), "batch": device_bytes(arrays)}
+
+  def lower():
+    return sampler.program.lower(params, arrays, guided=True, has_given=False)
+
+  return _compile(lower, mesh, parts)
+
+
+def encoding(
+  config: config_lib.Config, mesh: jax.sharding.Mesh, size: tuple[int, int], clips: int
+) -> Program:
+  """The autoencoder's program for one later chunk of clips, which most chunks run.
+
+  Args:
+    config: whose autoencoder's sizes count.
+    mesh: over all of whose devices the clips are spread.
+    size: height and width in pixels.
+    clips: at once, over all devices.
+  """
+  arch = config.autoencoder
+  graph, shapes = nnx.split(nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0))))
+  whole, split = partition.replicated(mesh), _over_all(mesh)
+  params = _placed(nnx.to_pure_dict(shapes), whole)
+  statistics = _placed((jax.ShapeDtypeStruct((arch.channels,), jnp.float32),) * 2, whole)
+  program, _ = frozen.programs(graph, jnp.float32)
+
+  def chunk(frames: int):
+    return jax.ShapeDtypeStruct((clips, frames, *size, 3), jnp.uint8, sharding=split)
+
+  _, cache = jax.eval_shape(program, params, statistics, chunk(1), None, None)
+  cache = _placed(cache, split)
+  lowered = jax.jit(program, donate_argnums=3)
+  arguments = (params, statistics, chunk(arch.time), cache, None)
+  parts = {"parameters": device_bytes(params), "batch": device_bytes(arguments[2:])}
+  return _compile(lambda: lowered.lower(*arguments), mesh, parts)
+
+
+def captioning(config: config_lib.Config, mesh: jax.sharding.Mesh, captions: int):
+  """The text encoder on a batch of captions of the greatest length, on one device."""
+  text = config.text
+  model = nnx.eval_shape(
+    lambda: T5Encoder(T5Config.of(text, text.vocabulary), rngs=nnx.Rngs(0))
+  )
+  graphdef, shapes = nnx.split(model)
+  whole, split = partition.replicated(mesh), _over_all(mesh)
+  params = _placed(nnx.to_pure_dict(shapes), whole)
+  ids = jax.ShapeDtypeStruct((captions, text.max_tokens), jnp.int32, sharding=split)
+  mask = jax.ShapeDtypeStruct(ids.shape, jnp.bool_, sharding=split)
+
+  def encode(params, ids, mask):
+    return nnx.merge(graphdef, params)(ids, mask, dtype=text.dtype)
+
+  parts = {"parameters": device_bytes(params), "batch": device_bytes((ids, mask))}
+  return _compile(lambda: jax.jit(encode).lower(params, ids, mask), mesh, parts)
+
+
+def device_bytes(tree: Any) -> float:
+  """Bytes that one device holds of abstract arrays with layouts."""
+  total = 0.0
+  for leaf in jax.tree.leaves(tree):
+    shape = leaf.sharding.shard_shape(leaf.shape) if leaf.sharding else leaf.shape
+    total += _size(shape) * leaf.dtype.itemsize
+  return total
+
+
+def global_bytes(tree: Any) -> float:
+  """Bytes of abstract arrays, each counted once."""
+  return float(sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(tree)))
+
+
+def checkpoint_bytes(state: TrainState) -> float:
+  """Bytes of a checkpoint before compression."""
+  return global_bytes(state)
+
+
+def _size(shape) -> float:
+  total = 1.0
+  for extent in shape:
+    total *= extent
+  return total
+
+
+def _abstract_windows(config, mesh, rows: int) -> Windows:
+  data, layout = config.data, task_lib.windows_layout(mesh)
+  side = data.window_side
+  shape = (rows, data.window_frames, side, side, 3)
+  return Windows(
+    clips=jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=layout.clips),
+    keys=jax.ShapeDtypeStruct((rows, 2), jnp.uint32, sharding=layout.keys),
+  )
+
+
+def _over_all(mesh: jax.sharding.Mesh) -> NamedSharding:
+  return NamedSharding(mesh, PartitionSpec(mesh.axis_names))
+
+
+def _placed(tree: Any, sharding: NamedSharding) -> Any:
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree
+  )
+
+
+def _compile(
+  lower: Callable[[], Any], mesh: jax.sharding.Mesh, parts: dict, shapes: Any = None
+) -> Program:
+  """Compiles; a program that needs more memory than there is comes back without text."""
+  began = time.monotonic()
+  with jax.set_mesh(mesh):
+    lowered = lower()
+  try:
+    compiled = lowered.compile()
+  except jax.errors.JaxRuntimeError as error:
+    message = str(error)
+    if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
+      raise
+    used = _gibibytes(r"Used ([\d.]+)([KMGT]) of", message)
+    known = sum(parts.values())
+    memory = {**parts, "temporaries": max(0.0, used - known), "total": used or known}
+    seconds = time.monotonic() - began
+    return Program(
+      text="", memory=memory, seconds=seconds, too_large=message, shapes=shapes
+    )
+  found = compiled.memory_analysis()
+  total = (
+    found.argument_size_in_bytes
+    + found.output_size_in_bytes
+    - found.alias_size_in_bytes
+    + found.temp_size_in_bytes
+    + found.generated_code_size_in_bytes
+  )
+  memory = {
+    **parts,
+    "temporaries": float(found.temp_size_in_bytes),
+    "code": float(found.generated_code_size_in_bytes),
+  }
+  # Outputs that take no argument's place, and what the layout pads arguments with.
+  memory["other"] = total - sum(memory.values())
+  memory["host"] = float(
+    found.host_temp_size_in_bytes + found.host_argument_size_in_bytes
+  )
+  memory["total"] = float(total)
+  return Program(
+    text=compiled.as_text(),
+    memory=memory,
+    seconds=time.monotonic() - began,
+    too_large="",
+    shapes=shapes,
+  )
+
+
+def _gibibytes(pattern: str, message: str) -> float:
+  found = re.search(pattern, message)
+  if not found:
+    return 0.0
+  return float(found[1]) * 1024.0 ** ("KMGT".index(found[2]) + 1)

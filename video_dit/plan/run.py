@@ -1,0 +1,234 @@
+"""A plan: every program of a run, compiled or by formula, and what follows from it."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+import math
+from typing import Any
+
+import jax
+
+from video_dit import config as config_lib
+from video_dit.generator import generator
+from video_dit.generator.request import Grid
+from video_dit.plan import devices, estimate, formula, programs
+from video_dit.plan import mix as mix_lib
+from video_dit.plan.chips import Chip, Topology
+
+STAGES = ("train", "sample", "encode")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Request:
+  """What is to be planned.
+
+  Attributes:
+    config: of the run.
+    topology: that it would run on.
+    axes: mesh axes that were given.
+    clips: tokens of the clips in a row; empty for one clip a row.
+    price: of a chip-hour, in any currency; None leaves out the cost.
+    stages: of `STAGES`.
+  """
+
+  config: config_lib.Config
+  topology: Topology
+  axes: dict[str, int]
+  clips: tuple[int, ...] = ()
+  price: float | None = None
+  stages: Sequence[str] = STAGES
+
+
+def plan(
+  request: Request, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+  """Plans a run.
+
+  Returns:
+    The figures, as they are written to JSON: those of the training step at the top,
+    `sampler` and `encoder` below.
+
+  Raises:
+    ValueError: no such topology, or the config does not divide over the mesh.
+  """
+  config = request.config
+  chip = devices.chip_of(request.topology)
+  trains_dit = config.objective == "diffusion"
+  mix = mix_lib.of(config, request.clips) if trains_dit else None
+  if request.topology.platform == "gpu":
+    return _by_formula(request, chip, mix)
+  mesh = devices.mesh_of(request.topology, request.axes, config.mesh)
+  rows = config.data.rows
+  request, notes = _filled(request, dict(mesh.shape))
+  config = request.config
+  # More rows a step need fewer steps for the config's tokens.
+  steps = config.train.steps * rows / config.data.rows
+  found = _head(request, chip, dict(mesh.shape), mix) | {"notes": notes}
+  any_mix = mix or mix_lib.of(config)
+  if "train" in request.stages:
+    say(f"compiling the training step for {mesh.size} devices")
+    found |= _training(request, chip, mesh, mix, any_mix, steps)
+  if "sample" in request.stages and trains_dit:
+    say("compiling the sampler")
+    found["sampler"] = _sampling(config, chip, mesh)
+  if "encode" in request.stages:
+    say("compiling the encoders")
+    found["encoder"] = _encoding(config, chip, mesh, any_mix)
+  return found
+
+
+def _filled(request: Request, mesh: dict[str, int]) -> tuple[Request, list[str]]:
+  """Gives each device a row where the config has fewer rows than they are."""
+  config, ways = request.config, mesh["data"] * mesh["fsdp"]
+  if config.data.rows >= ways:
+    return request, []
+  note = (
+    f"the config's {config.data.rows} rows a step are fewer than data x fsdp = {ways}:"
+    f" planned with one each, as --config.data.rows={ways}"
+  )
+  data = dataclasses.replace(config.data, rows=ways, balance_rows=1)
+  config = dataclasses.replace(config, data=data)
+  return dataclasses.replace(request, config=config), [note]
+
+
+def _head(request: Request, chip: Chip, axes: dict[str, int], mix) -> dict[str, Any]:
+  devices_ = math.prod(axes.values())
+  chips = devices_ // chip.devices
+  head = {
+    "config": request.config.name,
+    "topology": request.topology.text,
+    "estimated_by": "formula" if request.topology.platform == "gpu" else "compiler",
+    "devices": devices_,
+    "chips": chips,
+    "hosts": max(1, math.ceil(chips / chip.per_host)),
+    "mesh": axes,
+    "peak_flops_per_device": chip.peak,
+    "rows": request.config.data.rows * request.config.train.accumulate,
+  }
+  if mix is not None:
+    head |= {
+      "clips_in_a_row": len(mix.tokens),
+      "tokens_of_a_clip": mix.tokens[0],
+      "row_length": mix.length,
+      "fill": mix.fill,
+      "remat": request.config.dit.remat,
+    }
+  return head
+
+
+def _training(
+  request: Request, chip: Chip, mesh, mix, any_mix, steps: float
+) -> dict[str, Any]:
+  config, axes = request.config, dict(mesh.shape)
+  program = programs.training(config, mesh)
+  figures = estimate.program_figures(program, chip, axes, any_mix)
+  figures = estimate.training_figures(
+    figures, config, chip, mesh.size, mix, request.price, steps
+  )
+  figures["parameters"] = sum(x.size for x in jax.tree.leaves(program.shapes.params))
+  state = programs.global_bytes(program.shapes)
+  batch = program.memory["batch"] * mesh.shape["data"] * mesh.shape["fsdp"]
+  hosts = max(1, math.ceil(mesh.size / chip.devices / chip.per_host))
+  figures["checkpoint_bytes"] = state
+  figures["host_memory"] = estimate.host_figures(state, batch, config, hosts)
+  figures["remedies"] = estimate.remedies(figures, config, axes)
+  return figures
+
+
+def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
+  """Seconds of a group of rows, and of a clip of the config's own size."""
+  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  rows = -(-config.sample.rows // ways) * ways
+  sample = dataclasses.replace(config.sample, rows=rows)
+  config = dataclasses.replace(config, sample=sample)
+  length = sample.row_length or config.data.row_length
+  tokens = clip_tokens(config)
+  rowed = dataclasses.replace(
+    config, data=dataclasses.replace(config.data, row_length=length)
+  )
+  mix = mix_lib.of(rowed, (min(tokens, length),))
+  program = programs.sampling(config, mesh)
+  figures = estimate.program_figures(program, chip, dict(mesh.shape), mix)
+  figures |= {"rows": rows, "clips": rows * len(mix.tokens), "tokens_of_a_clip": tokens}
+  if figures.get("step_seconds"):
+    seconds = figures["seconds_of_a_group"] = figures.pop("step_seconds")
+    figures["clips_per_second"] = figures["clips"] / seconds
+  return figures
+
+
+def _encoding(config: config_lib.Config, chip: Chip, mesh, mix) -> dict[str, Any]:
+  """Seconds of the frozen encoders for clips of the config's own size."""
+  sample, arch, axes = config.sample, config.autoencoder, dict(mesh.shape)
+  clips = mesh.size
+  program = programs.encoding(config, mesh, (sample.height, sample.width), clips)
+  pixels = estimate.program_figures(program, chip, axes, mix)
+  captions = 8 * mesh.size
+  text = estimate.program_figures(
+    programs.captioning(config, mesh, captions), chip, axes, mix
+  )
+  found: dict[str, Any] = {
+    "autoencoder": pixels,
+    "text": text,
+    "fits": pixels["fits"] and text["fits"],
+    "clip": {"frames": sample.frames, "height": sample.height, "width": sample.width},
+  }
+  if pixels.get("step_seconds") and text.get("step_seconds"):
+    # The first frame's chunk costs about a frame's share of the others.
+    chunks = sample.frames / arch.time
+    seconds = pixels["step_seconds"] * chunks / clips + text["step_seconds"] / captions
+    found |= {
+      "seconds_per_clip": seconds,
+      "clips_per_second": 1 / seconds,
+      "tokens_per_second": clip_tokens(config) / seconds,
+    }
+  return found
+
+
+def clip_tokens(config: config_lib.Config) -> int:
+  """Tokens of a clip of the size that the config generates."""
+  arch, sample = config.autoencoder, config.sample
+  grid = Grid(space=arch.space, time=arch.time, patch=config.dit.patch)
+  return math.prod(grid.tokens(sample.height, sample.width, sample.frames))
+
+
+def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
+  """A DiT's training on GPUs that are not there."""
+  config = request.config
+  if mix is None:
+    raise ValueError(
+      f"--topology={request.topology.text}: only the DiT is planned by formula, this"
+      " config trains the autoencoder. Plan it with cpu:N or a TPU topology."
+    )
+  sizes = devices.axis_sizes(
+    request.topology, request.topology.count, request.axes, config.mesh
+  )
+  axes = dict(zip(("data", "fsdp", "tensor", "context"), sizes, strict=True))
+  _, shapes = generator.abstract_model(
+    config, config.autoencoder.channels, config.text.width
+  )
+  params = sum(x.size for x in jax.tree.leaves(shapes))
+  ways, rows = axes["data"] * axes["fsdp"], config.data.rows
+  request, notes = _filled(request, axes)
+  config = request.config
+  if config.data.rows % ways:
+    raise ValueError(
+      f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
+      f" of the mesh. Choose a multiple of {ways}, or a mesh with less of the two."
+    )
+  found = _head(request, chip, axes, mix) | {"notes": notes}
+  figures = formula.figures(config, chip, axes, mix, params)
+  found |= estimate.training_figures(
+    figures,
+    config,
+    chip,
+    math.prod(sizes),
+    mix,
+    request.price,
+    config.train.steps * rows / config.data.rows,
+  )
+  moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
+  state = params * (8 + 2 * moments)
+  found |= {"parameters": params, "checkpoint_bytes": state}
+  batch = figures["memory"]["batch"] * ways
+  found["host_memory"] = estimate.host_figures(state, batch, config, found["hosts"])
+  found["remedies"] = estimate.remedies(found, config, axes)
+  return found

@@ -1,0 +1,110 @@
+"""Tries meshes, remat policies and ways over the context axis, and ranks what fits."""
+
+from collections.abc import Callable, Iterator
+import dataclasses
+import itertools
+import math
+from typing import Any, get_args, get_type_hints
+
+from video_dit import config as config_lib
+from video_dit.plan import devices, run
+
+_AXES = ("fsdp", "tensor", "context")
+_POLICIES = ("attention", "block", "none")
+
+
+def search(
+  request: run.Request, tries: int, say: Callable[[str], None]
+) -> list[dict[str, Any]]:
+  """Plans the training step in many ways.
+
+  Args:
+    request: axes that it gives are kept.
+    tries: plans at most; likely ones come first.
+    say: called with each choice.
+
+  Returns:
+    The plans, each with its `choice`: those that fit, by their seconds for a token, then
+    the others.
+  """
+  count = request.topology.count
+  if request.topology.platform == "tpu":
+    count = devices.mesh_of(request.topology, {}, config_lib.Mesh()).size
+  found: list[dict[str, Any]] = []
+  choices = itertools.islice(_choices(request, count), max(1, tries))
+  for axes, changes in choices:
+    words = [f"{axis}={size}" for axis, size in axes.items()]
+    words += [f"{key}={value}" for key, value in changes.items()]
+    name = " ".join(words)
+    say(f"trying {name}")
+    dit = dataclasses.replace(request.config.dit, **changes)
+    config = dataclasses.replace(request.config, dit=dit)
+    tried = dataclasses.replace(request, config=config, axes=axes, stages=("train",))
+    try:
+      plan = run.plan(tried)
+    except (ValueError, NotImplementedError) as error:
+      plan = {"fits": False, "error": str(error).splitlines()[0]}
+    found.append({"choice": name} | plan)
+  return sorted(found, key=_order)
+
+
+def _order(plan: dict[str, Any]) -> tuple[bool, float]:
+  seconds = plan.get("step_seconds", math.inf) / plan.get("tokens_per_step", 1)
+  return not plan["fits"], seconds
+
+
+def _choices(
+  request: run.Request, count: int
+) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
+  """Meshes and settings of the model, likely ones first."""
+  config = request.config
+  policies: list[dict[str, Any]]
+  if config.objective == "diffusion":
+    policies = [{"remat": policy} for policy in _POLICIES if policy in _values("remat")]
+  else:
+    policies = [{}]
+  for axes in _meshes(request, count):
+    ways: list[dict[str, Any]] = [{}]
+    if axes["context"] > 1:
+      ways = [{"context": way} for way in _values("context") if way != "auto"]
+    for policy, way in itertools.product(policies, ways):
+      yield axes, policy | way
+
+
+def _values(name: str) -> list[str]:
+  """What a setting of the transformer may be."""
+  return list(get_args(get_type_hints(config_lib.DiT)[name]))
+
+
+def _meshes(request: run.Request, count: int) -> list[dict[str, int]]:
+  """Meshes over all devices that the config divides over; few axes first."""
+  config = request.config
+  found = []
+  divisors = [n for n in range(1, count + 1) if count % n == 0]
+  for fsdp, tensor, context in itertools.product(divisors, repeat=3):
+    inner = fsdp * tensor * context
+    sizes = {"fsdp": fsdp, "tensor": tensor, "context": context}
+    if count % inner or any(request.axes.get(a, sizes[a]) != sizes[a] for a in _AXES):
+      continue
+    data = count // inner
+    if request.axes.get("data", data) != data:
+      continue
+    if config.objective == "diffusion":
+      if config.dit.heads % tensor or config.dit.width % fsdp:
+        continue
+      if config.data.row_length % context:
+        continue
+    elif tensor > 1 or context > 1:
+      continue
+    found.append(sizes)
+
+  def unlikely(sizes: dict[str, int]) -> tuple:
+    # Sharding the state is cheap; splitting rows or heads moves activations.
+    split = sizes["tensor"] * sizes["context"]
+    return (
+      split,
+      sizes["tensor"],
+      abs(math.log2(sizes["fsdp"] * split / min(count, 16))),
+    )
+
+  return sorted(found, key=unlikely)

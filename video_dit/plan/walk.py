@@ -1,0 +1,287 @@
+"""Walks a compiled module as a chip would run it, and adds up times, FLOPs and bytes.
+
+A computation's instructions run one after the other, in the order of the schedule:
+
+    fusion      the compiler's own `estimated_cycles` over the clock; where it has none,
+                the larger of matrix FLOPs over the peak and bytes over bandwidth
+    kernel      its matrix FLOPs over the share of the peak that such kernels reach
+    collective  bytes that leave the device over the links' bandwidth; one that is started
+                early costs only what is left when it is waited for
+    copy        likewise, over the bandwidth of memory or of the host
+    while       its body, as often as it runs; conditional: the longest branch
+
+The compiler's own `optimal_seconds` counts a loop's body once, and kernels not at all.
+"""
+
+import collections
+from collections.abc import Callable
+import dataclasses
+import functools
+
+from video_dit.plan import groups, loops, work
+from video_dit.plan.chips import Chip
+from video_dit.plan.hlo import Computation, Instruction, Module
+
+COLLECTIVES = {
+  "all-gather": "all-gather",
+  "all-reduce": "all-reduce",
+  "reduce-scatter": "reduce-scatter",
+  "all-to-all": "all-to-all",
+  "ragged-all-to-all": "all-to-all",
+  "collective-permute": "permute",
+  "collective-broadcast": "permute",
+}
+_FREE = {
+  *("parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all"),
+  *("partition-id", "replica-id", "opt-barrier", "domain", "add-dependency", "iota"),
+}
+_NO_ESTIMATE = 1e15  # the compiler writes 2^63 - 1 where it has none
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernel:
+  """What a custom kernel does: matrix FLOPs, and whether it is of a backward pass."""
+
+  flops: float
+  backward: bool
+
+
+@dataclasses.dataclass
+class Collected:
+  """One kind of collective over some mesh axes.
+
+  Attributes:
+    count: how often it runs in a step.
+    bytes: that leave each device.
+    seconds: on the links.
+    exposed: of these, seconds that nothing hides.
+  """
+
+  count: float = 0.0
+  bytes: float = 0.0
+  seconds: float = 0.0
+  exposed: float = 0.0
+
+
+@dataclasses.dataclass
+class Cost:
+  """What one device does.
+
+  Attributes:
+    seconds: by kind: matrix, vector, kernel, collective (exposed), copy (exposed).
+    flops: of matrix products and convolutions, kernels included.
+    kernel_flops: of kernels alone.
+    bytes: read and written in the device's memory, by fusions and single operations.
+    collectives: by (mesh axes, kind).
+    unknown: loops whose number of turns the text does not say; counted once.
+    kernels: FLOPs of each kernel by name.
+  """
+
+  seconds: dict[str, float] = dataclasses.field(
+    default_factory=lambda: collections.defaultdict(float)
+  )
+  flops: float = 0.0
+  kernel_flops: float = 0.0
+  bytes: float = 0.0
+  collectives: dict[tuple[str, str], Collected] = dataclasses.field(default_factory=dict)
+  unknown: list[str] = dataclasses.field(default_factory=list)
+  kernels: dict[str, float] = dataclasses.field(
+    default_factory=lambda: collections.defaultdict(float)
+  )
+
+  @property
+  def total(self) -> float:
+    """Seconds in all."""
+    return sum(self.seconds.values())
+
+  def add(self, other: "Cost", times: float = 1.0) -> None:
+    """Adds another's cost, so many times."""
+    for kind, value in other.seconds.items():
+      self.seconds[kind] += times * value
+    for name, value in other.kernels.items():
+      self.kernels[name] += times * value
+    self.flops += times * other.flops
+    self.kernel_flops += times * other.kernel_flops
+    self.bytes += times * other.bytes
+    self.unknown.extend(u for u in other.unknown if u not in self.unknown)
+    for key, part in other.collectives.items():
+      mine = self.collectives.setdefault(key, Collected())
+      for field in dataclasses.fields(Collected):
+        grown = getattr(mine, field.name) + times * getattr(part, field.name)
+        setattr(mine, field.name, grown)
+
+
+class Walker:
+  """Costs of a module's computations.
+
+  Args:
+    module: compiled for one device of the mesh.
+    chip: that runs it.
+    mesh: sizes of its axes, in order.
+    kernel: custom call and its computation -> what it does; None where unknown.
+  """
+
+  def __init__(
+    self,
+    module: Module,
+    chip: Chip,
+    mesh: dict[str, int],
+    kernel: Callable[[Computation, Instruction], Kernel | None],
+  ):
+    self._module, self._chip, self._mesh, self._kernel = module, chip, mesh, kernel
+    self._num_devices = 1
+    for size in mesh.values():
+      self._num_devices *= size
+    self.computation = functools.cache(self._computation)
+    self.matrix_flops = functools.cache(self._matrix_flops)
+
+  def entry(self) -> Cost:
+    """Cost of the whole module."""
+    return self.computation(self._module.entry)
+
+  def _computation(self, name: str) -> Cost:
+    where = self._module.computations[name]
+    cost, started = Cost(), {}
+    for instruction in where.values():
+      opcode = instruction.opcode
+      if opcode in _FREE:
+        continue
+      if opcode.endswith("-start"):
+        started[instruction.name] = (cost.total, *self._transfer(where, instruction))
+      elif opcode.endswith("-done"):
+        self._finish(cost, started.pop(instruction.operands[0], None))
+      elif not opcode.endswith("-update"):
+        self._run(cost, where, instruction)
+    # What is still on its way at the end is waited for by another computation.
+    for entry in started.values():
+      self._finish(cost, entry)
+    return cost
+
+  def _run(self, cost: Cost, where: Computation, instruction: Instruction) -> None:
+    opcode, calls = instruction.opcode, instruction.calls
+    if opcode == "while":
+      turns = loops.trips(self._module, where, instruction)
+      if turns is None:
+        cost.unknown.append(instruction.name)
+      cost.add(self.computation(calls["body"][0]), 1 if turns is None else turns)
+    elif opcode == "conditional":
+      names = [name for part in calls.values() for name in part]
+      cost.add(max((self.computation(n) for n in names), key=lambda c: c.total))
+    elif opcode == "call":
+      cost.add(self.computation(next(iter(calls.values()))[0]))
+    elif opcode in COLLECTIVES:
+      key, part = self._collective(where, instruction, opcode)
+      part.exposed = part.seconds
+      cost.seconds["collective"] += part.seconds
+      cost.add(Cost(collectives={key: part}))
+    elif opcode == "custom-call" and self._is_kernel(instruction):
+      self._run_kernel(cost, where, instruction)
+    else:
+      self._run_operation(cost, where, instruction)
+
+  def _run_operation(self, cost, where, instruction) -> None:
+    """A fusion or a single operation."""
+    if instruction.opcode == "custom-call":
+      return
+    flops = work.flops(where, instruction)
+    for name in instruction.calls.get("calls", ()):
+      flops += self.matrix_flops(name)
+    moved = self._bytes(where, instruction)
+    window = instruction.backend.get("window_config", {})
+    cycles = float(window.get("estimated_cycles") or 0.0)
+    if 0 < cycles < _NO_ESTIMATE and self._chip.clock:
+      seconds = cycles / self._chip.clock
+    else:
+      seconds = max(flops / self._chip.peak, moved / self._chip.bandwidth)
+    cost.seconds["matrix" if flops else "vector"] += seconds
+    cost.flops += flops
+    cost.bytes += moved
+
+  def _run_kernel(self, cost, where, instruction) -> None:
+    chip, found = self._chip, self._kernel(where, instruction)
+    if found is None:
+      cost.unknown.append(instruction.name)
+      return
+    share = chip.backward if found.backward else chip.forward
+    moved = self._bytes(where, instruction)
+    cost.seconds["kernel"] += max(
+      found.flops / (chip.peak * share), moved / chip.bandwidth
+    )
+    cost.flops += found.flops
+    cost.kernel_flops += found.flops
+    cost.kernels[instruction.name.split(".")[0]] += found.flops
+    cost.bytes += moved
+
+  def _is_kernel(self, instruction: Instruction) -> bool:
+    target = instruction.attribute("custom_call_target").strip('"')
+    return "tpu_custom_call" in target or "triton" in target or "mosaic" in target
+
+  def _transfer(self, where, start):
+    """Key, cost on the links or None, and seconds of an operation begun early."""
+    kind = start.opcode.removesuffix("-start")
+    if kind in COLLECTIVES:
+      return (*self._collective(where, start, kind), "collective")
+    for name in start.calls.get("calls", start.calls.get("called_computations", ())):
+      inner = self._module.computations[name]
+      for instruction in inner.values():
+        if instruction.opcode in COLLECTIVES:
+          found = self._collective(inner, instruction, instruction.opcode)
+          return (*found, "collective")
+    array = start.arrays[0]
+    host = 5 in (a.space for a in start.arrays)
+    rate = self._chip.host_link if host else self._chip.bandwidth
+    return None, Collected(seconds=array.bytes / rate), "host" if host else "copy"
+
+  def _finish(self, cost: Cost, entry) -> None:
+    """Waits for what was started: only what the work since has not hidden costs."""
+    if entry is None:
+      return
+    since, key, part, kind = entry
+    part.exposed = max(0.0, since + part.seconds - cost.total)
+    cost.seconds[kind] += part.exposed
+    if key:
+      cost.add(Cost(collectives={key: part}))
+
+  def _collective(self, where, instruction, opcode):
+    """Mesh axes and kind of a collective, and its cost on the links."""
+    kind = COLLECTIVES[opcode]
+    moves = groups.pairs(instruction)
+    found = moves or [groups.members(instruction, self._num_devices)]
+    ways = len(found[0])
+    named = [where[name] for name in instruction.operands if name in where]
+    given = sum(operand.bytes for operand in named)
+    sent = {
+      # A device hands on all parts but its own.
+      "all-gather": given * (ways - 1),
+      "reduce-scatter": given * (ways - 1) / ways,
+      "all-reduce": 2 * given * (ways - 1) / ways,
+      # On a ring a part travels a quarter of the way round on average.
+      "all-to-all": given * max(1.0, ways / 4) * (ways - 1) / ways,
+      "permute": given,
+    }[kind]
+    # A permutation moves one way, over half of the links.
+    rate = self._chip.link / (2 if kind == "permute" else 1)
+    part = Collected(count=1.0, bytes=sent, seconds=sent / rate)
+    return (groups.axes(found, self._mesh), kind), part
+
+  def _bytes(self, where: Computation, instruction: Instruction) -> float:
+    """Bytes of the device's memory that an operation touches."""
+    if instruction.opcode in ("dynamic-update-slice", "dynamic-slice", "slice"):
+      index = 1 if instruction.opcode == "dynamic-update-slice" else None
+      touched = where[instruction.operands[index]] if index else instruction
+      return 2 * sum(a.bytes for a in touched.arrays if a.space == 0)
+    arrays = list(instruction.arrays)
+    for name in instruction.operands:
+      if name in where:
+        arrays += where[name].arrays
+    return sum(array.bytes for array in arrays if array.space == 0)
+
+  def _matrix_flops(self, name: str) -> float:
+    """FLOPs of products inside a fusion, fusions in it included."""
+    where = self._module.computations[name]
+    total = 0.0
+    for instruction in where.values():
+      total += work.flops(where, instruction)
+      for inner in instruction.calls.get("calls", ()):
+        total += self.matrix_flops(inner)
+    return total

@@ -1,0 +1,95 @@
+"""FLOPs of matrix products and convolutions in a compiled module.
+
+Two a multiply-add, as models count them; padding and dilation that only meet zeros count
+nothing, so that the compiler's way of writing a product as a convolution costs no more.
+"""
+
+import math
+import re
+
+from video_dit.plan.hlo import Computation, Instruction
+
+OPCODES = ("dot", "convolution")
+
+
+def flops(where: Computation, instruction: Instruction) -> float:
+  """FLOPs of one `dot` or `convolution`; 0 for anything else."""
+  if instruction.opcode == "dot":
+    return _dot(where, instruction)
+  if instruction.opcode == "convolution":
+    return _convolution(where, instruction)
+  return 0.0
+
+
+def _dot(where: Computation, dot: Instruction) -> float:
+  left = where[dot.operands[0]].arrays[0].dims
+  axes = _numbers(dot.attribute("lhs_contracting_dims"))
+  contracted = math.prod(left[axis] for axis in axes)
+  return 2.0 * math.prod(dot.arrays[0].dims) * contracted
+
+
+def _convolution(where: Computation, convolution: Instruction) -> float:
+  labels = convolution.attribute("dim_labels")
+  found = re.fullmatch(r"(\w+)_(\w+)->(\w+)", labels)
+  assert found, f"a convolution's labels: {labels!r}"
+  source, taps, out = found.groups()
+  inputs, kernel = (where[name].arrays[0].dims for name in convolution.operands[:2])
+  output = convolution.arrays[0].dims
+  window = _window(convolution)
+  pairs = 1.0
+  for number in range(len(out) - 2):
+    label = str(number)
+    pairs *= _pairs(
+      inputs[source.index(label)],
+      kernel[taps.index(label)],
+      output[out.index(label)],
+      *(window[key][number] if window.get(key) else default for key, default in _KEYS),
+    )
+  groups = int(convolution.attribute("batch_group_count") or 1)
+  others = output[out.index("b")] * output[out.index("f")] * kernel[taps.index("i")]
+  return 2.0 * others * pairs / groups
+
+
+_KEYS = (("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
+
+
+def _window(convolution: Instruction) -> dict[str, list[int]]:
+  """Settings of each spatial axis; of the padding, that in front."""
+  text = convolution.attribute("window").strip("{}")
+  found: dict[str, list[int]] = {}
+  for item in text.split():
+    key, _, value = item.partition("=")
+    found[key] = [int(part.split("_")[0]) for part in value.split("x")]
+  return found
+
+
+def _pairs(
+  size: int, taps: int, out: int, stride: int, pad: int, dilate: int, spread: int
+) -> int:
+  """Pairs of output and tap that meet an input, along one axis."""
+  total = 0
+  # Both are symmetric in output and tap; the shorter is walked.
+  short, long = (taps, out) if taps <= out else (out, taps)
+  by_short, by_long = (spread, stride) if taps <= out else (stride, spread)
+  last = (size - 1) * dilate
+  for i in range(short):
+    # 0 <= i by_short + j by_long - pad <= last, and a multiple of dilate.
+    offset = i * by_short - pad
+    low = max(0, -(offset // by_long))
+    high = min(long - 1, (last - offset) // by_long)
+    if high < low:
+      continue
+    common = math.gcd(by_long, dilate)
+    if offset % common:
+      continue
+    period = dilate // common
+    first = next(
+      (j for j in range(low, low + period) if (offset + j * by_long) % dilate == 0), None
+    )
+    if first is not None and first <= high:
+      total += (high - first) // period + 1
+  return total
+
+
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in re.findall(r"\d+", text)]
