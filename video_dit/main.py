@@ -12,25 +12,30 @@ flags:
   --workdir=FOLDER                of the run
   --mesh=cpu:8|gpu|tpu[,axis=n]   devices; axes: data, fsdp, tensor, context
   --distributed                   join the other hosts of this run first
+  --profile=10:15                 trace steps 10 to 15 into WORKDIR/profile
 """
 
 import pathlib
 
+from absl import flags as absl_flags
+
 from video_dit import flags, interop
-from video_dit.train import loop, objectives
+from video_dit.train import loop, objectives, profile
 
 flags.define_config()
 flags.define_workdir()
 flags.define_mesh()
+absl_flags.DEFINE_string("profile", "", "first:last step to trace")
 
 
 def main() -> None:
   """Flags to config, to mesh, to the data and the model, to the loop."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
   config = interop.with_transformer(flags.config())
+  traced = profile.parse(flags.FLAGS.profile, config.train.steps)
   mesh = flags.mesh(config)
   objective = objectives.from_config(config, mesh)
-  loop.train(objective, config, mesh, workdir)
+  loop.train(objective, config, mesh, workdir, traced)
 
 
 if __name__ == "__main__":

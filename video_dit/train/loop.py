@@ -19,6 +19,7 @@ from video_dit import config as config_lib
 from video_dit.checkpoints.state import TrainState
 from video_dit.checkpoints.store import Position, Store
 from video_dit.train import metrics as metrics_lib
+from video_dit.train import profile as profile_lib
 from video_dit.train import report
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.heldout import HeldOut
@@ -34,6 +35,7 @@ def train(
   config: config_lib.Config,
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
+  profile: profile_lib.Steps | None = None,
 ) -> bool:
   """Trains until `config.train.steps`, or until a signal asks to stop.
 
@@ -42,16 +44,18 @@ def train(
     config: of the run.
     mesh: over which it is spread.
     workdir: of the run; one that was stopped or killed is continued.
+    profile: steps that are traced.
 
   Returns:
     Whether the run is finished; False where a signal stopped it.
 
   Raises:
-    ValueError: the workdir holds a run of another model.
+    ValueError: the workdir holds a run of another model, or one that is beyond the
+      steps to trace.
   """
   workdir = pathlib.Path(workdir)
   workdir_lib.prepare(workdir, config, objective.shape_keys, _say)
-  run = _Run(Trainer(objective, config, mesh), workdir)
+  run = _Run(Trainer(objective, config, mesh), workdir, profile)
   with run.store, Stop() as stop:
     state, position = run.start()
     if position.step < config.train.steps:
@@ -68,10 +72,13 @@ def train(
 class _Run:
   """What the parts of one run share."""
 
-  def __init__(self, trainer: Trainer, workdir: pathlib.Path):
+  def __init__(
+    self, trainer: Trainer, workdir: pathlib.Path, profile: profile_lib.Steps | None
+  ):
     self.trainer, self.workdir = trainer, workdir
     self.objective, self.config = trainer.objective, trainer.config
     self.store = Store(workdir / "checkpoints", keep=self.config.train.keep)
+    self.profile = profile_lib.Profile(profile, workdir, self.store.latest() or 0)
     self.heldout = HeldOut(trainer, self.config.train.evaluate_batches)
 
   def start(self) -> tuple[TrainState, Position]:
@@ -98,12 +105,23 @@ class _Run:
     train = self.config.train
     batches = self.objective.batches(self.trainer.mesh, position.step)
     reader = _Reader(self, log, metrics_lib.Window(position.window), position.step)
-    with reader, jax.set_mesh(self.trainer.mesh), jax.transfer_guard("disallow"):
+    mesh, profile = jax.set_mesh(self.trainer.mesh), self.profile
+    with reader, profile, mesh, jax.transfer_guard("disallow"):
       for step in range(position.step + 1, train.steps + 1):
-        state, metrics = self.trainer.step(state, next(batches))
-        reader.read_last()
+        if profile.begins(step):
+          reader.read_last()
+          with reader.paused():
+            profile.start()
+        with profile_lib.step_name(step):
+          state, metrics = self.trainer.step(state, next(batches))
+          reader.read_last()
         reader.last = (step, metrics)
         end = step == train.steps or stop.asked(step)
+        if profile.ends(step):
+          reader.read_last()
+          with reader.paused():
+            profile.stop()
+          _say(f"the profile lies in {profile.folder}")
         if end or _due(step, train.checkpoint_every, train.evaluate_every):
           reader.read_last()
           with reader.paused():

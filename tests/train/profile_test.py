@@ -1,0 +1,55 @@
+"""A profile: a range is checked before anything runs, and the trace holds its steps."""
+
+import gzip
+import json
+
+import jax
+import pytest
+
+from tests.train import line
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.train import loop, profile
+
+
+@pytest.mark.parametrize(
+  ("text", "message"),
+  [
+    ("10", r"--profile=10: is no range of steps\. .* --profile=10:15"),
+    ("a:b", "is no range"),
+    ("-1:3", "is no range"),
+    ("0:3", "steps count from 1"),
+    ("15:10", "the last is not before the first"),
+    ("10:200001", r"the run ends at step 200000 \(config\.train\.steps\)"),
+    ("1:500", "500 steps are too many for one trace; at most 100"),
+  ],
+)
+def test_a_range_that_cannot_be_traced_is_refused(text, message):
+  with pytest.raises(ValueError, match=message):
+    profile.parse(text, 200_000)
+
+
+def test_a_range_is_read():
+  assert profile.parse("10:15", 15) == profile.Steps(10, 15)
+  assert profile.parse("3:3", 15) == profile.Steps(3, 3)
+  assert profile.parse("", 15) is None
+
+
+def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, capsys):
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  config = line.config(steps=6, evaluate_every=0)
+  traced = profile.Steps(3, 4)
+  assert loop.train(line.objective(), config, mesh, tmp_path, traced)
+  assert f"the profile lies in {tmp_path / 'profile'}" in capsys.readouterr().out
+  folder = tmp_path / "profile" / "plugins" / "profile" / "steps_3_4"
+  assert list(folder.glob("*.xplane.pb"))  # for xprof
+  with gzip.open(folder / "perfetto_trace.json.gz", "rt", encoding="utf-8") as file:
+    events = json.load(file)["traceEvents"]
+  steps = {
+    int(event["args"]["step_num"])
+    for event in events
+    if event.get("name") == "train" and "step_num" in event.get("args", {})
+  }
+  assert steps == {3, 4}
+  # A run that is beyond these steps cannot trace them.
+  with pytest.raises(ValueError, match="goes on from step 6"):
+    loop.train(line.objective(), line.config(steps=8), mesh, tmp_path, traced)
