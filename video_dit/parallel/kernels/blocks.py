@@ -57,7 +57,7 @@ def block_map(
 
 def whole(segments_RN: jax.Array, block: int, other: int) -> jax.Array:
   """The one segment that fills a block, `(R, I)`; `other` where there is none."""
-  blocks = einops.rearrange(segments_RN, "r (i b) -> r i b", b=block)
+  blocks = einops.rearrange(jnp.int32(segments_RN), "r (i b) -> r i b", b=block)
   low, high = blocks.min(-1), blocks.max(-1)
   return jnp.where((low == high) & (low > 0), low, other).astype(jnp.int32)
 
@@ -69,6 +69,6 @@ def padded(x: jax.Array, length: int) -> jax.Array:
 
 def _interval(segments_RN: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
   """Least and greatest segment of each block without padding; empty if it has none."""
-  blocks = einops.rearrange(segments_RN, "r (i b) -> r i b", b=block)
-  most = jnp.iinfo(blocks.dtype).max
+  blocks = einops.rearrange(jnp.int32(segments_RN), "r (i b) -> r i b", b=block)
+  most = jnp.iinfo(jnp.int32).max
   return jnp.where(blocks > 0, blocks, most).min(-1), blocks.max(-1)
