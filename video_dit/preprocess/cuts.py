@@ -97,6 +97,7 @@ class Clip:
     frames_dropped: frames behind it that no clip has.
     latent: latent frames, rows and columns.
     tokens: of the transformer.
+    shot: number of the shot in the file, from 0.
   """
 
   key: str
@@ -107,6 +108,54 @@ class Clip:
   frames_dropped: int
   latent: tuple[int, int, int]
   tokens: int
+  shot: int = 0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Dropped:
+  """A shot of a file that gives no clip, and why."""
+
+  first_frame: int
+  frames: int
+  reason: str
+  message: str
+
+
+def cut_shots(
+  facts: Mapping[str, Any], media: config_lib.Media, grid: Grid, **part: Any
+) -> tuple[list[Clip], list[Dropped]]:
+  """Cuts each shot of a file into clips: no clip spans a cut.
+
+  Args:
+    facts: of the file; `cuts` are the first frames of all shots but the first.
+    media: limits.
+    grid: what the models ask for.
+    **part: `start_seconds` and `end_seconds`, of the part that was asked for.
+
+  Raises:
+    CutError: of a file of one shot, which gives no clip.
+  """
+  starts = [0, *facts["cuts"]]
+  shots = list(zip(starts, [*starts[1:], facts["frames"]], strict=True))
+  if len(shots) == 1:
+    return cut(facts, media, grid, **part), []
+  clips, dropped = [], []
+  for number, (first, end) in enumerate(shots):
+    try:
+      found = cut(facts, media, grid, first=first, end=end, **part)
+    except CutError as error:
+      reason = error.reason
+      dropped.append(
+        Dropped(
+          first_frame=first,
+          frames=end - first,
+          reason=reason,
+          message=f"a shot of {error}",
+        )
+      )
+    else:
+      clips += [dataclasses.replace(clip, shot=number) for clip in found]
+  return clips, dropped
 
 
 def cut(
@@ -116,8 +165,10 @@ def cut(
   *,
   start_seconds: float = 0.0,
   end_seconds: float | None = None,
+  first: int = 0,
+  end: int | None = None,
 ) -> list[Clip]:
-  """Cuts one file into clips.
+  """Cuts one file, or one shot of it, into clips.
 
   A video longer than `media.max_frames` gives several clips, end to end. What is left
   behind the last one, less than a clip or less than one latent frame, is dropped and
@@ -128,11 +179,13 @@ def cut(
     media: limits.
     grid: what the models ask for.
     start_seconds, end_seconds: the part of the file that was asked for.
+    first, end: frames of the shot; by default all.
 
   Raises:
     CutError: `too_short`, `too_long` or `no_rate`.
   """
-  total = facts["frames"]
+  end = facts["frames"] if end is None else end
+  total = end - first
   least = 1 if facts["kind"] == "image" else media.min_frames
   longest = grid.floor(media.max_frames)
   if grid.floor(total) < least or not grid.floor(total):
@@ -158,7 +211,7 @@ def cut(
   lengths = _lengths(total, longest, least, grid)
   if media.long == "refuse":
     lengths = lengths[:1]
-  clips, first = [], 0
+  clips = []
   for i, frames in enumerate(lengths):
     last = i + 1 == len(lengths)
     rows, columns = size[0] // grid.latent, size[1] // grid.latent
@@ -170,7 +223,7 @@ def cut(
         frames=frames,
         height=size[0],
         width=size[1],
-        frames_dropped=total - first - frames if last else 0,
+        frames_dropped=end - first - frames if last else 0,
         latent=latent,
         tokens=_tokens(latent, grid.patch),
       )

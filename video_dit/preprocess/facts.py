@@ -20,7 +20,8 @@ from video_dit import config as config_lib
 from video_dit.preprocess import sources
 
 # Raised when the same file gives other facts.
-VERSION = 1
+VERSION = 2
+_INGEST = config_lib.Ingest()
 _PAGE = 512
 _COMMIT_SECONDS = 1.0
 
@@ -53,14 +54,24 @@ class Facts:
     self._database.commit()
     self._database.close()
 
-  def set_lines(self, lines: Iterable[sources.Line], media: config_lib.Media) -> int:
-    """Replaces the lines of the run by these; returns their number."""
+  def set_lines(
+    self,
+    lines: Iterable[sources.Line],
+    media: config_lib.Media,
+    ingest: config_lib.Ingest = _INGEST,
+  ) -> int:
+    """Replaces the lines of the run by these; returns their number.
+
+    Args:
+      lines: of the input.
+      media, ingest: settings, of which some decide what a look at a file gives.
+    """
     execute = self._database.execute
     execute("DELETE FROM lines")
     count = 0
     for count, line in enumerate(lines, 1):
       text = json.dumps(vars(line), ensure_ascii=True)
-      row = (count, _identity(line, media), text)
+      row = (count, _identity(line, media, ingest), text)
       execute("INSERT INTO lines VALUES (?, ?, ?)", row)
     self._database.commit()
     return count
@@ -74,7 +85,7 @@ class Facts:
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
     for _, id, line, facts in self._pages(query):
       if id is not None and (facts is None or self._retry(json.loads(facts), media)):
-        yield id, _line(line)
+        yield id, sources.from_json(json.loads(line))
 
   def num_unseen(self, media: config_lib.Media) -> int:
     """How many files `unseen` yields."""
@@ -92,20 +103,31 @@ class Facts:
     self._database.commit()
     self._committed = time.monotonic()
 
+  def records(self, media: config_lib.Media) -> Iterator[dict[str, Any]]:
+    """Yields number, id, line and known facts of every line, fit for JSON, in order."""
+    query = """SELECT number, lines.id, line, facts FROM lines
+      LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
+    for number, id, line, facts in self._pages(query):
+      known = None if facts is None else json.loads(facts)
+      if known is not None and self._retry(known, media):
+        known = None
+      name = None if id is None else id.hex()
+      yield {"number": number, "id": name, "line": json.loads(line), "known": known}
+
   def lines(self) -> Iterator[tuple[int, sources.Line, dict[str, Any] | None]]:
     """Yields number, line and facts of every line, in order."""
     query = """SELECT number, line, facts FROM lines
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
     for number, line, facts in self._pages(query):
       known = None if facts is None else json.loads(facts)
-      yield number, _line(line), known
+      yield number, sources.from_json(json.loads(line)), known
 
   def line(self, number: int) -> tuple[sources.Line, dict[str, Any]]:
     """One line of the run and its facts."""
     query = """SELECT line, facts FROM lines
       LEFT JOIN facts ON facts.id = lines.id WHERE number = ?"""
     line, facts = self._database.execute(query, (number,)).fetchone()
-    return _line(line), json.loads(facts)
+    return sources.from_json(json.loads(line)), json.loads(facts)
 
   def caption(self, number: int) -> str:
     """The caption of one line, from the input or from its data set's record."""
@@ -162,13 +184,9 @@ class Facts:
       last = rows[-1][0]
 
 
-def _line(text: str) -> sources.Line:
-  values = json.loads(text)
-  error = values.pop("error")
-  return sources.Line(**values, error=error and tuple(error))
-
-
-def _identity(line: sources.Line, media: config_lib.Media) -> bytes | None:
+def _identity(
+  line: sources.Line, media: config_lib.Media, ingest: config_lib.Ingest
+) -> bytes | None:
   """What the facts of a line depend on; None for a line that has none."""
   if line.error is not None:
     return None
@@ -184,4 +202,7 @@ def _identity(line: sources.Line, media: config_lib.Media) -> bytes | None:
   parts += [line.start_seconds, line.end_seconds]
   parts += [media.frames_per_second, media.min_side, media.max_source_pixels]
   parts += [media.max_seconds, media.keep_truncated]
+  parts += [ingest.measure, ingest.side, ingest.samples_per_second, ingest.shots]
+  if ingest.shots != "off":
+    parts += [ingest.shot_threshold, ingest.shot_frames]
   return hashlib.sha256(json.dumps(parts).encode()).digest()[:16]

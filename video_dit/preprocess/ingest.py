@@ -1,11 +1,12 @@
 """Ingest: every file is looked at once; what is known becomes the tables.
 
-    lines ── examine (worker processes) ──▶ facts ── cut, split, deduplicate ──▶ tables
+    lines ── examine (worker processes) ──▶ facts ── decide, deduplicate ──▶ tables
 
 The tables are a pure function of lines, facts and settings, made anew by every run.
 """
 
 import collections
+from collections.abc import Iterator
 import dataclasses
 import os
 import pathlib
@@ -14,11 +15,16 @@ from typing import Any
 import tqdm
 
 from video_dit import config as config_lib
-from video_dit.preprocess import cuts, examine, sources, tables, workers
+from video_dit.preprocess import cuts, decide, examine, hashes, sources, tables, workers
 from video_dit.preprocess import facts as facts_lib
 
 CLIPS = "clips.parquet"
 REJECTS = "rejects.parquet"
+UNCAPTIONED = "uncaptioned.jsonl"
+_FOR_THE_CAPTIONER = (
+  *("key", "path", "start_seconds", "end_seconds", "frames_per_second"),
+  *("first_frame", "frames", "height", "width"),
+)
 # Files looked at ahead of the oldest one that is not done, by worker.
 _AHEAD = 64
 
@@ -55,22 +61,28 @@ class Counts:
 
 
 def examine_files(
-  facts: facts_lib.Facts, media: config_lib.Media, pool: workers.Pool
+  facts: facts_lib.Facts,
+  media: config_lib.Media,
+  pool: workers.Pool,
+  ingest: config_lib.Ingest = config_lib.Ingest(),
 ) -> int:
   """Looks at every file that has no facts yet; returns how many there were."""
   total = facts.num_unseen(media)
   if not total:
     return 0
-  jobs = ((1, _job(id, line, media)) for id, line in facts.unseen(media))
+  jobs = ((1, job_of(id, line, media, ingest)) for id, line in facts.unseen(media))
   with tqdm.tqdm(desc="ingest", total=total, unit="file", mininterval=0.5) as bar:
     for job, result in pool.run(jobs, _AHEAD * media.workers):
-      facts.put(job.id, _known(result, media))
+      facts.put(job.id, known(result, media))
       bar.update()
   facts.commit()
   return total
 
 
-def _job(id: bytes, line: sources.Line, media: config_lib.Media) -> examine.Examine:
+def job_of(
+  id: bytes, line: sources.Line, media: config_lib.Media, ingest: config_lib.Ingest
+) -> examine.Examine:
+  """The look at a line's file."""
   return examine.Examine(
     id=id,
     file=line.file,
@@ -78,135 +90,117 @@ def _job(id: bytes, line: sources.Line, media: config_lib.Media) -> examine.Exam
     start_seconds=line.start_seconds,
     end_seconds=line.end_seconds,
     media=media,
+    ingest=ingest,
   )
 
 
-def _known(result: Any, media: config_lib.Media) -> dict[str, Any]:
+def known(result: Any, media: config_lib.Media) -> dict[str, Any]:
+  """The facts that a look at a file gave, or why there are none."""
   if isinstance(result, workers.Failure):
-    known: dict[str, Any] = {"reason": result.reason, "message": result.message}
+    found: dict[str, Any] = {"reason": result.reason, "message": result.message}
   else:
-    known = result[0]
-  if known.get("reason") == "timeout":
-    known["timeout_seconds"] = media.timeout_seconds
-  return known
+    found = result[0]
+  if found.get("reason") == "timeout":
+    found["timeout_seconds"] = media.timeout_seconds
+  return found
 
 
 def tabulate(
   facts: facts_lib.Facts, config: config_lib.Config, folder: str | os.PathLike[str]
 ) -> Counts:
-  """Writes `clips.parquet` and `rejects.parquet`; each replaces an older one whole.
+  """Writes the tables from the facts, on this machine and in bounded memory.
 
   Returns:
     What they hold. Every line of the input is in one of them.
   """
+  alike: dict[int, tuple[str, float]] = {}
+  if config.ingest.near_duplicates:
+    looked_at = hashes.Alike()
+    for rows in _distinct(facts, config):
+      for place, row in enumerate(rows):
+        if "reason" not in row and "hashes" in row:
+          looked_at.add(decide.order(row, place), row["hashes"], row["key"])
+    alike = looked_at.find(config.ingest.duplicate_bits)
+  with Tables(folder, facts, config.media) as written:
+    for rows in _distinct(facts, config):
+      for place, row in enumerate(rows):
+        if earlier := alike.get(decide.order(row, place)):
+          rows[place] = decide.alike(row, *earlier)
+      written.write(rows)
+  return written.counts
+
+
+def _distinct(
+  facts: facts_lib.Facts, config: config_lib.Config
+) -> Iterator[list[decide.Row]]:
+  """The rows of every line; lines with the bytes of an earlier one are rejected."""
   grid = cuts.Grid.of(config)
-  counts = Counts()
   facts.begin_duplicates()
-  folder = pathlib.Path(folder)
-  with (
-    tables.TableWriter(folder / CLIPS, tables.CLIPS) as clips,
-    tables.TableWriter(folder / REJECTS, tables.REJECTS) as rejects,
+  for number, line, known in facts.lines():
+    rows = decide.rows(number, line, known, config, grid)
+    content = decide.content(rows)
+    if content and (first := facts.first_path(content, line.path)) is not None:
+      rows = decide.same(rows, first)
+    yield rows
+
+
+class Tables:
+  """Writes the tables of clips and of rejects, and the list of clips without caption.
+
+  Each replaces an older one whole, when the block is left.
+
+  Attributes:
+    counts: of what was written.
+  """
+
+  def __init__(
+    self,
+    folder: str | os.PathLike[str],
+    facts: facts_lib.Facts,
+    media: config_lib.Media,
   ):
-    for number, line, known in facts.lines():
-      rows = _rows(number, line, known, facts, config, grid)
-      for row in rows:
-        (rejects if "reason" in row else clips).write(**row)
-      _count(counts, line, rows)
-  assert counts.lines + counts.extra == counts.clips + counts.rejects, counts
-  return counts
+    """Begins the files.
+
+    Args:
+      folder: of the tables.
+      facts: tell which clips could not be decoded after all.
+      media: settings.
+    """
+    self.counts = Counts()
+    self._facts, self._media = facts, media
+    folder = pathlib.Path(folder)
+    self._clips = tables.TableWriter(folder / CLIPS, tables.CLIPS)
+    self._rejects = tables.TableWriter(folder / REJECTS, tables.REJECTS)
+    self._uncaptioned = tables.LineWriter(folder / UNCAPTIONED)
+
+  def write(self, rows: list[decide.Row]) -> None:
+    """Adds the rows of one line; lines come in order."""
+    for row in rows:
+      row["file"] = os.fsencode(row["file"])
+      if "reason" not in row:
+        failure = self._facts.failure(row["key"], self._media)
+        if failure is not None:
+          row |= {"reason": failure[0], "message": failure[1]}
+      if "reason" in row:
+        self._rejects.write(**row)
+      else:
+        self._clips.write(**row)
+        if not any(row["captions"]):
+          self._uncaptioned.write({name: row[name] for name in _FOR_THE_CAPTIONER})
+    _count(self.counts, rows)
+
+  def __enter__(self) -> "Tables":
+    return self
+
+  def __exit__(self, *error: Any) -> None:
+    for table in (self._clips, self._rejects, self._uncaptioned):
+      table.__exit__(*error)
+    counts = self.counts
+    if error[0] is None:
+      assert counts.lines + counts.extra == counts.clips + counts.rejects, counts
 
 
-def _rows(
-  number: int,
-  line: sources.Line,
-  known: dict[str, Any] | None,
-  facts: facts_lib.Facts,
-  config: config_lib.Config,
-  grid: cuts.Grid,
-) -> list[dict[str, Any]]:
-  """Rows of one line: its clips, or why there are none."""
-  caption = line.caption if line.caption is not None else (known or {}).get("caption", "")
-  common = {"path": line.path, "caption": caption, "line": number}
-
-  def reject(reason: str, message: str) -> list[dict[str, Any]]:
-    row = {"reason": reason, "message": message, "start_seconds": line.start_seconds}
-    return [common | row]
-
-  if line.error is not None:
-    return reject(*line.error)
-  if known is None:
-    if not os.path.exists(line.file):
-      return reject("missing", "there is no such file")
-    if not os.path.isfile(line.file):
-      return reject("not_media", "a folder or a device, no file")
-    return reject("changed", "the file changed while it was read; run again")
-  if "reason" in known:
-    return reject(known["reason"], known["message"])
-  try:
-    clips = cuts.cut(
-      known,
-      config.media,
-      grid,
-      start_seconds=line.start_seconds,
-      end_seconds=line.end_seconds,
-    )
-  except cuts.CutError as error:
-    return reject(error.reason, str(error))
-  content = f"{known['sha256']} {line.start_seconds} {line.end_seconds}"
-  if (first := facts.first_path(content, line.path)) is not None:
-    return reject("duplicate", f"the same as {first}")
-  split = line.split or _split(known["sha256"], config.media.validation_fraction)
-  return [
-    _row(common | {"split": split}, line, known, clip)
-    | _failure(facts.failure(clip.key, config.media))
-    for clip in clips
-  ]
-
-
-def _split(digest: str, fraction: float) -> str:
-  """Chooses by the file's bytes, so that all clips of a file are on one side."""
-  return "validation" if int(digest[:12], 16) / 16**12 < fraction else "train"
-
-
-def _failure(failure: tuple[str, str] | None) -> dict[str, str]:
-  return {} if failure is None else {"reason": failure[0], "message": failure[1]}
-
-
-def _row(
-  common: dict[str, Any], line: sources.Line, known: dict[str, Any], clip: cuts.Clip
-) -> dict[str, Any]:
-  rate = known["frames_per_second"]
-  start = line.start_seconds + (clip.first_frame / rate if rate else 0.0)
-  return common | {
-    "key": clip.key,
-    "kind": known["kind"],
-    "codec": known["codec"],
-    "source_height": known["height"],
-    "source_width": known["width"],
-    "source_frames_per_second": known["source_frames_per_second"],
-    "source_seconds": known["duration_seconds"],
-    "start_seconds": start,
-    "end_seconds": start + (clip.frames / rate if rate else 0.0),
-    "frames_per_second": rate,
-    "first_frame": clip.first_frame,
-    "frames": clip.frames,
-    "frames_dropped": clip.frames_dropped,
-    "height": clip.height,
-    "width": clip.width,
-    "latent_frames": clip.latent[0],
-    "latent_height": clip.latent[1],
-    "latent_width": clip.latent[2],
-    "tokens": clip.tokens,
-    "captions": [common["caption"]],
-    "caption_weights": [1.0],
-    "file": os.fsencode(line.file),
-    "record": line.record,
-    "line_start_seconds": line.start_seconds,
-    "line_end_seconds": line.end_seconds,
-  }
-
-
-def _count(counts: Counts, line: sources.Line, rows: list[dict[str, Any]]) -> None:
+def _count(counts: Counts, rows: list[decide.Row]) -> None:
   clips = [row for row in rows if "reason" not in row]
   counts.lines += 1
   counts.extra += len(rows) - 1
@@ -214,7 +208,7 @@ def _count(counts: Counts, line: sources.Line, rows: list[dict[str, Any]]) -> No
   counts.clips += len(clips)
   counts.rejects += len(rows) - len(clips)
   counts.reasons.update(row["reason"] for row in rows if "reason" in row)
-  counts.captions_recoded += line.recoded
+  counts.captions_recoded += rows[0]["recoded"]
   for row in clips:
     counts.splits[row["split"]] += 1
     counts.kinds[row["kind"]] += 1

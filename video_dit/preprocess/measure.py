@@ -3,12 +3,14 @@
 Frames come small (`ingest.side`), so nothing here depends on the size of the source:
 
 - level: the luma, of 255, that 98 % of the pixels do not exceed; black frames are low;
-- change: the greatest change of mean luma in any of about 50 x 80 parts of the frame
+- change: the greatest change of mean luma in any part of the frame, one of about 22 x 40,
   since the frame measured before; of a frozen video it is the coding noise;
 - motion: speed along the brightness gradient, by least squares over the same parts
   (Horn and Schunck's constraint, 1981: I_x u + I_y v + I_t = 0, of which the part along
   the gradient is known), in frame heights a second. A light that changes counts as
-  motion, and what moves farther than its own structure counts for too little;
+  motion; what moves farther than its own structure counts for too little, so it is
+  measured since the frame before (`motion`) and until the very next one of the file
+  (`onward`);
 - sharpness: the variance of the Laplacian of the luma (Pech-Pacheco et al., 2000);
 - text: the share of the frame under overlaid text, see `overlay`;
 - hash: the perceptual hash of the frame, see `hashes`.
@@ -28,12 +30,15 @@ DTYPE = np.dtype(
     ("level", "u1"),
     ("change", "<f4"),
     ("motion", "<f4"),
+    ("onward", "<f4"),
     ("sharpness", "<f4"),
     ("text", "<f4"),
     ("hash", "<u8"),
   ]
 )
-_PARTS = 80  # along the longer side
+ONWARD = 3  # Place of `onward` among the fields.
+# Along the longer side, each of 4 x 4 pixels at least: finer ones see the coding noise.
+_PARTS, _PART_SIDE = 40, 4
 _BRIGHTEST = 0.98
 # Of the squared gradient, per part: below it there is nothing to see moving.
 _FLAT = 1.0
@@ -50,7 +55,7 @@ class Before:
 
 def measure(
   frame_HWC: np.ndarray, seconds: float, before: Before | None
-) -> tuple[tuple, Before]:
+) -> tuple[list, Before]:
   """Measures one frame.
 
   Args:
@@ -60,7 +65,7 @@ def measure(
 
   Returns:
     The fields of `DTYPE` behind `tick`, and what the next frame is compared with. The
-    first frame has no change and no motion.
+    first frame has no change and no motion; `onward` is 0, the next frame being unknown.
   """
   image = Image.fromarray(frame_HWC).convert("L")
   luma_HW = np.asarray(image)
@@ -73,15 +78,24 @@ def measure(
   stays_HW = words_HW
   if before is not None and before.words_HW.shape == words_HW.shape:
     stays_HW = words_HW & before.words_HW
-  fields = (
+  fields = [
     _level(luma_HW),
     change,
     motion,
+    0.0,
     _sharpness(luma_HW),
     float(stays_HW.mean()) if stays_HW.size else 0.0,
     hashes.perceptual(image),
-  )
+  ]
   return fields, Before(seconds, parts_HW, words_HW)
+
+
+def onward(frame_HWC: np.ndarray, seconds: float, before: Before) -> float:
+  """The motion from the frame measured last to the next frame of the file, uint8 RGB."""
+  parts_HW = _parts(Image.fromarray(frame_HWC).convert("L"))
+  if parts_HW.shape != before.parts_HW.shape:
+    return 0.0
+  return _speed(before.parts_HW, parts_HW) / max(seconds - before.seconds, 1e-3)
 
 
 def size(height: int, width: int, side: int) -> tuple[int, int]:
@@ -93,7 +107,7 @@ def size(height: int, width: int, side: int) -> tuple[int, int]:
 def _parts(image: Image.Image) -> np.ndarray:
   """Mean luma of each part of the frame, float32."""
   width, height = image.size
-  scale = min(1.0, _PARTS / max(width, height))
+  scale = min(1.0 / _PART_SIDE, _PARTS / max(width, height))
   grid = max(1, round(width * scale)), max(1, round(height * scale))
   return np.asarray(image.resize(grid, Image.Resampling.BOX), np.float32)
 

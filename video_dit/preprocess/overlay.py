@@ -2,24 +2,26 @@
 
 An estimate without recognition. Letters laid over a picture are strokes of one tone on
 another: within a part of the frame of 8 x 16 pixels there are many strong horizontal
-edges, as many up as down, and nearly every pixel has one of two tones. Foliage, fur and
-brick have the edges but not the two tones. Such parts count where one beside them is
+edges, up as well as down, and the pixels are of two tones far apart. Foliage, fur and
+brick have the edges, but seldom such contrast. Such parts count where one beside them is
 such a part too, as words are long, and where they were so in the frame measured before:
 overlays stay in place while the picture under them moves.
 
-What it misses: letters below about 6 pixels or above about 40 at the size of the measured
-frames, and faint watermarks. What it takes for text: high-contrast stripes and fences
-that do not move, and text that is part of the scene.
+Of 16 photographs it calls 0.8 % of the worst and nothing of 13 text; of two lines of
+title over one of them, 14 pixels high of 214, it finds three quarters of the area. What
+it misses: letters below about 8 pixels or above about 40 at the size of the measured
+frames, and faint watermarks. What it takes for text: stripes of high contrast that do not
+move, and text that is part of the scene.
 """
 
 import einops
 import numpy as np
 
 _ROWS, _COLUMNS = 8, 16
-_EDGE = 40  # levels of luma between neighbours
-_EDGES = 8  # of each direction in a part
-_CONTRAST = 80  # levels between the two tones
-_TWO_TONED = 0.8  # share of the variance that lies between the two tones
+_EDGE = 64  # levels of luma between neighbours
+_EDGES = 6  # of each direction in a part
+_CONTRAST = 110  # levels between the two tones
+_TWO_TONED = 0.55  # share of the variance that lies between the two tones
 
 
 def words(luma_HW: np.ndarray) -> np.ndarray:

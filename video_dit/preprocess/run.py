@@ -90,9 +90,9 @@ def preprocess(
     clock.start("list")
     if overwrite:
       facts.forget_failures()
-    facts.set_lines(lines, config.media)
+    facts.set_lines(lines, config.media, config.ingest)
     clock.start("ingest")
-    examined = ingest.examine_files(facts, config.media, pool)
+    examined = ingest.examine_files(facts, config.media, pool, config.ingest)
     clock.start("tables")
     counts = ingest.tabulate(facts, config, output)
     made = progress.Made()

@@ -36,7 +36,10 @@ class Line:
     path: as shown to the user: the absolute path as text, or where the line stands.
     file: absolute path that is opened; for TFDS the data set's reference.
     record: index in a TFDS split, None for files.
-    caption: empty where there is none; None where the data set itself holds it.
+    caption: the first of all; empty where there is none, None where the data set itself
+      holds it.
+    captions, caption_weights: all of them where there are several, and how often each
+      is to be taken; empty where there is one or none.
     recoded: the caption was not UTF-8 and was read as Latin-1.
     split: `train`, `validation`, or empty to be chosen by key.
     start_seconds, end_seconds: the part of the file that is wanted; None: to its end.
@@ -47,11 +50,21 @@ class Line:
   file: str = ""
   record: int | None = None
   caption: str | None = ""
+  captions: tuple[str, ...] = ()
+  caption_weights: tuple[float, ...] = ()
   recoded: bool = False
   split: str = ""
   start_seconds: float = 0.0
   end_seconds: float | None = None
   error: tuple[str, str] | None = None
+
+
+def from_json(values: dict[str, Any]) -> Line:
+  """A line from its fields, as JSON gives them back."""
+  values = dict(values)
+  for name in ("error", "captions", "caption_weights"):
+    values[name] = None if values[name] is None else tuple(values[name])
+  return Line(**values)
 
 
 def lines(source: str | os.PathLike[str]) -> Iterator[Line]:

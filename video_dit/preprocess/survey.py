@@ -17,6 +17,7 @@ from video_dit.media import video
 from video_dit.preprocess import measure, shots
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
+_SLACK_SECONDS = 0.01  # Time stamps are rounded.
 
 
 class Survey:
@@ -40,11 +41,12 @@ class Survey:
     self._detector = None if ingest.shots == "off" else shots.Detector(ingest)
     self._detected: list[int] = []  # Numbers of the frames that the detector saw.
     self._shown: list[tuple[int, int]] = []  # Frames of the file, and their first ticks.
-    self._samples: list[tuple] = []
-    self._pending: list[tuple[int, tuple]] = []  # Frames not yet shown.
+    self._samples: list[tuple[int, list]] = []
+    self._pending: list[tuple[int, list]] = []  # Frames not yet shown.
+    self._last: list = []
     self._before: measure.Before | None = None
     self._due = 0.0
-    self._converted = False
+    self._converted = self._follows = False
 
   def watch(self, shown: video.Shown) -> video.Shown:
     """Looks at a frame; what goes on has its times, and no picture."""
@@ -52,12 +54,14 @@ class Survey:
     self.end_seconds = shown.seconds + shown.duration
     show = functools.partial(self._show, number)
     if self.end_seconds >= self._start:
-      is_due = self._ingest.measure and shown.seconds >= self._due
-      if self._detector is not None or is_due or not self._converted:
+      is_due = self._ingest.measure and shown.seconds >= self._due - _SLACK_SECONDS
+      if self._detector is not None or is_due or self._follows or not self._converted:
         frame_HWC, self._converted = shown.pixels(), True
         if self._detector is not None:
           self._detector.add(frame_HWC)
           self._detected.append(number)
+        if self._follows:
+          self._follow(frame_HWC, shown.seconds)
         if is_due:
           self._look(frame_HWC, shown.seconds, number)
     return video.Shown(shown.seconds, shown.duration, show)
@@ -71,23 +75,30 @@ class Survey:
       # A frame that no tick shows gives its cut to the next one that is shown.
       places = np.searchsorted(numbers, first)
       cuts = {int(ticks[place]) for place in places if place < len(ticks)} - {0}
-    return {
-      "cuts": sorted(cuts),
-      "samples": pack(np.array(self._samples, measure.DTYPE)),
-    }
+    samples = [(tick, *fields) for tick, fields in self._samples]
+    return {"cuts": sorted(cuts), "samples": pack(np.array(samples, measure.DTYPE))}
 
   def _look(self, frame_HWC: np.ndarray, seconds: float, number: int) -> None:
     fields, self._before = measure.measure(frame_HWC, seconds, self._before)
     self._pending.append((number, fields))
+    self._last = fields
     step = 1 / self._ingest.samples_per_second
     self._due = max(self._due + step, seconds + 0.5 * step)
+    self._follows = True
+
+  def _follow(self, frame_HWC: np.ndarray, seconds: float) -> None:
+    """Looks at the frame after one that was measured."""
+    assert self._before is not None
+    speed = measure.onward(frame_HWC, seconds, self._before)
+    self._last[measure.ONWARD] = speed
+    self._follows = False
 
   def _show(self, number: int) -> np.ndarray:
     """Called where a frame of the file is about to be shown for a tick."""
     if self._detector is not None and (not self._shown or self._shown[-1][0] != number):
       self._shown.append((number, self.ticks))
     while self._pending and self._pending[0][0] <= number:
-      self._samples.append((self.ticks, *self._pending.pop(0)[1]))
+      self._samples.append((self.ticks, self._pending.pop(0)[1]))
     return _NOTHING
 
 

@@ -1,5 +1,6 @@
 """The tables of clips and of rejects: their columns, and writing them whole."""
 
+import json
 import os
 import pathlib
 from typing import Any
@@ -41,17 +42,38 @@ CLIPS = pa.schema(
     ("record", pa.int64()),
     ("line_start_seconds", pa.float64()),
     ("line_end_seconds", pa.float64()),
+    # What the file says of itself, and what decoding it showed.
+    ("rotation", pa.int32()),
+    ("bit_depth", pa.int32()),
+    ("audio", pa.bool_()),
+    ("declared_frames", pa.int64()),
+    ("decoded_frames", pa.int64()),
+    ("decoded_seconds", pa.float64()),
+    # What clips are chosen by (`limits`).
+    ("shot", pa.int32()),
+    ("black_share", pa.float32()),
+    ("black_seconds", pa.float32()),
+    ("frozen_share", pa.float32()),
+    ("frozen_seconds", pa.float32()),
+    ("motion", pa.float32()),
+    ("sharpness", pa.float32()),
+    ("text_share", pa.float32()),
+    ("hashes", pa.list_(pa.uint64())),
   ]
 )
+# A reject has what is known of it, and why it is one.
 REJECTS = pa.schema(
   [
-    ("path", pa.string()),
-    ("caption", pa.string()),
+    *(CLIPS.field(name) for name in ("path", "caption")),
     ("reason", pa.string()),
     ("message", pa.string()),
-    ("line", pa.int64()),
-    ("start_seconds", pa.float64()),
-    ("key", pa.string()),
+    *(CLIPS.field(name) for name in ("line", "start_seconds", "key")),
+    ("duplicate_of", pa.string()),
+    *(
+      f
+      for f in CLIPS
+      if f.name not in {"path", "caption", "line", "start_seconds", "key"}
+    ),
   ]
 )
 _ROWS = 4096
@@ -88,3 +110,25 @@ class TableWriter:
     if self._rows:
       self._file.write_table(pa.Table.from_pylist(self._rows, self._schema))
       self._rows.clear()
+
+
+class LineWriter:
+  """Writes JSON, a line a row; the file appears only when it is whole."""
+
+  def __init__(self, path: str | os.PathLike[str]):
+    """Begins the file beside its place."""
+    self._path = pathlib.Path(path)
+    self._unfinished = self._path.with_name(self._path.name + ".unfinished")
+    self._file = self._unfinished.open("w", encoding="ascii")
+
+  def write(self, row: dict[str, Any]) -> None:
+    """Adds one row."""
+    self._file.write(json.dumps(row) + "\n")
+
+  def __enter__(self) -> "LineWriter":
+    return self
+
+  def __exit__(self, error: Any, *_: Any) -> None:
+    self._file.close()
+    if error is None:
+      self._unfinished.replace(self._path)
