@@ -31,8 +31,8 @@ from video_dit.data import schema
 # compress).
 OPTIONS = "group_size:1,uncompressed"
 
-_PARTS = "parts"
-_SHARDS = "shards.json"
+PARTS = "parts"
+SHARDS = "shards.json"
 
 
 class DiskError(ValueError):
@@ -86,7 +86,7 @@ class ShardWriter:
     self.folder = pathlib.Path(folder)
     self._shard_records = shard_records
     self._host, self._hosts, self._disk = host, hosts, disk
-    self._parts = self.folder / _PARTS
+    self._parts = self.folder / PARTS
     self._open: dict[str, _Part] = {}
     if (self.folder / schema.PROVENANCE).exists():
       found = schema.Metadata.load(self.folder)
@@ -184,8 +184,8 @@ class ShardWriter:
       for i, part in enumerate(parts[split])
     }
     text = json.dumps(names, indent=2)
-    schema.replace(self.folder / _SHARDS, lambda path: path.write_text(text))
-    self._disk.wrote(self.folder / _SHARDS)
+    schema.replace(self.folder / SHARDS, lambda path: path.write_text(text))
+    self._disk.wrote(self.folder / SHARDS)
     for part, name in names.items():
       self._disk.move(self._data(part), self.folder / name)
     lengths = finish_lib.write_index(self.folder, self._parts, names)
@@ -213,7 +213,7 @@ class ShardWriter:
 
   def reopen(self) -> None:
     """Puts named shards back among the parts; the set is unreadable until `finish`."""
-    shards = self.folder / _SHARDS
+    shards = self.folder / SHARDS
     if not shards.exists():
       return
     for name in (finish_lib.INFO, schema.INDEX):
@@ -224,7 +224,7 @@ class ShardWriter:
     self._disk.remove(shards)
 
   def _has_all_shards(self) -> bool:
-    shards = self.folder / _SHARDS
+    shards = self.folder / SHARDS
     names = json.loads(shards.read_text()).values() if shards.exists() else ()
     return all((self.folder / name).exists() for name in names)
 
@@ -289,7 +289,7 @@ class ShardWriter:
         self._disk.remove(path)
     if self._host:
       return
-    named = json.loads((self.folder / _SHARDS).read_text()) if self.finished else {}
+    named = json.loads((self.folder / SHARDS).read_text()) if self.finished else {}
     for path in self._parts.glob("*.parquet"):
       if path.stem not in named and not self._data(path.stem).exists():
         self._disk.remove(path)
@@ -308,7 +308,7 @@ def committed(
   Yields:
     Split, keys, and captions with their weights, of some records, until all were named.
   """
-  for path in sorted((pathlib.Path(folder) / _PARTS).glob("*-*.parquet")):
+  for path in sorted((pathlib.Path(folder) / PARTS).glob("*-*.parquet")):
     rows = finish_lib.read_lines(path).to_pylist()
     captions = [
       (row["captions"] or [row["caption"]], row["caption_weights"] or [1.0])

@@ -1,0 +1,169 @@
+"""Reads every record of a data set and says what is wrong with it."""
+
+from collections.abc import Iterator
+import dataclasses
+import json
+import os
+import pathlib
+from typing import Any
+
+from array_record.python import array_record_module
+import numpy as np
+
+from video_dit.data import finish, schema
+from video_dit.data import writer as writer_lib
+
+_TOGETHER = 64  # records read at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+  """Something that is wrong.
+
+  Attributes:
+    where: the shard, with the record's number and key where it is one record.
+    message: what is wrong.
+  """
+
+  where: str
+  message: str
+
+
+@dataclasses.dataclass
+class Report:
+  """What reading a whole set showed.
+
+  Attributes:
+    folder: of the set.
+    finished: whether it is complete and can be trained on.
+    shards, records, bytes: that were read.
+    faults: what is wrong, in the order of the shards.
+  """
+
+  folder: pathlib.Path
+  finished: bool = False
+  shards: int = 0
+  records: int = 0
+  bytes: int = 0
+  faults: list[Fault] = dataclasses.field(default_factory=list)
+
+
+def verify(folder: str | os.PathLike[str]) -> Report:
+  """Reads every record of a set, finished or begun, against its list of lines.
+
+  A record is good if its bytes are whole, its key, extents and number of tokens are
+  those of its line, and its numbers are finite.
+
+  Raises:
+    ValueError: the folder holds no data set of ours.
+  """
+  folder = pathlib.Path(folder)
+  metadata = schema.Metadata.load(folder)
+  report = Report(folder, finished=(folder / finish.INFO).exists())
+  names: dict[str, str] = {}
+  if (folder / writer_lib.SHARDS).exists():
+    names = json.loads((folder / writer_lib.SHARDS).read_text())
+  seen: set[bytes] = set()
+  listed = 0
+  for lines in sorted((folder / writer_lib.PARTS).glob("*.parquet")):
+    path = folder / names.get(lines.stem, "-")
+    if not path.exists():
+      path = lines.with_suffix(".array_record")
+    listed += _verify_shard(report, metadata, lines, path, seen)
+  if report.finished:
+    _verify_index(report, folder / schema.INDEX, listed)
+  return report
+
+
+def _verify_shard(
+  report: Report,
+  metadata: schema.Metadata,
+  lines_path: pathlib.Path,
+  path: pathlib.Path,
+  seen: set[bytes],
+) -> int:
+  """Verifies one shard; returns how many records its list has."""
+  report.shards += 1
+  name = str(path)
+
+  def fault(message: str, where: str = name) -> None:
+    report.faults.append(Fault(where, message))
+
+  try:
+    lines = finish.read_lines(lines_path).to_pylist()
+  except Exception as error:
+    fault(f"the list of its records cannot be read ({error})", str(lines_path))
+    return 0
+  if not path.exists():
+    fault(f"the shard is missing, with {len(lines)} records")
+    return len(lines)
+  report.bytes += path.stat().st_size
+  try:
+    reader = array_record_module.ArrayRecordReader(name)
+    found = reader.num_records()
+  except Exception as error:
+    fault(f"the shard cannot be opened, {len(lines)} records are lost ({error})")
+    return len(lines)
+  if found != len(lines):
+    fault(f"holds {found} records where {len(lines)} were written")
+  for i, record in _records(reader, min(found, len(lines))):
+    line = lines[i]
+    report.records += 1
+    try:
+      if isinstance(record, Exception):
+        raise record
+      problem = _problem(schema.parse(metadata, record), line)
+    except Exception as error:
+      problem = f"cannot be read ({type(error).__name__}: {error})"
+    key = line["key"].encode()
+    if problem is None and key in seen:
+      problem = "is there twice"
+    seen.add(key)
+    if problem is not None:
+      fault(problem, f"{name}, record {i}, clip {line['key']}")
+  reader.close()
+  return len(lines)
+
+
+def _records(reader: Any, count: int) -> Iterator[tuple[int, bytes | Exception]]:
+  """The records, and instead of each that cannot be read, why."""
+  for first in range(0, count, _TOGETHER):
+    numbers = list(range(first, min(first + _TOGETHER, count)))
+    try:
+      yield from zip(numbers, reader.read(numbers), strict=True)
+      continue
+    except Exception:
+      pass  # one by one, to find which of them
+    for i in numbers:
+      try:
+        (record,) = reader.read([i])
+        yield i, record
+      except Exception as error:
+        yield i, error
+
+
+def _problem(record: schema.Record, line: dict[str, Any]) -> str | None:
+  """What is wrong with a record; None where it is good."""
+  found = record.line()
+  names = ("key", "t", "h", "w", "text_tokens", "caption")
+  for name in names:
+    if found[name] != line[name]:
+      return f"has {name} {found[name]!r} where {line[name]!r} was written"
+  if isinstance(record, schema.LatentRecord):
+    texts = [record.text] if record.more_text is None else [record.text, record.more_text]
+    for name, array in (("latent", record.latent), *(("text", t) for t in texts)):
+      if not np.isfinite(array).all():
+        return f"its {name} is not finite"
+  return None
+
+
+def _verify_index(report: Report, path: pathlib.Path, listed: int) -> None:
+  try:
+    found = len(finish.read_lines(path))
+  except Exception as error:
+    report.faults.append(Fault(str(path), f"cannot be read ({error})"))
+    return
+  if found != listed:
+    report.faults.append(
+      Fault(str(path), f"names {found} records where the shards' lists have {listed}")
+    )
