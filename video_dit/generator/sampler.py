@@ -12,6 +12,7 @@ from video_dit.diffusion import process as process_lib
 from video_dit.diffusion import samplers
 from video_dit.diffusion import times as times_lib
 from video_dit.generator import rows as rows_lib
+from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel import partition
 
 
@@ -55,6 +56,7 @@ class Sampler:
       self._program,
       static_argnames=("guided", "has_given"),
       out_shardings=partition.replicated(mesh),
+      compiler_options=mesh_lib.compiler_options(mesh),
     )
 
   def predict(self, params, *inputs, num_segments: int | None = None) -> jax.Array:

@@ -27,9 +27,19 @@ _CPU_FLAGS = {
 }
 
 
+# By default small sharded products are cut into strips that pass from device to device:
+# many small products cost more than the gathering that they would hide.
+_TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
+
+def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
+  """Options that a program over this mesh is compiled with, on devices there or not."""
+  return dict(_TPU_OPTIONS) if mesh.devices.flat[0].platform == "tpu" else {}
+
+
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What a --mesh flag says: a platform, a number of devices (cpu), axis sizes."""
+  """What a --mesh flag says: a platform, a process's devices (cpu), axis sizes."""
 
   platform: str | None
   devices: int | None
@@ -102,9 +112,10 @@ def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
       f"--mesh={text}: JAX finds no {spec.platform or ''} device here ({error})."
       f"{extra if spec.platform in ('gpu', 'tpu') else ''}"
     ) from error
-  if spec.devices and len(devices) != spec.devices:
+  if spec.devices and jax.local_device_count() != spec.devices:
     raise ValueError(
-      f"--mesh={text}: {spec.devices} devices asked for, {len(devices)} are running."
+      f"--mesh={text}: {spec.devices} devices asked for, {jax.local_device_count()} are"
+      " running."
       " Start them before JAX is used, or ask for as many."
     )
   return make(devices, sizes(len(devices), spec.axes, defaults, text))

@@ -15,6 +15,7 @@ import optax
 
 from video_dit import config as config_lib
 from video_dit.checkpoints.state import Params, TrainState
+from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel import partition
 from video_dit.trainer import optimizer
 from video_dit.trainer.sums import Sums
@@ -95,6 +96,7 @@ class Trainer(Generic[T]):
       in_shardings=(self.shardings, objective.layout(mesh)),
       out_shardings=(self.shardings, self.replicated),
       donate_argnums=(0,),
+      compiler_options=mesh_lib.compiler_options(mesh),
     )
 
   def num_params(self) -> int:
