@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from video_dit.parallel.kernels.dense import NO_KEYS
-from video_dit.parallel.local import local_attention, local_gradients
+from video_dit.parallel.local import SAVED, local_attention, local_gradients
 from video_dit.parallel.partition import ROWS
 
 AXIS = "context"
@@ -155,7 +155,7 @@ def attention(
 
   def attend_forward(q, k, v, segments):
     out, lse = run_ahead(q, k, v, segments)
-    out, lse = checkpoint_name(out, "attention"), checkpoint_name(lse, "attention")
+    out, lse = checkpoint_name(out, SAVED), checkpoint_name(lse, SAVED)
     return out, (q, k, v, segments, out, lse)
 
   def attend_backward(saved, dout):
