@@ -40,7 +40,7 @@ class _Case:
   def row(self, which, *, texts=None):
     clips = list(self.inputs[f"x_{which}"])
     texts = self.texts(f"ctx_{which}") if texts is None else texts
-    return clips, wan_rows.pack(self.model, clips, texts, spare=3)
+    return clips, wan_rows.pack(self.model, clips, texts, tokens=27, text=27)
 
   def check(self, name, found):
     """At the peer's noise floor, as `compare.py` there measures it."""
@@ -84,7 +84,7 @@ def test_zeros_that_are_stored_are_zeros_that_are_not(diffusers_case):
 def test_a_time_for_each_token(diffusers_case):
   case = diffusers_case
   clips, row = case.row("pertoken")
-  times = np.append(_times(case.inputs["t_pertoken"]).reshape(-1), np.zeros(3))
+  times = np.append(_times(case.inputs["t_pertoken"]).reshape(-1), np.zeros(11))
   times = times[None].astype(np.float32)
   out = wan_rows.run(case.graph, case.params, row, times, num_segments=2)
   found = wan_rows.unpack(case.model, np.asarray(out), clips)
@@ -95,7 +95,7 @@ def test_loss_and_gradients(diffusers_case):
   case = diffusers_case
   _, row = case.row("a")
   targets = list(case.inputs["target_a"])
-  target = wan_rows.pack(case.model, targets, case.texts("ctx_a"), spare=3)["patches"]
+  target = wan_rows.pack(case.model, targets, case.texts("ctx_a"), tokens=27)["patches"]
   real = (row["segments"] > 0)[..., None]
   times = _times(case.inputs["t_a"])[None]
 
@@ -156,7 +156,7 @@ def test_diffusers_live_on_clips_of_any_sizes(live, per_token):
   torch, theirs, loaded = live
   clips, texts = _ragged()
   model = loaded.model
-  row = wan_rows.pack(model, clips, texts, spare=2)
+  row = wan_rows.pack(model, clips, texts, tokens=40)
   steps = [np.float32(step) for _, _, step in _RAGGED]
   if per_token:
     # The first frame of each clip is given, at time 0.
@@ -166,7 +166,8 @@ def test_diffusers_live_on_clips_of_any_sizes(live, per_token):
         (np.count_nonzero(row["segments"] == i) for i in (1, 2, 3)), _RAGGED, strict=True
       )
     ]
-    times, segments = _times(np.append(np.concatenate(steps), [0, 0]))[None], 3
+    spare = np.zeros(np.count_nonzero(row["segments"] == 0))
+    times, segments = _times(np.append(np.concatenate(steps), spare))[None], 3
   else:
     times, segments = _times(steps)[None], None
   graph, params = nnx.split(model)

@@ -15,15 +15,21 @@ Clips = Sequence[np.ndarray]  # (C, F, H, W) each, of any sizes
 
 
 def pack(
-  model: Wan, clips: Clips, texts: Clips, *, spare: int = 0, seed: int = 0
+  model: Wan,
+  clips: Clips,
+  texts: Clips,
+  *,
+  tokens: int = 0,
+  text: int = 0,
+  seed: int = 0,
 ) -> dict[str, np.ndarray]:
-  """One row of all clips, with some padding of noise behind tokens and text.
+  """One row of all clips, with padding of noise behind tokens and text.
 
   Args:
     model: its patch and positions count.
     clips: latents.
     texts: `(L, E)` of each clip, without what fills it up.
-    spare: tokens of padding.
+    tokens, text: least length of the row and of its text; padding fills them up.
     seed: of the noise.
   """
   dit, noise = model.dit, np.random.default_rng(seed)
@@ -33,20 +39,23 @@ def pack(
     patchify.positions(grid, dit=dit, time=4, frames_per_second=16.0) for grid in grids
   ]
 
-  def row(parts: Clips):
-    padding = noise.normal(size=(spare, parts[0].shape[1])).astype(np.float32)
-    return np.concatenate([*parts, padding])[None]
+  def spare(parts: Clips, length: int) -> int:
+    return max(0, length - sum(map(len, parts)))
 
-  def numbers(parts: Clips):
-    counts = [*(len(part) for part in parts), spare]
+  def row(parts: Clips, length: int):
+    shape = (spare(parts, length), parts[0].shape[1])
+    return np.concatenate([*parts, noise.normal(size=shape).astype(np.float32)])[None]
+
+  def numbers(parts: Clips, length: int):
+    counts = [*(len(part) for part in parts), spare(parts, length)]
     return np.repeat([*range(1, len(parts) + 1), 0], counts)[None].astype(np.int32)
 
   return {
-    "patches": row(patches),
-    "segments": numbers(patches),
-    "positions": row(places),
-    "text": row(texts),
-    "text_segments": numbers(texts),
+    "patches": row(patches, tokens),
+    "segments": numbers(patches, tokens),
+    "positions": row(places, tokens),
+    "text": row(texts, text),
+    "text_segments": numbers(texts, text),
   }
 
 
