@@ -90,20 +90,23 @@ def run(
   folder: str | os.PathLike[str],
   runner: str,
   options: list[str],
+  place: str = "",
 ) -> tuple[int, ingest.Counts]:
   """Looks at files and makes the tables, by one pipeline.
 
   Args:
     facts: hold the lines, and are completed.
     config: settings.
-    folder: of the output; the machines of the runner must see it under this name.
+    folder: of the tables, on this machine.
     runner: Beam's name of a runner.
     options: of the runner, as on Beam's command line.
+    place: the output as all machines of the runner see it; empty where it is `folder`.
 
   Returns:
     How many files were looked at, and what the tables hold.
   """
-  place = _clean(folder)
+  output = place or os.fspath(folder)
+  place = _clean(output)
   shards = _write_records(facts.records(config.media), place)
   with _begin(runner, options, config) as running:
     records = pipeline.examined(running, shards, config)
@@ -119,7 +122,7 @@ def run(
       for rows in pipeline.read_part(pipeline.part(place, _ROWS, number)):
         tables.write(rows)
   facts.commit()
-  _clean(folder)
+  _clean(output)
   return len(looked_at), tables.counts
 
 

@@ -90,7 +90,7 @@ class Read(beam.DoFn):
     """Yields the records."""
     with FileSystems.open(element) as file:
       for line in file:
-        text = line.decode("ascii")
+        text = line.decode("ascii").rstrip()
         yield json.loads(text)["number"], text
 
 
@@ -157,11 +157,12 @@ class Same(beam.DoFn):
 class Bands(beam.DoFn):
   """Puts each clip into the buckets in which those that look like it are found."""
 
-  def process(self, element: Text) -> Iterator[tuple[int, tuple[int, list[int], str]]]:
-    """Yields a bucket, and number, hashes and key of the clip."""
+  def process(self, element: Text) -> Iterator[tuple[int, Text]]:
+    """Yields a bucket, and the clip's number with its hashes and key."""
     for place, row in enumerate(json.loads(element[1])):
       if "reason" not in row and "hashes" in row:
-        clip = decide.order(row, place), row["hashes"], row["key"]
+        # As text: Beam's whole numbers have a sign, and these need all 64 bits.
+        clip = decide.order(row, place), json.dumps([row["hashes"], row["key"]])
         for band in hashes.bands(row["hashes"]):
           yield band, clip
 
@@ -173,9 +174,9 @@ class LookAlike(beam.DoFn):
     """Keeps the setting."""
     self._most_bits = most_bits
 
-  def process(self, element: tuple[int, Iterable]) -> Iterator[tuple[int, tuple]]:
+  def process(self, element: tuple[int, Iterable[Text]]) -> Iterator[tuple[int, tuple]]:
     """Yields a clip's number, and number, bits and key of an earlier one."""
-    clips = list(element[1])
+    clips = [(number, *json.loads(text)) for number, text in element[1]]
     keys = {number: key for number, _, key in clips}
     pairs = [(number, frames) for number, frames, _ in clips]
     for number, earlier, bits in hashes.first_alike(pairs, self._most_bits):

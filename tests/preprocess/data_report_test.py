@@ -1,0 +1,84 @@
+"""The report says what was kept and why not, and runs nothing that the media say."""
+
+import dataclasses
+
+import pyarrow.parquet
+import pytest
+
+from tests.preprocess import ingest_test, scenes
+from video_dit.media import write
+from video_dit.preprocess import data_report, examine, ingest, sources, statistics
+from video_dit.preprocess import facts as facts_lib
+
+EVIL = (
+  "<script>alert(1)</script> & \"quotes\" 'more' </table><img src=x onerror=alert(1)>"
+)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """The folder of a report, and its counts."""
+  folder = tmp_path_factory.mktemp("report") / "in"
+  folder.mkdir()
+  rate = ingest_test.RATE
+  write.write_video(folder / "a.mp4", scenes.texture(24, speed=2), rate)
+  (folder / "a.txt").write_text(EVIL)
+  write.write_video(folder / "<b>still<i>.mp4", scenes.texture(24, seed=1, speed=0), rate)
+  write.write_video(folder / "c.png", scenes.texture(1, seed=2), rate)
+  (folder / "<script>d.mp4").write_text("<html>")
+  (folder / "e.mp4").write_bytes((folder / "a.mp4").read_bytes())
+  out = folder.parent / "out"
+  out.mkdir()
+  config = ingest_test._with(max_frozen=0.5)
+  config = dataclasses.replace(
+    config, data=dataclasses.replace(config.data, row_length=4096)
+  )
+  with facts_lib.Facts(out / "facts.sqlite") as facts:
+    facts.set_lines(sources.lines(folder), config.media, config.ingest)
+    here = ingest_test._Here()
+    ingest.examine_files(facts, config.media, here, config.ingest)
+    counts = ingest.tabulate(facts, config, out)
+  data_report.write(out, config, counts, here)
+  return out, counts
+
+
+def test_the_page_shows_stages_charts_and_pictures(done):
+  text = (done[0] / "report.html").read_text(encoding="utf-8")
+  for part in (
+    "probe and decode",
+    "<td>duplicate</td>",
+    "<td>frozen</td>",
+    "rejected: frozen",
+    "length of clips of videos",
+    "tokens of a clip",
+    "<td>fill</td>",
+  ):
+    assert part in text, part
+  # Two clips are kept, and a duplicate and a still one are not.
+  assert text.count("data:image/jpeg;base64,") == 4
+
+
+def test_nothing_of_the_media_is_markup(done):
+  text = (done[0] / "report.html").read_text(encoding="utf-8")
+  for part in ("<script", "<b>", "<i>", "<img src=x", "onerror=alert(1)>"):
+    assert part not in text, part
+  assert "&lt;script&gt;alert(1)" in text and "&lt;script&gt;d.mp4" in text
+
+
+def test_the_table_has_the_numbers_of_the_page(done):
+  out, counts = done
+  rows = pyarrow.parquet.read_table(out / "report.parquet").to_pylist()
+  stages = {row["name"]: row for row in rows if row["section"] == "stage"}
+  assert list(stages)[1:] == list(statistics.STAGES)
+  assert (stages["filter"]["rejects"], stages["encode"]["clips"]) == (1, counts.clips)
+  sides = [row for row in rows if row["section"].startswith("size")]
+  assert sum(row["clips"] for row in sides) == counts.clips == 2
+  (fill,) = (row["low"] for row in rows if row["name"] == "fill")
+  assert 0 < fill <= 1
+
+
+def test_another_report_decodes_no_picture_again(done, monkeypatch):
+  out, counts = done
+  monkeypatch.setattr(examine, "work", None)
+  data_report.write(out, ingest_test.CONFIG, counts, ingest_test._Here())
+  assert "data:image/jpeg" in (out / "report.html").read_text(encoding="utf-8")

@@ -1,0 +1,94 @@
+"""Several captions of one clip, and how often each is to be taken.
+
+In a manifest, `captions` is a list of texts and `caption_weights` one of numbers (in CSV
+both as JSON). Beside a file, `clip.json` or `clip.mp4.json` is an object with `captions`
+and, where wanted, `caption_weights`, or with `caption`. Without weights all are taken
+alike; weights are kept as shares of 1.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import json
+import math
+from typing import Any
+
+LIST_NAMES = ("captions", "texts", "prompts")
+WEIGHT_NAMES = ("caption_weights", "weights")
+_MOST = 1024
+
+
+@dataclasses.dataclass(frozen=True)
+class Captions:
+  """Texts as they are given, and the share of each; as many of one as of the other."""
+
+  texts: tuple[Any, ...]
+  weights: tuple[float, ...]
+
+
+def read(row: Mapping[str, Any]) -> Captions | None:
+  """The captions of a row of a manifest; None where it has no list of them.
+
+  Raises:
+    ValueError: what is there is no list of texts, or the weights do not fit it.
+  """
+  values = next((row[n] for n in LIST_NAMES if row.get(n) not in (None, "")), None)
+  if values is None:
+    return None
+  values = _list("captions", values)
+  if not all(isinstance(value, str | bytes) for value in values):
+    raise ValueError(f"captions={_shown(values)} must be texts")
+  weights = next((row[n] for n in WEIGHT_NAMES if row.get(n) not in (None, "")), None)
+  if weights is None:
+    numbers = [1.0] * len(values)
+  else:
+    numbers = [_number(weight) for weight in _list("caption_weights", weights)]
+  if len(numbers) != len(values):
+    raise ValueError(
+      f"caption_weights has {len(numbers)} numbers for {len(values)} captions; give one"
+      " for each"
+    )
+  pairs = [(v, n) for v, n in zip(values, numbers, strict=True) if v.strip() and n > 0]
+  total = sum(number for _, number in pairs)
+  if values and not pairs and any(value.strip() for value in values):
+    raise ValueError("caption_weights are all 0; give one above 0")
+  return Captions(
+    tuple(value for value, _ in pairs), tuple(number / total for _, number in pairs)
+  )
+
+
+def parse(data: bytes) -> dict[str, Any]:
+  """The object of a `.json` file beside a media file.
+
+  Raises:
+    ValueError: it is no JSON object with captions.
+  """
+  try:
+    found = json.loads(data.decode("utf-8-sig", "surrogateescape"))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"is no JSON ({error})") from error
+  if not isinstance(found, dict) or not {*LIST_NAMES, "caption"} & set(found):
+    raise ValueError("has neither caption nor captions")
+  return found
+
+
+def _list(name: str, value: Any) -> list[Any]:
+  if isinstance(value, str):
+    try:
+      value = json.loads(value)
+    except ValueError:
+      raise ValueError(f"{name}={_shown(value)} must be a list in JSON") from None
+  if not isinstance(value, list | tuple) or len(value) > _MOST:
+    raise ValueError(f"{name}={_shown(value)} must be a list of at most {_MOST}")
+  return list(value)
+
+
+def _number(value: Any) -> float:
+  is_number = isinstance(value, int | float) and not isinstance(value, bool)
+  if not is_number or not math.isfinite(value) or value < 0:
+    raise ValueError(f"caption_weights: {_shown(value)} must be a number, 0 or above")
+  return float(value)
+
+
+def _shown(value: Any) -> str:
+  text = repr(value)
+  return text if len(text) <= 80 else f"{text[:80]}..."

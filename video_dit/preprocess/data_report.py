@@ -1,0 +1,207 @@
+"""The data report: what was kept, what was not and why, in numbers and in pictures.
+
+`report.html` opens anywhere, and everything in it that came of the media is escaped;
+`report.parquet` has the same numbers.
+"""
+
+from collections.abc import Iterable, Iterator
+import hashlib
+import os
+import pathlib
+from typing import Any
+
+import numpy as np
+from PIL import Image
+import pyarrow.parquet
+
+from video_dit import config as config_lib
+from video_dit.data import pack, pieces
+from video_dit.media import resize
+from video_dit.preprocess import examine, ingest, statistics, workers
+from video_dit.report import histogram, page
+
+HTML, TABLE = "report.html", "report.parquet"
+_THUMBNAILS = "work/thumbnails"
+_PIXELS = 128 * 128
+# Planning more clips than this for one number would take longer than it is worth.
+_MOST_PLANNED = 200_000
+# Characters of a caption, and of a message, that are shown.
+_SHOWN = 160
+_COLUMNS = (
+  *("path", "caption", "key", "kind", "file", "record", "source_height", "source_width"),
+  *("frames_per_second", "first_frame", "frames", "start_seconds", "end_seconds"),
+  *("line_start_seconds", "line_end_seconds"),
+)
+
+
+def write(
+  folder: str | os.PathLike[str],
+  config: config_lib.Config,
+  counts: ingest.Counts,
+  pool: workers.Pool,
+) -> None:
+  """Writes the report of the tables in a folder.
+
+  Args:
+    folder: of the tables, and of the report.
+    config: settings.
+    counts: of the tables.
+    pool: of workers that run `examine.work`, for thumbnails.
+  """
+  folder = pathlib.Path(folder)
+  found = statistics.histograms(folder, config)
+  packing = plan(folder, config)
+  statistics.write(folder / TABLE, counts, found, packing)
+  shown = page.Page(f"Data report of {config.name}")
+  shown.heading("Stages")
+  shown.paragraph(
+    f"{counts.lines:,} lines of the input gave {counts.clips:,} clips and"
+    f" {counts.rejects:,} rejects. A line gives a row for each clip of it, or one reject."
+  )
+  shown.table(statistics.stages(counts), ("stage", "rejected", "left"))
+  if counts.reasons:
+    by_number = sorted(counts.reasons.items(), key=lambda item: (-item[1], item))
+    shown.table(by_number, ("reason", "rejects"))
+  shown.heading("Clips")
+  for each in found:
+    parts = {"clips": each.clips.tolist(), "rejects": each.rejects.tolist()}
+    shown.chart(histogram.histogram(each.names, parts, title=each.title))
+  shown.heading("Packing")
+  shown.facts(packing)
+  _pictures(shown, folder, config, pool)
+  shown.write(folder / HTML)
+
+
+def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
+  """What to expect of packing the training split, at the config's patch and rows.
+
+  Captions are counted as a token in four characters: no encoder is asked here.
+  """
+  extents: list[list[int]] = []
+  text: list[int] = []
+  names = ["latent_frames", "latent_height", "latent_width", "caption", "split"]
+  with pyarrow.parquet.ParquetFile(folder / ingest.CLIPS) as file:
+    for batch in file.iter_batches(batch_size=65_536, columns=names):
+      for row in batch.to_pylist():
+        if row["split"] == "train" and len(text) < _MOST_PLANNED:
+          extents.append([row[name] for name in names[:3]])
+          length = 1 + len(row["caption"] or "") // 4
+          text.append(min(length, config.text.max_tokens, config.data.row_text))
+  facts: dict[str, Any] = {"row length": config.data.row_length, "clips": len(text)}
+  if not text:
+    return facts
+  # Of pixels, whose grid is finer, the whole tokens count.
+  t, h, w = (np.array(extents, np.int32) // config.dit.patch * config.dit.patch).T
+  is_some = (t > 0) & (h > 0) & (w > 0)
+  if not is_some.any():
+    return facts
+  try:
+    cut = pieces.cut(
+      *(column[is_some] for column in (t, h, w, np.array(text, np.int32))),
+      data=config.data,
+      patch=config.dit.patch,
+    )
+  except ValueError as error:
+    return facts | {"problem": f"these clips do not fit config.data: {error}"}
+  made = pack.plan_epoch(cut.tokens, cut.text_tokens, config.data, config.seed, 0)
+  tokens = {
+    "tokens": int(cut.tokens.sum()),
+    "tokens of the longest": int(cut.tokens.max()),
+  }
+  return facts | tokens | {"rows": len(made), "fill": made.fill}
+
+
+def _pictures(
+  shown: page.Page,
+  folder: pathlib.Path,
+  config: config_lib.Config,
+  pool: workers.Pool,
+) -> None:
+  """Adds thumbnails of kept clips, and of rejects by reason."""
+  most = config.ingest.thumbnails
+  if not most:
+    return
+  chosen = {"kept": _spread(folder / ingest.CLIPS, (*_COLUMNS,), most)}
+  by_reason: dict[str, list[dict[str, Any]]] = {}
+  columns = (*_COLUMNS, "reason", "message")
+  for row in _rows(folder / ingest.REJECTS, columns):
+    some = by_reason.setdefault(row["reason"], [])
+    if len(some) < most:
+      some.append(row)
+  chosen |= {f"rejected: {reason}": rows for reason, rows in sorted(by_reason.items())}
+  files = _thumbnails([r for rows in chosen.values() for r in rows], folder, config, pool)
+  for title, rows in chosen.items():
+    shown.heading(title)
+    pictures = [(_caption(row), files[_name(row)]) for row in rows if _name(row) in files]
+    shown.gallery(pictures)
+    without = [row for row in rows if _name(row) not in files]
+    shown.table([(row["path"], row.get("message", "")[:_SHOWN]) for row in without])
+
+
+def _spread(
+  path: pathlib.Path, columns: tuple[str, ...], most: int
+) -> list[dict[str, Any]]:
+  """Rows of a table, evenly spaced."""
+  with pyarrow.parquet.ParquetFile(path) as file:
+    total = file.metadata.num_rows
+  wanted = set(np.linspace(0, total - 1, min(most, total)).astype(int)) if total else ()
+  return [row for i, row in enumerate(_rows(path, columns)) if i in wanted]
+
+
+def _rows(path: pathlib.Path, columns: tuple[str, ...]) -> Iterator[dict[str, Any]]:
+  with pyarrow.parquet.ParquetFile(path) as file:
+    for batch in file.iter_batches(batch_size=4096, columns=list(columns)):
+      yield from batch.to_pylist()
+
+
+def _caption(row: dict[str, Any]) -> str:
+  seconds = row["end_seconds"] - row["start_seconds"]
+  size = f"{row['source_width']}x{row['source_height']}, {seconds:.1f} s"
+  text = row.get("message") or row["caption"] or "no caption"
+  return f"{os.path.basename(row['path'])}: {size}. {text[:_SHOWN]}"
+
+
+def _name(row: dict[str, Any]) -> str:
+  if row["key"]:
+    return row["key"]
+  place = f"{row['path']} {row['first_frame']}"
+  return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+def _thumbnails(
+  rows: Iterable[dict[str, Any]],
+  folder: pathlib.Path,
+  config: config_lib.Config,
+  pool: workers.Pool,
+) -> dict[str, pathlib.Path]:
+  """Decodes a frame from the middle of each clip that has none yet; those that decode."""
+  place = folder / _THUMBNAILS
+  place.mkdir(parents=True, exist_ok=True)
+  files = {_name(row): place / f"{_name(row)}.jpg" for row in rows if row["frames"]}
+  missing = {
+    name: row
+    for row in rows
+    if (name := _name(row)) in files and not files[name].is_file()
+  }
+  jobs = [(1, _job(row, config)) for row in missing.values()]
+  for name, (_, result) in zip(missing, pool.run(jobs, len(jobs)), strict=False):
+    if not isinstance(result, workers.Failure) and result[1] is not None:
+      Image.fromarray(result[1][0]).save(files[name], "JPEG", quality=80)
+  return {name: path for name, path in files.items() if path.is_file()}
+
+
+def _job(row: dict[str, Any], config: config_lib.Config) -> examine.Decode:
+  size = resize.target_size(
+    row["source_height"], row["source_width"], max_pixels=_PIXELS, grid=2
+  )
+  return examine.Decode(
+    file=os.fsdecode(row["file"]),
+    record=row["record"],
+    start_seconds=row["line_start_seconds"],
+    end_seconds=row["line_end_seconds"],
+    frames_per_second=row["frames_per_second"],
+    first_frame=row["first_frame"] + row["frames"] // 2,
+    frames=1,
+    size=size,
+    media=config.media,
+  )

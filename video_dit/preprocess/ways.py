@@ -1,0 +1,93 @@
+"""The ways to run ingest: a pool of processes, or Apache Beam where it is installed."""
+
+from collections.abc import Callable
+import dataclasses
+import importlib.util
+import os
+
+from video_dit import config as config_lib
+from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import ingest, shots, workers
+
+POOL = "pool"
+
+
+@dataclasses.dataclass(frozen=True)
+class Way:
+  """How ingest is run.
+
+  Attributes:
+    runner: Beam's name of a runner; empty is Beam's embedded one where Beam is
+      installed, else the pool; `pool` is the pool.
+    options: of the runner, as on Beam's command line.
+  """
+
+  runner: str = ""
+  options: tuple[str, ...] = ()
+
+  @property
+  def uses_beam(self) -> bool:
+    """Whether Beam runs it."""
+    return self.runner != POOL and (bool(self.runner) or _has_beam())
+
+  def check(self, ingest: config_lib.Ingest) -> None:
+    """Refuses what cannot run here, before anything is looked at.
+
+    Raises:
+      ValueError: an extra is missing, or an option is unknown.
+    """
+    shots.check(ingest)
+    if not self.uses_beam:
+      if self.options:
+        raise ValueError(f"{self.options[0]}: there is no such flag. See --help.")
+      return
+    if not _has_beam():
+      raise ValueError(
+        f"--runner={self.runner} needs Apache Beam. Install it: pip install"
+        " 'video_dit[beam]' (docs/ingest.md says at which versions), or pass"
+        f" --runner={POOL}."
+      )
+    from video_dit.preprocess import beam_runner
+
+    beam_runner.check(self.options)
+
+
+def run(
+  way: Way,
+  facts: facts_lib.Facts,
+  config: config_lib.Config,
+  folder: str | os.PathLike[str],
+  pool: workers.Pool,
+  *,
+  place: str = "",
+  then: Callable[[], None] = lambda: None,
+) -> tuple[int, ingest.Counts]:
+  """Looks at all files that have no facts yet, and makes the tables.
+
+  Args:
+    way: to do it.
+    facts: hold the lines, and are completed.
+    config: settings.
+    folder: of the tables, on this machine.
+    pool: of workers that run `examine.work`.
+    place: the output as all machines of a runner see it; empty where that is `folder`.
+    then: is called between the two.
+
+  Returns:
+    How many files were looked at, and what the tables hold.
+  """
+  if not way.uses_beam:
+    examined = ingest.examine_files(facts, config.media, pool, config.ingest)
+  else:
+    from video_dit.preprocess import beam_runner
+
+    if way.runner:
+      options, place = list(way.options), place or os.fspath(folder)
+      return beam_runner.run(facts, config, folder, way.runner, options, place)
+    examined = beam_runner.examine_files(facts, config, folder)
+  then()
+  return examined, ingest.tabulate(facts, config, folder)
+
+
+def _has_beam() -> bool:
+  return importlib.util.find_spec("apache_beam") is not None
