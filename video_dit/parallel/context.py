@@ -204,9 +204,9 @@ def _ring_forward(q, k, v, segments, parts: Split, forward):
 
   def turn(carry, _):
     (k, v, key_segments), (out, lse) = carry
-    # Nothing below depends on what is sent here: the transfer runs behind the work.
     following = _pass((k, v, key_segments), parts)
     found = forward(q, k, v, segments, key_segments)
+    following, found = _at_once(following, found)
     return (following, _merge(out, lse, *found)), None
 
   out = jnp.zeros(q.shape, jnp.float32)
@@ -225,8 +225,9 @@ def _ring_backward(q, k, v, segments, lse, delta, dout, parts: Split, gradients)
     following = _pass((k, v, key_segments), parts)
     # Sums one turn old: they arrive with the keys that they belong to, while those
     # keys' new share is worked out.
-    dk, dv = _pass((dk, dv), parts)
+    sums = _pass((dk, dv), parts)
     found = gradients(q, k, v, segments, key_segments, lse, delta, dout)
+    (following, (dk, dv)), found = _at_once((following, sums), found)
     dq, dk, dv = (
       total + new.astype(jnp.float32)
       for total, new in zip((dq, dk, dv), found, strict=True)
@@ -245,6 +246,15 @@ def _pass(blocks, parts: Split):
   size = parts.ring * parts.heads
   pairs = [(i, (i + parts.heads) % size) for i in range(size)]
   return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, pairs), blocks)
+
+
+def _at_once(sent, found):
+  """Has what is sent arrive before what was worked out is used.
+
+  Else TPU's scheduler starts a transfer after the kernel and hides it behind the little
+  that follows.
+  """
+  return jax.lax.optimization_barrier((sent, found))
 
 
 def _merge(out_RNAK, lse_RNA, more_RNAK, more_lse_RNA):
