@@ -16,7 +16,7 @@ _PRODUCTS = {
   "packed_attention_queries": (3, True),
   "packed_attention_keys": (4, True),
 }
-_BLOCK = 512
+_BLOCK, _TEXT_BLOCK, _FEW_KEYS = 512, 128, 2048  # as `kernels/splash_sizes.py` cuts
 
 
 class Kernels:
@@ -55,5 +55,6 @@ class Kernels:
       products = 5  # the gradient of the queries comes out of the same kernel
     # Keys of one device of a ring are as many as its queries: part of the row's own.
     row = keys if keys not in (queries, self._mix.length) else self._mix.length
-    share = self._mix.visited(row, _BLOCK, min(_BLOCK, keys))
+    key_block = _TEXT_BLOCK if keys <= _FEW_KEYS < queries else min(_BLOCK, keys)
+    share = self._mix.visited(row, _BLOCK, key_block)
     return Kernel(2.0 * products * rows * queries * keys * width * share, backward)
