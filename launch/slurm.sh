@@ -1,0 +1,50 @@
+#!/usr/bin/env bash
+# Trains on GPU nodes under Slurm, one process a GPU; arguments go to the program.
+#
+#   sbatch --nodes=2 launch/slurm.sh --config=configs/xl.py --workdir=/shared/runs/xl \
+#       --config.data.path=/shared/data --mesh=gpu,fsdp=16
+#
+# Submit it from the project's folder, on a disk that all nodes see, as the workdir is. The
+# environment is the one that `launch/setup.sh run` made there, and that
+# `.venv-*/bin/pip install 'jax[cuda13]'` was called in; PYTHON names another interpreter.
+# Two minutes before the time is over, and when the job is preempted, the run saves and
+# ends; the job goes back to the queue and goes on from there.
+#
+#SBATCH --job-name=video_dit
+#SBATCH --nodes=1
+#SBATCH --ntasks-per-node=8
+#SBATCH --gpus-per-node=8
+#SBATCH --cpus-per-task=8
+#SBATCH --time=24:00:00
+#SBATCH --signal=TERM@120
+#SBATCH --requeue
+#SBATCH --open-mode=append
+#SBATCH --output=video_dit-%j.log
+set -euo pipefail
+cd "${SLURM_SUBMIT_DIR:?"submit this file with sbatch"}"
+
+workdir=""
+for argument in "$@"; do
+  case $argument in --workdir=*) workdir=${argument#*=} ;; esac
+done
+if [ -z "$workdir" ]; then
+  echo "error: --workdir is missing. Give it, on a disk that all nodes see." >&2
+  exit 2
+fi
+
+# Transfers hide behind the work that does not wait for them.
+export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_latency_hiding_scheduler=true"
+export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
+
+python=${PYTHON:-$(printf '%s\n' .venv-*/bin/python | head -n 1)}
+status=0
+srun --kill-on-bad-exit=1 "$python" -m video_dit.main "$@" || status=$?
+
+if [ -e "$workdir/finished.json" ]; then
+  exit 0
+elif [ "$status" = 0 ]; then
+  echo "stopped before its end: back to the queue"
+  scontrol requeue "$SLURM_JOB_ID"
+else
+  exit "$status" # a mistake, which another start would make again
+fi

@@ -1,0 +1,105 @@
+#!/usr/bin/env bash
+# Preprocesses and trains on a Cloud TPU: one VM, or all VMs of a slice.
+#
+#   TPU=dit ZONE=us-east5-a TYPE=v5p-16 DISK=10.0.0.2:/share ./launch/tpu_vm.sh create
+#   ./launch/tpu_vm.sh preprocess --config=configs/xl.py --input=/mnt/share/clips \
+#       --output=/mnt/share/data
+#   ./launch/tpu_vm.sh train --config=configs/xl.py --config.data.path=/mnt/share/data \
+#       --workdir=/mnt/share/runs/xl --mesh=tpu,fsdp=8
+#   ./launch/tpu_vm.sh delete
+#
+#   TPU      its name [video-dit]
+#   ZONE     where it is [us-east5-a]
+#   TYPE     accelerator type [v5p-8]
+#   RUNTIME  image of the VMs [v2-alpha-tpuv5]
+#   DISK     NFS share, server:/path, that all VMs mount as /mnt/share; holds data, workdir
+#   SPOT     1 takes a preemptible one
+#
+# `train` stays until the run is finished: a TPU that was preempted is made anew, and the
+# run goes on from its last checkpoint. The XLA options that the figures of
+# docs/performance.md need are in the program; nothing has to be exported.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+TPU=${TPU:-video-dit} ZONE=${ZONE:-us-east5-a} TYPE=${TYPE:-v5p-8}
+RUNTIME=${RUNTIME:-v2-alpha-tpuv5} DISK=${DISK:-} SPOT=${SPOT:-}
+
+tpu() {
+  local verb=$1
+  shift
+  gcloud compute tpus tpu-vm "$verb" "$TPU" --zone="$ZONE" "$@"
+}
+
+everywhere() {
+  tpu ssh --worker=all --command="$1"
+}
+
+create() {
+  tpu create --accelerator-type="$TYPE" --version="$RUNTIME" ${SPOT:+--spot}
+  local archive
+  archive=$(mktemp --suffix=.tar.gz)
+  tar --exclude=./.git --exclude='./.venv*' --exclude=./out -czf "$archive" .
+  gcloud compute tpus tpu-vm scp "$archive" "$TPU:video_dit.tar.gz" --zone="$ZONE" \
+    --worker=all
+  rm "$archive"
+  everywhere "set -e
+    mkdir -p video_dit && tar -xzf video_dit.tar.gz -C video_dit && cd video_dit
+    curl -LsSf https://astral.sh/uv/install.sh | sh
+    ~/.local/bin/uv venv --clear --python=3.12 .venv
+    ~/.local/bin/uv pip install --python=.venv --constraint=constraints.txt -e '.[tpu]'"
+  if [ -n "$DISK" ]; then
+    everywhere "set -e
+      sudo apt-get install -y nfs-common
+      sudo mkdir -p /mnt/share && sudo mount '$DISK' /mnt/share
+      sudo chmod a+rwx /mnt/share"
+  fi
+}
+
+# The command with its arguments, quoted for the VMs' shell.
+program() {
+  printf 'cd video_dit && .venv/bin/python -m %s' "$1"
+  shift
+  printf ' %q' "$@" --distributed
+}
+
+train() {
+  local argument workdir=""
+  for argument in "$@"; do
+    case $argument in --workdir=*) workdir=${argument#*=} ;; esac
+  done
+  if [ -z "$workdir" ]; then
+    echo "error: --workdir is missing. Give it, on the disk that all VMs share." >&2
+    exit 2
+  fi
+  local state
+  local refused=video_dit/refused # left where the program ends with status 2: a mistake
+  until everywhere "rm -f $refused
+    ($(program video_dit.main "$@")) || { [ \$? != 2 ] || touch $refused; false; }" &&
+    tpu ssh --worker=0 --command="test -e $(printf %q "$workdir")/finished.json"; do
+    state=$(tpu describe --format='value(state)' || true)
+    echo "the run is not finished, and the TPU is ${state:-gone}"
+    case $state in
+      READY)
+        if tpu ssh --worker=0 --command="test -e $refused"; then exit 2; fi
+        sleep 30
+        ;;
+      *)
+        tpu delete --quiet || true
+        until create; do sleep 300; done
+        ;;
+    esac
+  done
+}
+
+verb=${1:-}
+[ $# -gt 0 ] && shift
+case $verb in
+  create) create ;;
+  preprocess) everywhere "$(program video_dit.preprocess "$@" --mesh=tpu)" ;;
+  train) train "$@" ;;
+  delete) tpu delete --quiet ;;
+  *)
+    sed -n '2,/^set /p' "$0" | sed -n 's/^# \{0,1\}//p'
+    exit 2
+    ;;
+esac
