@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, AxisType
 import pytest
 
 from video_dit import config as config_lib
-from video_dit.models.dit.model import DiT
+from video_dit.models.dit.build import build
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel import partition
 
@@ -24,6 +24,9 @@ _SIZES = {
   "b": (12, 768, 6, 159),
   "l": (24, 1024, 8, 560),
   "xl": (28, 1152, 9, 827),
+  # As Wan-AI published them: 1,418,996,800 and 14,288,491,584.
+  "wan_1_3b": (30, 1536, 12, 1419),
+  "wan_14b": (40, 5120, 40, 14_288),
 }
 
 
@@ -40,11 +43,11 @@ def _abstract(name: str):
   """The model's graph and the shapes of its parameters."""
   config = _config(name)
 
-  def build():
+  def make():
     width = config.text.width
-    return DiT(config.dit, _patch_dim(config), width, rngs=nnx.Rngs(0))
+    return build(config.dit, _patch_dim(config), width, rngs=nnx.Rngs(0))
 
-  return nnx.split(nnx.eval_shape(build))
+  return nnx.split(nnx.eval_shape(make))
 
 
 def _mesh(*shape: int) -> AbstractMesh:
@@ -94,20 +97,33 @@ def test_xl_is_split_over_a_mesh_of_three_axes():
     assert (found, tuple(sharding.spec)) == (shape, spec), path
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 3, 1), (1, 8, 1, 2), (4, 16, 1, 1)])
-def test_nearly_all_of_xl_is_split_over_fsdp_and_tensor(shape):
+@pytest.mark.parametrize(
+  ("name", "shape"),
+  [
+    *(("xl", shape) for shape in ((2, 2, 3, 1), (1, 8, 1, 2), (4, 16, 1, 1))),
+    *(("wan_1_3b", shape) for shape in ((1, 8, 1, 1), (2, 4, 2, 1), (4, 4, 4, 2))),
+    *(("wan_14b", shape) for shape in ((1, 8, 1, 1), (2, 16, 4, 1), (4, 64, 1, 2))),
+  ],
+)
+def test_nearly_all_is_split_over_fsdp_and_tensor(name, shape):
   whole = held = 0
-  for size, sharding in _leaves("xl", _mesh(*shape)).values():
+  for size, sharding in _leaves(name, _mesh(*shape)).values():
     whole += math.prod(size)
     held += math.prod(sharding.shard_shape(size))
   _, fsdp, tensor, _ = shape
   assert held < 1.05 * whole / (fsdp * tensor)
 
 
-@pytest.mark.parametrize("shape", [(2, 2, 3, 1), (1, 2, 1, 4)])
-def test_xl_traces_on_rows_that_are_split_over_the_mesh(shape):
-  config = _config("xl")
-  graph, shapes = _abstract("xl")
+@pytest.mark.parametrize(
+  ("name", "shape"),
+  [
+    *(("xl", shape) for shape in ((2, 2, 3, 1), (1, 2, 1, 4))),
+    *(("wan_14b", shape) for shape in ((2, 2, 4, 1), (1, 2, 2, 4))),
+  ],
+)
+def test_it_traces_on_rows_that_are_split_over_the_mesh(name, shape):
+  config = _config(name)
+  graph, shapes = _abstract(name)
   rows, length, segments, text = 8, 4096, 16, 512
 
   def array(*sizes, dtype=jnp.float32):

@@ -8,8 +8,10 @@ import jax
 import numpy as np
 import pytest
 
+from configs import wan_1_3b
 from tests.models.dit import wan_rows
 from video_dit import config as config_lib
+from video_dit.models.dit import flops
 from video_dit.models.dit.build import build
 from video_dit.models.dit.wan import Wan, timestep_embedding
 from video_dit.models.dit.wan_config import WanConfig
@@ -169,3 +171,23 @@ def test_a_head_is_cut_as_wan_cuts_it():
     sizes = dataclasses.replace(_SIZES, width=2 * size, heads=2)
     shares = sizes.section(config_lib.DiT()).rope_fractions
     np.testing.assert_allclose(np.array(shares) * size / 2, pairs, rtol=1e-12)
+
+
+def test_the_work_of_a_published_model_on_a_clip():
+  """1.3B at 81 frames of 480p; and a caption's filling costs one key."""
+  dit = config_lib.parse(wan_1_3b.get_config()).dit
+
+  def work(text: int, length: int) -> float:
+    return flops.train_flops(
+      dataclasses.replace(dit, text_length=length),
+      patch_dim=64,
+      text_width=4096,
+      tokens_S=np.array([32_760.0]),
+      text_tokens_S=np.array([float(text)]),
+    )
+
+  assert round(work(511, 512) / 1e12) == 849
+  one = 3 * 4 * dit.width * dit.depth * 32_760
+  assert work(9, 512) - work(9, 0) == one
+  caption = 3 * (2 * 4096 * 1536 + 2 * 1536**2 + 30 * 4 * 1536**2)
+  assert work(10, 512) - work(9, 512) == caption + one
