@@ -87,6 +87,8 @@ def _tree() -> dict:
     ("mesh.context", 3, ["config.data.row_length=32768", "multiple of mesh.context=3"]),
     ("sample.height", 250, ["config.sample.height=250", "multiple of", "256 is near"]),
     ("sample.frames", 16, ["config.sample.frames=16", "autoencoder.time=4"]),
+    ("ingest.max_text", 1.5, ["config.ingest.max_text=1.5", "0 and 1"]),
+    ("ingest", {"measure": False, "min_motion": 1}, ["ingest.min_motion=1.0", "measure"]),
     ("autoencoder.space", 6, ["config.autoencoder.space=6", "power of two"]),
     ("autoencoder.widths", (8,), ["config.autoencoder.widths=(8,)", "at least 4"]),
   ],

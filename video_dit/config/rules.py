@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from video_dit.config.ingest import Ingest
 from video_dit.config.sections import Autoencoder, Config
 
 
@@ -21,6 +22,7 @@ def check(config: Config, values: Mapping[str, Any]) -> None:
   _check_sizes(config)
   _check_optimizer(config)
   _check_ranges(values)
+  _check_ingest(config.ingest)
 
 
 def _require(holds: bool, where: str, value: Any, rule: str) -> None:
@@ -56,6 +58,21 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
       signed = key in ("seed", "diffusion.time_mean")
       _require(signed or value >= 0, key, value, "must not be negative")
+
+
+def _check_ingest(ingest: Ingest) -> None:
+  """What is chosen by measures has to be measured."""
+  plain = Ingest()
+  names = """max_black max_frozen max_black_seconds max_frozen_seconds min_motion
+  max_motion min_sharpness max_text near_duplicates""".split()
+  for name in names:
+    value = getattr(ingest, name)
+    _require(
+      ingest.measure or value == getattr(plain, name),
+      f"ingest.{name}",
+      value,
+      "needs ingest.measure=True",
+    )
 
 
 def _is_power_of_two(value: int) -> bool:
