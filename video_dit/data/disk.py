@@ -21,5 +21,11 @@ class Disk:
     """Brings a file up to date; False where there is none."""
     return path.is_file()
 
+  def publish(self) -> None:
+    """All that lies in the folder beside data sets is whole and may be seen."""
+
+  def refresh(self) -> None:
+    """Brings all that lies in the folder up to date."""
+
 
 LOCAL = Disk()

@@ -13,21 +13,33 @@ Flags:
   --output     folder of clips.parquet, rejects.parquet, text/ and the data set:
                latents/, or pixels/ where config.objective is reconstruction
   --overwrite  make anew what was made with other settings or captions
+  --verify     read every record of what --output holds, and say what is wrong
+  --host       I/N: this is host I, from 0 on, of N that make one --output together, with
+               the same command; --distributed finds I and N by itself
+  --runner     how files are looked at: DataflowRunner, FlinkRunner, ... with Beam's own
+               flags beside it (docs/ingest.md), or pool. Without it, Beam's embedded
+               runner where Beam is installed, else a pool of processes
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
   --config.media.KEY=VALUE   frames_per_second, max_pixels, max_frames, workers, ...
 
+Input and output may be remote: gs://, s3:// or what else fsspec knows.
+
 Safe to kill and to run again: what is done is reused, added files are added. Every file
-ends as clips or in rejects.parquet with its reason. Exit status 1: there was no clip.
+ends as clips or in rejects.parquet with its reason. Exit status 1: there was no clip, or
+--verify found something wrong.
 """
 
 import os
+import re
 import sys
 
 from absl import flags as absl_flags
 import jax
 
 from video_dit import flags
-from video_dit.preprocess import run, summary
+from video_dit.data import schema, verify
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.preprocess import remote, run, summary, ways
 
 FLAGS = absl_flags.FLAGS
 
@@ -36,19 +48,28 @@ flags.define_mesh()
 absl_flags.DEFINE_string("input", None, "folder, manifest or tfds:name[:split]")
 absl_flags.DEFINE_string("output", None, "folder of the results")
 absl_flags.DEFINE_bool("overwrite", False, "make anew what other settings made")
+absl_flags.DEFINE_bool("verify", False, "read every record of --output")
+absl_flags.DEFINE_string("host", "", "I/N: this host of how many")
+absl_flags.DEFINE_string("runner", "", "Beam's runner of ingest, or pool")
+
+_beam_options: list[str] = []
 
 
 def main() -> None:
-  """Preprocesses what the flags name."""
+  """Preprocesses what the flags name, or verifies what is there."""
+  if FLAGS.verify:
+    _verify(flags.required("output", "data/"))
+    return
   source = flags.required("input", "clips/")
   output = os.path.expanduser(flags.required("output", "data/"))
   config = flags.config()
   mesh = flags.mesh(config)
-  if jax.process_count() > 1:
-    raise ValueError(
-      f"{jax.process_count()} hosts: preprocess runs on one. Start it there without"
-      " --distributed, and share its --output."
-    )
+  host, hosts = jax.process_index(), jax.process_count()
+  if hosts > 1:  # each works by itself
+    devices = jax.local_devices()
+    mesh = mesh_lib.make(devices, (len(devices), 1, 1, 1))
+  if FLAGS.host:
+    host, hosts = _host(FLAGS.host)
   # Simulated devices share the processor: splitting batches over them gains nothing.
   simulated = mesh.devices.flat[0].platform == "cpu"
   outcome = run.preprocess(
@@ -57,7 +78,13 @@ def main() -> None:
     output,
     overwrite=FLAGS.overwrite,
     mesh=None if simulated else mesh,
+    host=host,
+    hosts=hosts,
+    way=ways.Way(FLAGS.runner, tuple(_beam_options)),
   )
+  if host:
+    print(summary.share(outcome))
+    return
   print(summary.text(outcome, config))
   if not outcome.counts.clips:
     print(
@@ -68,5 +95,56 @@ def main() -> None:
     sys.exit(1)
 
 
+def _take_beam_options() -> None:
+  """Takes the flags that are not ours from the command line, where --runner is given."""
+  if not any(re.match(r"--?runner\b", word) for word in sys.argv[1:]):
+    return
+  ours = [sys.argv[0]]
+  kept = ours
+  for word in sys.argv[1:]:
+    if found := re.match(r"--?([A-Za-z_][\w.]*)", word):
+      name = found[1]
+      known = name in FLAGS or name.removeprefix("no") in FLAGS or name == "help"
+      kept = ours if known or name.startswith("config.") else _beam_options
+    kept.append(word)
+  sys.argv = ours
+
+
+def _host(text: str) -> tuple[int, int]:
+  found = re.fullmatch(r"(\d+)/(\d+)", text)
+  if not found or int(found[1]) >= int(found[2]):
+    raise ValueError(
+      f"--host={text} must be I/N with I from 0 to N - 1, like --host=0/4."
+    )
+  return int(found[1]), int(found[2])
+
+
+def _verify(output: str) -> None:
+  folder, _ = remote.output(os.path.expanduser(output), whole=True)
+  sets = [folder / kind for kind in ("latents", "pixels")]
+  found = [path for path in sets if (path / schema.PROVENANCE).is_file()]
+  if not found:
+    raise ValueError(f"--output={output}: there is no data set to verify.")
+  bad = False
+  for path in found:
+    report = verify.verify(path)
+    for fault in report.faults:
+      print(f"{fault.where}: {fault.message}")
+    state = "finished" if report.finished else "unfinished: run again to go on"
+    print(
+      f"{path.name}: {report.records:,} records of {report.shards:,} shards read,"
+      f" {report.bytes / 1e9:.3f} GB, {len(report.faults):,} faults; {state}"
+    )
+    bad = bad or bool(report.faults)
+  if bad:
+    print(
+      "error: remove the shards that are named, and run again: their clips alone are"
+      " made anew.",
+      file=sys.stderr,
+    )
+    sys.exit(1)
+
+
 if __name__ == "__main__":
+  _take_beam_options()
   flags.run(main, __doc__)

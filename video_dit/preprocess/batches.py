@@ -92,6 +92,16 @@ def plan(clips: plan_lib.Plan, wanted: np.ndarray, rules: Rules) -> list[Batch]:
   return made
 
 
+def without(batches: Sequence[Batch], present: np.ndarray) -> list[Batch]:
+  """The batches without the clips that are there, `(n,)` bool; their shapes stay."""
+  left = []
+  for batch in batches:
+    indices = batch.indices[~present[batch.indices]]
+    if len(indices):
+      left.append(dataclasses.replace(batch, indices=indices))
+  return left
+
+
 def _split(indices: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
   """Parts of sorted indices that are of one kind."""
   changes = np.flatnonzero((kinds[1:] != kinds[:-1]).any(axis=1)) + 1

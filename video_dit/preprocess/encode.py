@@ -19,6 +19,7 @@ from video_dit.data import writer as writer_lib
 from video_dit.preprocess import ahead, makers, progress, workers
 from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import hosts as hosts_lib
 from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
 
@@ -41,6 +42,7 @@ def make(
   *,
   overwrite: bool = False,
   disk: disk_lib.Disk = disk_lib.LOCAL,
+  team: hosts_lib.Team | None = None,
 ) -> progress.Made:
   """Brings a data set up to the plan; does nothing where it is.
 
@@ -54,20 +56,68 @@ def make(
     media: settings of the decoder, and records of a shard.
     overwrite: make anew a data set that other settings or captions left.
     disk: where files are to be seen.
+    team: of hosts that make it together, of which this is the first; None: alone.
 
   Raises:
     ValueError: the data set there is of other settings or captions.
   """
   folder = pathlib.Path(folder)
-  with _open(folder, maker.metadata, plan, media, overwrite, disk) as writer:
+  hosts = team.hosts if team else 1
+  with _open(folder, maker.metadata, plan, media, overwrite, disk, hosts) as writer:
     present, _ = plan_lib.compare(plan, folder)
     made = progress.Made(reused=int(present.sum()))
-    batches = batches_lib.plan(plan, ~present, maker.rules)
+    wanted = ~present
+    if team is not None:
+      if wanted.any():
+        writer.reopen()
+      wanted = team.announce(plan, wanted)
+    batches = batches_lib.plan(plan, wanted, maker.rules)
+    batches = batches_lib.share(batches, 0, hosts)
+    batches = batches_lib.without(batches, present)
     failures = add(writer, maker, plan, batches, rows, pool, media, made)
+    made.count(maker)
+    writer.close()
+    if team is not None:
+      others, more = team.gather(plan)
+      failures += more
+      for other in others:
+        made.add(other)
+      disk.refresh()
+      team.finish()
     for key, reason, message in failures:
       facts.fail(key, reason, message, media.timeout_seconds)
     if made.written or made.reused:
       writer.finish()
+  return made
+
+
+def join(
+  folder: str | os.PathLike[str],
+  maker: makers.Maker,
+  plan: plan_lib.Plan,
+  rows: rows_lib.Rows,
+  pool: workers.Pool,
+  media: config_lib.Media,
+  team: hosts_lib.Team,
+) -> progress.Made:
+  """Makes this host's share of what the first host announced; arguments as `make`'s."""
+  wanted = team.wanted(plan)
+  with writer_lib.ShardWriter(
+    folder,
+    maker.metadata,
+    shard_records=media.shard_records,
+    host=team.host,
+    hosts=team.hosts,
+    disk=team.disk,
+  ) as writer:
+    present, _ = plan_lib.compare(plan, pathlib.Path(folder))
+    made = progress.Made()
+    batches = batches_lib.plan(plan, wanted, maker.rules)
+    batches = batches_lib.share(batches, team.host, team.hosts)
+    batches = batches_lib.without(batches, present)
+    failures = add(writer, maker, plan, batches, rows, pool, media, made)
+  made.count(maker)
+  team.done(plan, made, failures)
   return made
 
 
@@ -134,12 +184,13 @@ def _open(
   media: config_lib.Media,
   overwrite: bool,
   disk: disk_lib.Disk,
+  hosts: int,
 ) -> writer_lib.ShardWriter:
   """Opens the data set; one that is not of this plan is refused or removed."""
 
   def open_set() -> writer_lib.ShardWriter:
     return writer_lib.ShardWriter(
-      folder, metadata, shard_records=media.shard_records, disk=disk
+      folder, metadata, shard_records=media.shard_records, hosts=hosts, disk=disk
     )
 
   _, stale = plan_lib.compare(plan, folder)

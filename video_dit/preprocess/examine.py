@@ -17,7 +17,7 @@ from video_dit.media import decode as decode_lib
 from video_dit.media import errors, video
 from video_dit.media import probe as probe_lib
 from video_dit.media import resize as resize_lib
-from video_dit.preprocess import measure, survey
+from video_dit.preprocess import measure, remote, survey
 
 _READ_BYTES = 1 << 20
 
@@ -58,13 +58,15 @@ def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
     with the file comes as `{"reason": ..., "message": ...}`.
   """
   try:
-    if isinstance(job, Examine):
-      return _examine(job), None
-    return {}, _decode(job)
+    with remote.local(job.file) as file:
+      job = dataclasses.replace(job, file=file)
+      if isinstance(job, Examine):
+        return _examine(job), None
+      return {}, _decode(job)
   except errors.MediaError as error:
     return {"reason": error.reason, "message": error.message}, None
   except OSError as error:
-    return {"reason": "unreadable", "message": str(error.strerror)}, None
+    return {"reason": "unreadable", "message": error.strerror or str(error)}, None
   except MemoryError:
     return {"reason": "too_large", "message": "takes too much memory"}, None
 

@@ -191,7 +191,9 @@ def _identity(
   if line.error is not None:
     return None
   parts: list[Any] = [VERSION, line.file, line.record]
-  if line.record is None:
+  if line.stamp:
+    parts.append(line.stamp)
+  elif line.record is None:
     try:
       stat = os.stat(line.file)
     except (OSError, ValueError):

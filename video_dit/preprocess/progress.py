@@ -29,6 +29,7 @@ class Made:
     waited: of these, seconds in which the encoder had nothing to do.
     captions_cut: distinct captions of this run longer than `text.max_tokens`.
     captions_encoded: distinct captions of this run.
+    hosts: that took part, whose times are added in `waited`.
     tiles: what is known of frames that were encoded in tiles, "" where none were.
   """
 
@@ -43,7 +44,26 @@ class Made:
   waited: float = 0.0
   captions_cut: int = 0
   captions_encoded: int = 0
+  hosts: int = 1
   tiles: str = ""
+
+  def count(self, maker: Any) -> None:
+    """Takes over what a maker of latents has counted."""
+    if captions := getattr(maker, "captions", None):
+      self.captions_cut, self.captions_encoded = captions.cut, captions.encoded
+      self.tiles = maker.tiler.summary()
+
+  def add(self, other: "Made") -> None:
+    """Counts in what another host made at the same time."""
+    for field in dataclasses.fields(self):
+      mine, theirs = getattr(self, field.name), getattr(other, field.name)
+      if field.name == "seconds":
+        setattr(self, field.name, max(mine, theirs))
+      elif field.name == "tiles":
+        setattr(self, field.name, mine or theirs)
+      elif field.name not in ("reused", "shapes", "hosts"):
+        setattr(self, field.name, mine + theirs)
+    self.hosts += 1
 
   @property
   def wasted(self) -> float:
@@ -53,7 +73,7 @@ class Made:
   @property
   def waiting(self) -> float:
     """Share of the time in which the encoder waited for the decoder."""
-    return self.waited / self.seconds if self.seconds else 0.0
+    return self.waited / self.seconds / self.hosts if self.seconds else 0.0
 
 
 class Bar:

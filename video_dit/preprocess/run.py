@@ -1,5 +1,6 @@
 """The whole stage: input -> tables -> data set, and what came of it."""
 
+from collections.abc import Callable
 import dataclasses
 import os
 import pathlib
@@ -13,15 +14,19 @@ from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.preprocess import captions as captions_lib
 from video_dit.preprocess import (
   cuts,
+  data_report,
   encode,
   examine,
   ingest,
   makers,
   progress,
+  remote,
   sources,
+  ways,
   workers,
 )
 from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import hosts as hosts_lib
 from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
 
@@ -39,6 +44,8 @@ class Outcome:
     examined: files looked at in this run; the others were known.
     made: records written and reused.
     seconds: spent in each stage.
+    place: of the output, for people.
+    host, hosts: which of how many hosts this one is.
   """
 
   folder: pathlib.Path
@@ -46,6 +53,9 @@ class Outcome:
   examined: int
   made: progress.Made
   seconds: dict[str, float]
+  place: str
+  host: int = 0
+  hosts: int = 1
 
 
 def preprocess(
@@ -55,6 +65,9 @@ def preprocess(
   *,
   overwrite: bool = False,
   mesh: jax.sharding.Mesh | None = None,
+  host: int = 0,
+  hosts: int = 1,
+  way: ways.Way = ways.Way(),
 ) -> Outcome:
   """Makes `latents/`, or `pixels/` where the autoencoder is to be trained.
 
@@ -65,66 +78,118 @@ def preprocess(
 
   Args:
     config: `objective` decides the kind of the data set.
-    source: a folder, a manifest, or `tfds:name[:split]`.
-    output: folder of the tables, the text encoder and the data set.
+    source: a folder or a manifest, local or remote, or `tfds:name[:split]`.
+    output: folder of the tables, the text encoder and the data set, local or remote.
     overwrite: make anew what other settings left, and try again what timed out,
       crashed the decoder or broke after ingest.
     mesh: clips are encoded on all its devices; None uses one.
+    host, hosts: which of how many processes this one is, that make the output together.
+      The first one does all but its share of encoding, too.
+    way: to look at the files and make the tables.
 
   Raises:
     FileNotFoundError: there is no such input or autoencoder.
     ValueError: a setting is wrong, or the output holds what other settings made.
   """
-  output = pathlib.Path(output)
+  if overwrite and hosts > 1:
+    raise ValueError(
+      f"--overwrite with {hosts} hosts: one of them would remove what others make. Run"
+      " it once on one host, or choose another --output."
+    )
   clock = _Clock()
   cuts.Grid.of(config)
+  way.check(config.ingest)
   autoencoder = None
   if config.objective == "diffusion":
     captions_lib.check(config.text)
     autoencoder = _load_autoencoder(config.autoencoder, mesh)
   lines = sources.lines(source)
-  output.mkdir(parents=True, exist_ok=True)
+  folder, disk = remote.output(output)
+  folder.mkdir(parents=True, exist_ok=True)
   kind = "latents" if config.objective == "diffusion" else "pixels"
+  team = None
+  if hosts > 1:
+    inputs = hosts_lib.digest(sources.lines(source), config)
+    team = hosts_lib.Team(folder / hosts_lib.FOLDER, inputs, host, hosts, disk)
   pool = workers.Pool(examine.work, config.media.workers, config.media.timeout_seconds)
-  with facts_lib.Facts(output / _FACTS) as facts, pool:
-    clock.start("list")
-    if overwrite:
-      facts.forget_failures()
-    facts.set_lines(lines, config.media, config.ingest)
-    clock.start("ingest")
-    examined = ingest.examine_files(facts, config.media, pool, config.ingest)
-    clock.start("tables")
-    counts = ingest.tabulate(facts, config, output)
-    made = progress.Made()
-    if counts.clips:
-      clock.start("text")
-      plan = plan_lib.read(output / ingest.CLIPS)
-      with rows_lib.Rows(output / ingest.CLIPS) as rows:
-        maker = _maker(config, output, plan, rows, autoencoder, overwrite, mesh)
-        clock.start(kind)
-        made = encode.make(
-          output / kind,
-          maker,
-          plan,
-          rows,
+
+  def maker(plan: plan_lib.Plan, rows: rows_lib.Rows) -> makers.Maker:
+    return _maker(config, folder, plan, rows, autoencoder, overwrite, mesh)
+
+  counts, examined, made = ingest.Counts(), 0, progress.Made()
+  with pool:
+    if team is not None and host:
+      clock.start(kind)
+      made = _help(team, folder, kind, maker, pool, config.media)
+    else:
+      with facts_lib.Facts(folder / _FACTS) as facts:
+        clock.start("list")
+        if overwrite:
+          facts.forget_failures()
+        facts.set_lines(lines, config.media, config.ingest)
+        clock.start("ingest")
+        examined, counts = ways.run(
+          way,
           facts,
+          config,
+          folder,
           pool,
-          config.media,
-          overwrite=overwrite,
+          place=str(output),
+          then=lambda: clock.start("tables"),
         )
-      if isinstance(maker, makers.Latents):
-        made.captions_cut = maker.captions.cut
-        made.captions_encoded = maker.captions.encoded
-        made.tiles = maker.tiler.summary()
-      if made.failed:
-        counts = ingest.tabulate(facts, config, output)
+        if counts.clips:
+          clock.start("text")
+          plan = plan_lib.read(folder / ingest.CLIPS)
+          with rows_lib.Rows(folder / ingest.CLIPS) as rows:
+            made_of = maker(plan, rows)
+            disk.publish()
+            clock.start(kind)
+            made = encode.make(
+              folder / kind,
+              made_of,
+              plan,
+              rows,
+              facts,
+              pool,
+              config.media,
+              overwrite=overwrite,
+              disk=disk,
+              team=team,
+            )
+          if made.failed:
+            counts = ingest.tabulate(facts, config, folder)
+        elif team is not None:
+          team.announce_nothing()
+        clock.start("report")
+        data_report.write(folder, config, counts, pool)
+      disk.publish()
   return Outcome(
-    folder=output / kind,
+    folder=folder / kind,
     counts=counts,
     examined=examined,
     made=made,
     seconds=clock.stop(),
+    place=str(output),
+    host=host,
+    hosts=hosts,
   )
+
+
+def _help(
+  team: hosts_lib.Team,
+  folder: pathlib.Path,
+  kind: str,
+  maker: Callable[[plan_lib.Plan, rows_lib.Rows], makers.Maker],
+  pool: workers.Pool,
+  media: config_lib.Media,
+) -> progress.Made:
+  """Makes this host's share of what the first host announces."""
+  if not team.wait_for_work():
+    return progress.Made()
+  team.disk.refresh()
+  plan = plan_lib.read(folder / ingest.CLIPS)
+  with rows_lib.Rows(folder / ingest.CLIPS) as rows:
+    return encode.join(folder / kind, maker(plan, rows), plan, rows, pool, media, team)
 
 
 def _load_autoencoder(

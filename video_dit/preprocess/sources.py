@@ -1,13 +1,13 @@
 """Where clips come from: a folder, a manifest or a TFDS data set, one line at a time.
 
 A folder is walked in sorted order. The caption of `clip.mp4` is `clip.txt` or
-`clip.mp4.txt` beside it. Hidden files are left out; every other file is a line, so that
-what turns out to be no media is named among the rejects. A manifest (JSONL, CSV, TSV or
-Parquet) names its files by paths relative to itself and is used only where it is given
-as the input. Lines are yielded, never gathered.
+`clip.mp4.txt` beside it; `clip.json` holds several (`caption_lists`). Hidden files are
+left out; every other file is a line, so that what turns out to be no media is named among
+the rejects. A manifest (JSONL, CSV, TSV or Parquet) names its files by paths relative to
+itself and is used only where it is given as the input. Lines are yielded, never gathered.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import csv
 import dataclasses
 import json
@@ -16,6 +16,8 @@ import pathlib
 from typing import Any
 
 import pyarrow.parquet
+
+from video_dit.preprocess import caption_lists, remote
 
 PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
 CAPTION_NAMES = ("caption", "text", "prompt", "description")
@@ -43,6 +45,7 @@ class Line:
     recoded: the caption was not UTF-8 and was read as Latin-1.
     split: `train`, `validation`, or empty to be chosen by key.
     start_seconds, end_seconds: the part of the file that is wanted; None: to its end.
+    stamp: changes when a remote file does; empty for local ones.
     error: (reason, message) of a line that is refused before its file is opened.
   """
 
@@ -56,6 +59,7 @@ class Line:
   split: str = ""
   start_seconds: float = 0.0
   end_seconds: float | None = None
+  stamp: str = ""
   error: tuple[str, str] | None = None
 
 
@@ -78,6 +82,10 @@ def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
     from video_dit.preprocess import tfds_source
 
     return tfds_source.lines(str(source)[len("tfds:") :])
+  if remote.is_remote(source):
+    from video_dit.preprocess import remote_sources
+
+    return remote_sources.lines(str(source))
   path = pathlib.Path(source)
   if not path.exists():
     raise FileNotFoundError(
@@ -121,38 +129,66 @@ def _folder(root: str) -> Iterator[Line]:
       continue
     seen.add((stat.st_dev, stat.st_ino))
     folders[:] = sorted(f for f in folders if not f.startswith("."))
-    yield from _listing(folder, sorted(n for n in names if not n.startswith(".")))
+    yield from listing(folder, sorted(n for n in names if not n.startswith(".")))
 
 
-def _listing(folder: str, names: list[str]) -> Iterator[Line]:
+def _read_bytes(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return file.read()
+
+
+def listing(
+  folder: str, names: list[str], read: Callable[[str], bytes] = _read_bytes
+) -> Iterator[Line]:
+  """Yields the lines of one folder.
+
+  Args:
+    folder: its path.
+    names: of the files in it, sorted.
+    read: gives the content of a file.
+  """
   texts = {n for n in names if n.lower().endswith(".txt")}
+  media = {n for n in names if n not in texts and not n.lower().endswith(".json")}
+  stems = media | {os.path.splitext(n)[0] for n in media}
+  lists = {n for n in names if n.lower().endswith(".json") and n[:-5] in stems}
   used = set()
-  for name in (n for n in names if n not in texts):
+  for name in (n for n in names if n not in texts and n not in lists):
     file = os.path.join(folder, name)
     shown = printable(file)
     beside = [
       n
       for stem in (os.path.splitext(name)[0], name)
-      for n in (f"{stem}.txt", f"{stem}.TXT")
-      if n in texts
+      for n in (f"{stem}.json", f"{stem}.JSON", f"{stem}.txt", f"{stem}.TXT")
+      if n in texts or n in lists
     ]
     used.update(beside)
     if os.path.splitext(name)[1].lower() in MANIFESTS:
       message = "a manifest is read only where it is itself the --input"
       yield Line(path=shown, file=file, error=("not_media", message))
       continue
-    caption, recoded, error = "", False, None
+    found: dict[str, Any] = {}
     if beside:
       try:
-        caption, recoded = _decode(pathlib.Path(folder, beside[0]).read_bytes())
+        found = _sidecar(beside[0], read(os.path.join(folder, beside[0])))
       except OSError as problem:
-        error = ("unreadable", f"caption {printable(beside[0])}: {problem.strerror}")
-    yield Line(path=shown, file=file, caption=caption, recoded=recoded, error=error)
+        message = f"caption {printable(beside[0])}: {problem.strerror}"
+        found = {"error": ("unreadable", message)}
+      except ValueError as problem:
+        found = {"error": ("bad_line", f"caption {printable(beside[0])}: {problem}")}
+    yield Line(path=shown, file=file, **found)
   for name in sorted(texts - used):
     file = os.path.join(folder, name)
     shown = printable(file)
     message = "a caption without a media file of that name beside it"
     yield Line(path=shown, file=file, error=("no_media", message))
+
+
+def _sidecar(name: str, data: bytes) -> dict[str, Any]:
+  """The fields of a line that hold the captions of a file beside the media."""
+  if name.lower().endswith(".json"):
+    return _captions(caption_lists.parse(data))
+  caption, recoded = _decode(data)
+  return {"caption": caption, "recoded": recoded}
 
 
 def _decode(data: bytes) -> tuple[str, bool]:
@@ -206,7 +242,8 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
   with pyarrow.parquet.ParquetFile(path) as file:
     names = file.schema_arrow.names
     _require_column(path, names)
-    known = (*PATH_NAMES, *CAPTION_NAMES, *START_NAMES, *END_NAMES, "split")
+    lists = (*caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES)
+    known = (*PATH_NAMES, *CAPTION_NAMES, *lists, *START_NAMES, *END_NAMES, "split")
     wanted = [n for n in names if n in known]
     for batch in file.iter_batches(batch_size=1024, columns=wanted):
       yield from batch.to_pylist()
@@ -228,32 +265,43 @@ def _manifest(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Lin
       yield Line(path=where, error=("bad_line", f"{where} {row}"))
       continue
     try:
-      yield _from_row(root, row)
+      line = _from_row(root, row)
+      yield stamped(line) if remote.is_remote(line.file) else line
     except ValueError as error:
       yield Line(path=where, error=("bad_line", f"{where}: {error}"))
+
+
+def stamped(line: Line) -> Line:
+  """The line with what tells whether its file changed; rejected where it is not there."""
+  found = remote.stamp(line.file)
+  if found is None:
+    missing = "missing", "there is no such file"
+    return dataclasses.replace(line, error=missing)
+  return dataclasses.replace(line, stamp=found)
 
 
 def _from_row(root: str, row: Mapping[str, Any]) -> Line:
   name = _first(row, PATH_NAMES)
   if not isinstance(name, str) or not name or "\0" in name:
     raise ValueError(f"names no file (one of {', '.join(PATH_NAMES)})")
-  caption, recoded = _caption(_first(row, CAPTION_NAMES))
+  captions = _captions(row)
   start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
   if end is not None and end <= (start or 0.0):
     raise ValueError(f"end_seconds={end} must lie after start_seconds={start or 0.0}")
   split = str(_first(row, ("split",)) or "").strip().lower()
   if split and split not in SPLITS:
     raise ValueError(f"split={split!r} must be train or validation")
-  file = os.path.normpath(os.path.join(root, name))
+  file = name
+  if not remote.is_remote(name):
+    file = os.path.normpath(os.path.join(root, name))
   error = None
-  if not file.startswith(os.path.join(root, "")):
+  if not remote.is_remote(name) and not file.startswith(os.path.join(root, "")):
     message = f"{printable(name)!r} leaves the manifest's folder; move the manifest up"
     error = ("outside", message)
   return Line(
     path=printable(file),
     file=file,
-    caption=caption,
-    recoded=recoded,
+    **captions,
     split=SPLITS.get(split, ""),
     start_seconds=start or 0.0,
     end_seconds=end,
@@ -263,6 +311,19 @@ def _from_row(root: str, row: Mapping[str, Any]) -> Line:
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
   return next((row[n] for n in names if row.get(n) is not None), None)
+
+
+def _captions(row: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of a line that hold its captions."""
+  several = caption_lists.read(row)
+  if several is None or not several.texts:
+    caption, recoded = _caption(_first(row, CAPTION_NAMES))
+    return {"caption": caption, "recoded": recoded}
+  read = [_caption(text) for text in several.texts]
+  texts, weights = tuple(text for text, _ in read), several.weights
+  best = texts[max(range(len(texts)), key=weights.__getitem__)]
+  fields: dict[str, Any] = {"caption": best, "recoded": any(odd for _, odd in read)}
+  return fields | {"captions": texts, "caption_weights": weights}
 
 
 def _caption(value: Any) -> tuple[str, bool]:

@@ -26,6 +26,19 @@ def text(outcome: run.Outcome, config: config_lib.Config) -> str:
   return "\n".join(f"{name:<{width}}  {value}".rstrip() for name, value in rows).strip()
 
 
+def share(outcome: run.Outcome) -> str:
+  """What one of several hosts did; the first host's table is of all of them."""
+  made = outcome.made
+  text = f"host {outcome.host} of {outcome.hosts}: {made.written:,} records written"
+  if made.seconds:
+    text += f", {made.frames / made.seconds:,.1f} frames/s"
+  return text + ". Host 0 finishes the data set."
+
+
+def _path(outcome: run.Outcome, name: str) -> str:
+  return "/".join((outcome.place.rstrip("/"), name))
+
+
 def _input(outcome: run.Outcome) -> Rows:
   counts = outcome.counts
   yield "lines of the input", f"{counts.lines:,} ({outcome.examined:,} looked at now)"
@@ -59,7 +72,7 @@ def _rejects(outcome: run.Outcome) -> Rows:
   for reason, number in sorted(counts.reasons.items(), key=lambda item: (-item[1], item)):
     yield f"  {reason}", f"{number:,}"
   if counts.rejects:
-    yield "", f"each with its reason in {outcome.folder.parent / ingest.REJECTS}"
+    yield "", f"each with its reason in {_path(outcome, ingest.REJECTS)}"
 
 
 def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
@@ -81,7 +94,7 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
   if config.objective == "diffusion":
     yield "tokens", f"{outcome.counts.tokens:,}"
     yield "packing", _packing(outcome, config)
-  yield "data set", str(outcome.folder)
+  yield "data set", _path(outcome, outcome.folder.name)
 
 
 def _packing(outcome: run.Outcome, config: config_lib.Config) -> str:

@@ -1,0 +1,120 @@
+"""Remote inputs and outputs, on file systems of fsspec that need no network."""
+
+import builtins
+import dataclasses
+import json
+
+import pytest
+
+from tests.preprocess.files import moving
+from video_dit.data import reader, verify
+from video_dit.media import write
+from video_dit.preprocess import remote, run, sources, summary
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """Some pictures with captions, in two folders."""
+  (tmp_path / "in" / "sub").mkdir(parents=True)
+  for i, name in enumerate(["a.png", "b c.png", "sub/d.png"]):
+    write.write_video(tmp_path / "in" / name, moving(1, 32, 32, i), 8.0)
+  (tmp_path / "in" / "a.txt").write_text("an a")
+  (tmp_path / "in" / "sub" / "bad.mp4").write_text("no")
+  return tmp_path / "in"
+
+
+@pytest.fixture
+def memory():
+  """An empty file system in memory."""
+  system = fsspec.filesystem("memory")
+  system.store.clear()
+  system.pseudo_dirs[:] = [""]
+  yield system
+  system.store.clear()
+
+
+def _pixels(config):
+  return dataclasses.replace(config, objective="reconstruction")
+
+
+def test_a_remote_folder_is_listed_like_a_local_one(folder):
+  there, here = list(sources.lines(f"file://{folder}")), list(sources.lines(folder))
+  assert [line.path for line in there] == [f"file://{line.path}" for line in here]
+  assert [line.caption for line in there] == [line.caption for line in here]
+  assert all(line.stamp for line in there)
+
+
+def test_a_manifest_names_remote_files_and_files_beside_itself(folder):
+  rows = [
+    {"path": "a.png", "caption": "beside"},
+    {"path": f"file://{folder}/sub/d.png", "caption": "anywhere"},
+    {"path": "gone.png"},
+    {"path": "../out.png"},
+  ]
+  (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  a, d, gone, out = sources.lines(f"file://{folder}/m.jsonl")
+  assert (a.file, a.caption) == (f"file://{folder}/a.png", "beside")
+  assert (d.file, d.caption) == (f"file://{folder}/sub/d.png", "anywhere")
+  assert gone.error[0] == "missing" and out.error[0] == "outside"
+  assert next(iter(sources.lines(folder / "m.jsonl"))).file == str(folder / "a.png")
+
+
+def test_from_a_remote_folder_to_a_remote_output_and_again(
+  config, folder, memory, tmp_path
+):
+  config, url = _pixels(config), "memory://bucket/data"
+  outcome = run.preprocess(config, f"file://{folder}", url)
+  assert (outcome.made.written, outcome.counts.reasons) == (3, {"not_media": 1})
+  assert "memory://bucket/data/pixels" in summary.text(outcome, config)
+  names = {path.removeprefix("/bucket/data/") for path in memory.find("/bucket/data")}
+  assert {"clips.parquet", "rejects.parquet", "pixels/dataset_info.json"} <= names
+  assert not any("unfinished" in name for name in names)
+  # Another machine adds a file: the others are neither looked at nor made again.
+  write.write_video(folder / "e.png", moving(1, 32, 32, 9), 8.0)
+  outcome = run.preprocess(config, f"file://{folder}", url)
+  assert (outcome.examined, outcome.made.written, outcome.made.reused) == (1, 1, 3)
+  # What lies there is what a local run makes.
+  memory.get("/bucket/data/pixels", str(tmp_path / "copy"), recursive=True)
+  run.preprocess(config, folder, tmp_path / "local")
+  keys = [
+    sorted(data[i].key for i in range(len(data)))
+    for data in map(reader.Dataset, (tmp_path / "copy", tmp_path / "local" / "pixels"))
+  ]
+  assert keys[0] == keys[1] and len(keys[0]) == 4
+  whole, _ = remote.output(url, whole=True)
+  assert verify.verify(whole / "pixels").faults == []
+
+
+def test_media_in_memory(config, folder, memory, tmp_path):
+  memory.put(str(folder), "/media", recursive=True)
+  outcome = run.preprocess(_pixels(config), "memory://media", tmp_path / "out")
+  assert outcome.made.written == 3
+
+
+def test_a_shard_takes_no_room_here_once_it_is_there(memory, tmp_path):
+  disk = remote.RemoteDisk("memory://x", tmp_path)
+  path = tmp_path / "latents-train.array_record-00000-of-00001"
+  path.write_bytes(b"1" * 100_000)
+  disk.wrote(path)
+  assert path.stat().st_size == 100_000 and path.stat().st_blocks < 8
+  assert memory.cat("/x/" + path.name) == b"1" * 100_000
+
+
+def test_what_is_not_installed_is_named(monkeypatch):
+  real = builtins.__import__
+
+  def without(name, *args, **kwargs):
+    if name.startswith("fsspec"):
+      raise ImportError(name)
+    return real(name, *args, **kwargs)
+
+  monkeypatch.setattr(builtins, "__import__", without)
+  with pytest.raises(ValueError, match=r"gs://.*video_dit\[remote\]"):
+    list(sources.lines("gs://bucket/clips"))
+
+
+def test_an_unknown_kind_of_path_is_refused():
+  with pytest.raises(ValueError, match="no kind of path"):
+    list(sources.lines("nosuch://bucket/clips"))

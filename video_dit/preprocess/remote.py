@@ -1,0 +1,226 @@
+"""Remote paths: media and manifests from them, the output to them, through fsspec.
+
+A file is copied to the local disk while it is looked at or decoded. The output is made
+in a local folder, from which every file goes to its place as soon as it is whole; of
+shards that are there only their size is kept here.
+"""
+
+import atexit
+from collections.abc import Iterator
+import contextlib
+import os
+import pathlib
+import re
+import shutil
+import tempfile
+from typing import Any
+
+from video_dit.data import disk as disk_lib
+
+_REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
+_SHARD = "array_record"
+_SETS = ("latents", "pixels")
+
+
+def is_remote(path: str | os.PathLike[str]) -> bool:
+  """Whether a path is a URL, such as gs://bucket/folder."""
+  return isinstance(path, str) and _REMOTE.match(path) is not None
+
+
+def filesystem(url: str) -> tuple[Any, str]:
+  """The file system of a URL, and the path in it.
+
+  Raises:
+    ValueError: what reads such URLs is not installed, or there is no such kind.
+  """
+  kind = url.split("://")[0]
+  try:
+    import fsspec
+  except ImportError as error:
+    raise ValueError(
+      f"{url}: remote paths need fsspec. Install pip install 'video_dit[remote]'."
+    ) from error
+  try:
+    system, path = fsspec.core.url_to_fs(url)
+  except ImportError as error:
+    raise ValueError(
+      f"{url}: {kind}:// needs a package that is not installed ({error}). Install"
+      " pip install 'video_dit[remote]'."
+    ) from error
+  except ValueError as error:
+    raise ValueError(
+      f"{url}: {kind}:// is no kind of path that fsspec knows ({error}). Use gs://,"
+      " s3://, file:// or a local path."
+    ) from error
+  return system, path
+
+
+def read(url: str) -> bytes:
+  """The content of a file."""
+  system, path = filesystem(url)
+  return system.cat_file(path)
+
+
+def stamp(url: str) -> str | None:
+  """What changes when a file does; None where there is no such file."""
+  system, path = filesystem(url)
+  try:
+    return _stamp(system.info(path))
+  except FileNotFoundError:
+    return None
+
+
+def _stamp(info: dict[str, Any]) -> str:
+  names = ("size", "etag", "ETag", "md5Hash", "generation", "mtime", "LastModified")
+  return " ".join(str(info[name]) for name in names if info.get(name) is not None)
+
+
+def walk(url: str) -> Iterator[tuple[str, dict[str, str]]]:
+  """Yields each folder below a URL with the names in it and their stamps, in order.
+
+  Hidden files and folders are left out.
+  """
+  system, root = filesystem(url)
+  root = root.rstrip("/")
+  folders: dict[str, dict[str, str]] = {}
+  for path, info in system.find(root, detail=True).items():
+    inner = path[len(root) :].lstrip("/")
+    if info.get("type") == "file" and not any(
+      part.startswith(".") for part in inner.split("/")
+    ):
+      folder, _, name = inner.rpartition("/")
+      folders.setdefault(folder, {})[name] = _stamp(info)
+  for folder in sorted(folders):
+    yield "/".join(filter(None, (url.rstrip("/"), folder))), folders[folder]
+
+
+@contextlib.contextmanager
+def local(path: str) -> Iterator[str]:
+  """A local file with the content of `path`, gone when the block is left.
+
+  Raises:
+    OSError: it cannot be fetched.
+  """
+  if not is_remote(path):
+    yield path
+    return
+  system, remote = filesystem(path)
+  with tempfile.TemporaryDirectory(prefix="video_dit_media") as folder:
+    # The name goes along: some formats are known by it.
+    file = os.path.join(folder, os.path.basename(remote) or "file")
+    try:
+      system.get_file(remote, file)
+    except OSError:
+      raise
+    except Exception as error:
+      raise OSError(0, f"cannot be fetched: {type(error).__name__}: {error}") from error
+    yield file
+
+
+def copy(url: str) -> str:
+  """Copies a folder or a file to a local place that lasts as long as the process."""
+  system, path = filesystem(url)
+  folder = _temporary("video_dit_input")
+  target = os.path.join(folder, os.path.basename(path.rstrip("/")) or "input")
+  system.get(path, target, recursive=system.isdir(path))
+  return target
+
+
+class RemoteDisk(disk_lib.Disk):
+  """Does at a URL what is done in a local folder, file by file."""
+
+  def __init__(self, url: str, folder: pathlib.Path):
+    """Nothing is read yet.
+
+    Args:
+      url: of the output.
+      folder: in which it is made.
+    """
+    self._system, root = filesystem(url)
+    self._root, self._folder = root.rstrip("/"), folder
+
+  def wrote(self, path: pathlib.Path) -> None:
+    """Copies a file to its place; of a shard only the size stays here."""
+    there = self._there(path)
+    self._system.makedirs(os.path.dirname(there), exist_ok=True)
+    self._system.put_file(str(path), there)
+    if _SHARD in path.name:
+      _hollow(path, path.stat().st_size)
+
+  def move(self, old: pathlib.Path, new: pathlib.Path) -> None:
+    """Renames a file, here and there."""
+    self._system.mv(self._there(old), self._there(new))
+    old.replace(new)
+
+  def remove(self, path: pathlib.Path) -> None:
+    """Removes a file, here and there."""
+    with contextlib.suppress(FileNotFoundError):
+      self._system.rm_file(self._there(path))
+    path.unlink(missing_ok=True)
+
+  def fetch(self, path: pathlib.Path) -> bool:
+    """Brings a file up to date; False where there is none."""
+    self._system.invalidate_cache()
+    there = self._there(path)
+    if not self._system.exists(there):
+      path.unlink(missing_ok=True)
+      return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(path.name + ".fetched")
+    self._system.get_file(there, str(partial))
+    partial.replace(path)
+    return True
+
+  def refresh(self, *, whole: bool = False) -> None:
+    """Fetches every file; of shards only their sizes, unless `whole`."""
+    self._system.invalidate_cache()
+    if not self._system.exists(self._root):
+      return
+    for there, info in self._system.find(self._root, detail=True).items():
+      path = self._folder / there[len(self._root) :].lstrip("/")
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if _SHARD in path.name and not whole:
+        _hollow(path, int(info["size"]))
+      else:
+        self._system.get_file(there, str(path))
+
+  def publish(self) -> None:
+    """Copies all that lies beside the data sets to its place."""
+    for path in sorted(self._folder.rglob("*")):
+      inner = path.relative_to(self._folder).parts
+      if path.is_file() and inner[0] not in _SETS:
+        self.wrote(path)
+
+  def _there(self, path: pathlib.Path) -> str:
+    return "/".join((self._root, path.relative_to(self._folder).as_posix()))
+
+
+def _hollow(path: pathlib.Path, size: int) -> None:
+  """Makes a file of that size that takes no room."""
+  with path.open("wb") as file:
+    file.truncate(size)
+
+
+def output(
+  path: str | os.PathLike[str], *, whole: bool = False
+) -> tuple[pathlib.Path, disk_lib.Disk]:
+  """The folder in which an output is made, and what brings it to its place.
+
+  That of a remote one lasts as long as the process.
+
+  Args:
+    path: local or remote.
+    whole: fetch shards too, to read them.
+  """
+  if not is_remote(path):
+    return pathlib.Path(path), disk_lib.LOCAL
+  folder = _temporary("video_dit_output")
+  disk = RemoteDisk(str(path), pathlib.Path(folder))
+  disk.refresh(whole=whole)
+  return pathlib.Path(folder), disk
+
+
+def _temporary(prefix: str) -> str:
+  folder = tempfile.mkdtemp(prefix=prefix)
+  atexit.register(shutil.rmtree, folder, ignore_errors=True)
+  return folder
