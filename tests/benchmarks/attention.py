@@ -1,0 +1,155 @@
+"""Packed attention that skips blocks beside attention that only masks, in one run.
+
+    taskset -c 1 python -m tests.benchmarks.attention --tokens=8192 --repeats=3
+    python -m tests.benchmarks.attention --topologies=v5p:2x2x1,v6e:2x2x1
+
+The first compares, on the CPU, `chunked` with chunks of queries against all keys under a
+mask: processor seconds of outputs and gradients, the compiler's temporary memory, and the
+largest difference. The second compiles the kernels of TPU for chips that are not here
+(pip install 'video_dit[plan]').
+"""
+
+import os
+import time
+
+from absl import app, flags
+import einops
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from video_dit.parallel.kernels import blocks, chunked, dense, splash
+from video_dit.parallel.kernels.splash_sizes import choose
+
+_TOKENS = flags.DEFINE_integer("tokens", 8192, "Of the row.")
+_HEADS = flags.DEFINE_integer("heads", 2, "Of size 128.")
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each; the least counts.")
+_TOPOLOGIES = flags.DEFINE_string("topologies", "", "Compile for these TPUs instead.")
+
+_SHARES = (1, 1, 2, 4, 4, 8, 12, 16, 16)  # lengths of a row's segments, of 64
+_CHUNK = 512
+
+
+def _segments(length: int) -> np.ndarray:
+  """One row of segments from a 64th to a quarter of it."""
+  lengths = [length * share // 64 for share in _SHARES]
+  return np.repeat(np.arange(len(lengths)) + 1, lengths)[None].astype(np.int32)
+
+
+def _masked(q, k, v, segments):
+  """Chunks of queries against all keys, those of other segments masked."""
+
+  @jax.checkpoint
+  def one(chunk):
+    return dense.attention(chunk[0], k, v, chunk[1], segments)[0]
+
+  cut = einops.rearrange(q, "r (c n) a k -> c r n a k", n=_CHUNK)
+  of = einops.rearrange(segments, "r (c n) -> c r n", n=_CHUNK)
+  return einops.rearrange(jax.lax.map(one, (cut, of)), "c r n a k -> r (c n) a k")
+
+
+@jax.custom_vjp
+def _skipping(q, k, v, segments):
+  """`chunked` with its own backward pass."""
+  return chunked.attention(q, k, v, segments, segments)[0]
+
+
+def _ahead(q, k, v, segments):
+  out, lse = chunked.attention(q, k, v, segments, segments)
+  return out, (q, k, v, segments, out, lse)
+
+
+def _back(saved, dout):
+  q, k, v, segments, out, lse = saved
+  delta = (out * dout).sum(-1)
+  return *chunked.gradients(q, k, v, segments, segments, lse, delta, dout), None
+
+
+_skipping.defvjp(_ahead, _back)
+
+
+def _compare() -> None:
+  segments = _segments(_TOKENS.value)
+  rng = np.random.default_rng(0)
+  shape = (1, _TOKENS.value, _HEADS.value, 128)
+  q, k, v, dout = (jnp.asarray(rng.normal(size=shape), jnp.float32) for _ in range(4))
+  seen = (np.bincount(segments[0]).astype(float) ** 2).sum() / _TOKENS.value**2
+  found = blocks.block_map(segments, segments, chunked.BLOCK, chunked.KEY_BLOCK)
+  pairs = found.first_RI.size * (_TOKENS.value // chunked.KEY_BLOCK)
+  print(f"squared lengths over the row's square: {seen:.3f};", end=" ")
+  print(f"blocks visited: {int(found.visits)} of {pairs} ({found.visits / pairs:.3f})")
+  base, wanted = 0.0, None
+  for name, way in (("masks only", _masked), ("skipping", _skipping)):
+
+    def run(q, k, v, dout, way=way):
+      out, pull = jax.vjp(lambda *qkv: way(*qkv, segments), q, k, v)
+      return out, *pull(dout)
+
+    compiled = jax.jit(run).lower(q, k, v, dout).compile()
+    memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    seconds = []
+    for _ in range(_REPEATS.value):
+      start = time.process_time()
+      result = jax.block_until_ready(compiled(q, k, v, dout))
+      seconds.append(time.process_time() - start)
+    base = base or min(seconds)
+    wanted = wanted or result
+    worst = max(float(jnp.abs(a - b).max()) for a, b in zip(result, wanted, strict=True))
+    print(
+      f"{name:11} {min(seconds):8.2f} s  {base / min(seconds):5.2f}x"
+      f"  {memory:8.0f} MiB  differs by {worst:.1e}"
+    )
+
+
+def _compile() -> None:
+  os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+  from jax.experimental import topologies
+
+  for topology in _TOPOLOGIES.value.split(","):
+    chip = topologies.get_topology_desc(topology, platform="tpu").devices[0]
+    here = jax.sharding.SingleDeviceSharding(chip)
+    for length in (8192, 32_768, 115_200):
+      for keys in (length, 1024):
+        _compile_one(chip.device_kind, here, length, keys)
+
+
+def _compile_one(kind: str, here, length: int, keys: int) -> None:
+  def array(*shape, dtype=jnp.bfloat16):
+    return jax.ShapeDtypeStruct(shape, dtype, sharding=here)
+
+  heads, size = _HEADS.value, 128
+  q, k = array(1, length, heads, size), array(1, keys, heads, size)
+  segments, of_keys = array(1, length, dtype=jnp.int32), array(1, keys, dtype=jnp.int32)
+  row = array(1, length, heads, dtype=jnp.float32)
+
+  def ahead(*arguments):
+    return splash.attention(*arguments, device=kind)
+
+  def back(*arguments):
+    return splash.gradients(*arguments, device=kind)
+
+  start = time.perf_counter()
+  arguments = q, k, k, segments, of_keys
+  jax.jit(ahead).lower(*arguments).compile()
+  jax.jit(back).lower(*arguments, row, row, q).compile()
+  shape = (1, keys, heads, size)
+  by_keys = choose(shape, length, jnp.bfloat16, kind, of_keys=True)
+  passes = 1 if by_keys.chunk >= length else 2
+  print(
+    f"{kind}: {length} queries x {keys} keys compile in"
+    f" {time.perf_counter() - start:.0f} s, {passes} backward pass(es), {by_keys}"
+  )
+
+
+def main(_) -> None:
+  """Runs on the CPU, or compiles for TPUs."""
+  if _TOPOLOGIES.value:
+    _compile()
+  else:
+    _compare()
+
+
+if __name__ == "__main__":
+  jax.config.update("jax_platforms", "cpu")
+  app.run(main)
