@@ -89,7 +89,7 @@ def test_beams_test_pipeline_makes_the_rows_of_the_pool(media, by_pool, tmp_path
 
 def test_several_processes_make_the_tables_of_the_pool(media, by_pool, tmp_path):
   options = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
-  assert _run(media, tmp_path / "out", options) == 7
+  assert _run(media, tmp_path / "out", options) == 8
   assert _bytes(tmp_path / "out") == by_pool
   # Again, with all facts known.
   assert _run(media, tmp_path / "out", []) == 0
@@ -103,7 +103,7 @@ def test_the_embedded_runner_looks_at_files_some_at_a_time(
   monkeypatch.setattr(beam_runner, "_AT_ONCE", 4)
   with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
     facts.set_lines(sources.lines(media), CONFIG.media, CONFIG.ingest)
-    assert beam_runner.examine_files(facts, CONFIG, tmp_path) == 7
+    assert beam_runner.examine_files(facts, CONFIG, tmp_path) == 8
     assert beam_runner.examine_files(facts, CONFIG, tmp_path) == 0
     ingest.tabulate(facts, CONFIG, tmp_path)
   assert _bytes(tmp_path) == by_pool

@@ -1,6 +1,7 @@
 """One pass over a file: cuts and measures fall on the clips' frames."""
 
 import dataclasses
+import json
 
 import numpy as np
 import pytest
@@ -95,3 +96,20 @@ def test_a_video_without_a_cut_has_none(tmp_path):
   path = tmp_path / "a.mp4"
   write.write_video(path, scenes.texture(48, speed=2), 24.0)
   assert _examine(path, ingest=config_lib.Ingest(shots="adaptive"))["cuts"] == []
+
+
+def test_the_cuts_of_real_videos_are_those_of_the_list(shared):
+  pytest.importorskip("scenedetect")
+  media = dataclasses.replace(MEDIA, frames_per_second=0.0)
+  ingest = config_lib.Ingest(shots="adaptive", measure=False)
+  text = (shared / "media" / "manifest.jsonl").read_text(encoding="utf-8")
+  rows = [json.loads(line) for line in text.splitlines()]
+  rows = [row for row in rows if "cuts" in row or "asl_" in row["file"]]
+  assert len(rows) == 9
+  for row in rows:
+    found = _examine(shared / "media" / row["file"], media, ingest)["cuts"]
+    hard = row.get("cuts", {}).get("hard", [])
+    gradual = row.get("cuts", {}).get("gradual", [])
+    assert set(hard) <= set(found), row["file"]
+    for cut in set(found) - set(hard):
+      assert any(first - 8 <= cut <= last + 8 for first, last, _ in gradual), row["file"]
