@@ -73,12 +73,25 @@ def test_resume_on_the_same_mesh_is_bit_identical(reference):
   assert trainer.step._cache_size() == 1
 
 
+# `auto` trades tokens for heads over all of the context axis here, in the reference too.
 @pytest.mark.parametrize(
-  "shape", [(8, 1, 1, 1), (1, 8, 1, 1), (1, 1, 8, 1), (1, 1, 1, 8)], ids=str
+  ("shape", "context", "remat"),
+  [
+    ((8, 1, 1, 1), "auto", "block"),
+    ((1, 8, 1, 1), "auto", "block"),
+    ((1, 1, 8, 1), "auto", "block"),
+    ((1, 1, 1, 8), "auto", "block"),
+    ((1, 1, 1, 8), "ring", "attention"),
+    ((2, 1, 1, 4), "both", "offload"),
+  ],
+  ids=str,
 )
-def test_the_first_five_losses_agree_on_every_mesh(config, reference, shape):
+def test_the_first_five_losses_agree_on_every_mesh(
+  config, reference, shape, context, remat
+):
   _, first, losses, state, _ = reference
-  trainer = _trainer(config, shape)
+  dit = dataclasses.replace(config.dit, context=context, remat=remat)
+  trainer = _trainer(dataclasses.replace(config, dit=dit), shape)
   fresh = jax.device_put(first, trainer.shardings)
   if shape == (1, 8, 1, 1):  # one birth more, to see that it does not depend on the mesh
     fresh = trainer.init()
@@ -114,11 +127,22 @@ def test_another_mesh_sees_the_same_clips(config):
   [
     ((8, 1, 1, 1), {"rows": 4}, r"data\.rows=4 does not divide .* multiple of 8"),
     ((1, 1, 1, 8), {"row_length": 36}, r"row_length=36 does not divide .*context=8"),
+    (
+      (1, 1, 2, 4),
+      {"heads": 4, "context": "all_to_all"},
+      "the 2 heads of a device .* do not divide over context=4. Choose",
+    ),
     ((8, 1, 1, 1), {"path": ""}, r"data\.path is empty"),
     ((8, 1, 1, 1), {"path": "nowhere"}, "no data set here"),
   ],
 )
 def test_a_config_that_does_not_fit_is_refused(config, shape, changes, message):
-  wrong = dataclasses.replace(config, data=dataclasses.replace(config.data, **changes))
+  changes = dict(changes)
+  dit = dataclasses.replace(config.dit, heads=changes.pop("heads", config.dit.heads))
+  if "context" in changes:
+    dit = dataclasses.replace(dit, context=changes.pop("context"))
+  wrong = dataclasses.replace(
+    config, dit=dit, data=dataclasses.replace(config.data, **changes)
+  )
   with pytest.raises(ValueError, match=message):
     _trainer(wrong, shape)
