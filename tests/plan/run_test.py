@@ -1,0 +1,208 @@
+"""Plans on simulated devices: memory, FLOPs, and what follows from them."""
+
+import dataclasses
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from tests import tiny
+from video_dit.data import batch as batch_lib
+from video_dit.models.dit import flops
+from video_dit.plan import chips, estimate, run
+from video_dit.plan import mix as mix_lib
+from video_dit.trainer import task as task_lib
+from video_dit.trainer.step import Trainer
+
+_CPU = chips.parse("cpu:8")
+_AXES = {"data": 4, "fsdp": 2}
+
+
+def _request(config=tiny.CONFIG, **changes) -> run.Request:
+  defaults = {"config": config, "topology": _CPU, "axes": _AXES, "stages": ("train",)}
+  return run.Request(**defaults | changes)
+
+
+def _config(**sections):
+  return dataclasses.replace(
+    tiny.CONFIG,
+    **{
+      name: dataclasses.replace(getattr(tiny.CONFIG, name), **changes)
+      for name, changes in sections.items()
+    },
+  )
+
+
+@pytest.fixture(scope="module")
+def config():
+  """One that recomputes nothing, so that what is counted can be counted by hand."""
+  return _config(dit={"remat": "none"})
+
+
+@pytest.fixture(scope="module")
+def plan(config):
+  return run.plan(_request(config, price=2.0))
+
+
+@pytest.fixture(scope="module")
+def trainer(config):
+  mesh = tiny.mesh("data=4,fsdp=2")
+  task = task_lib.diffusion_task(config, config.autoencoder.channels, config.text.width)
+  return Trainer(task, config, mesh)
+
+
+def test_predicted_memory_is_the_compilers(plan, trainer, config):
+  batch = mix_lib.abstract_rows(config, trainer.mesh, config.data.rows)
+  with jax.set_mesh(trainer.mesh):
+    found = trainer.step.lower(trainer.abstract, batch).compile().memory_analysis()
+  memory = plan["memory"]
+  assert memory["total"] == (
+    found.argument_size_in_bytes
+    + found.output_size_in_bytes
+    - found.alias_size_in_bytes
+    + found.temp_size_in_bytes
+    + found.generated_code_size_in_bytes
+  )
+  classes = set(memory) - {"total", "available", "host"}
+  assert sum(memory[name] for name in classes) == pytest.approx(memory["total"])
+  assert memory["activations"] > 0
+  assert memory["optimizer"] == pytest.approx(2 * memory["parameters"], rel=1e-3)
+  assert memory["ema"] == memory["parameters"]
+
+
+def test_predicted_flops_are_those_of_the_products_that_the_step_asks_for(
+  plan, trainer, config
+):
+  batch = mix_lib.abstract_rows(config, trainer.mesh, config.data.rows)
+  with jax.set_mesh(trainer.mesh):
+    traced = jax.make_jaxpr(trainer._step)(trainer.abstract, batch)
+  # Noise, norms and modulations are no products; small ones are computed twice.
+  assert plan["flops"] * 8 == pytest.approx(_count(traced.jaxpr), rel=0.02)
+
+
+def test_model_flops_are_those_that_a_step_counts(plan, trainer, config):
+  data = config.data
+  rows = batch_lib.blank(
+    data.rows,
+    data.row_length,
+    data.row_segments,
+    data.row_text,
+    patch_dim=mix_lib.patch_dim(config),
+    text_width=config.text.width,
+    dtype=np.float16,
+  )
+  mix = mix_lib.of(config)
+  rows.segments[:] = mix.segments_N
+  rows.tokens[:, : len(mix.tokens)] = mix.tokens
+  rows.weights[:, : len(mix.tokens)] = 1.0
+  rows.text_segments[:, : mix.text[0]] = 1
+  with jax.set_mesh(trainer.mesh):
+    batch = jax.device_put(rows, trainer.objective.layout(trainer.mesh))
+    _, metrics = trainer.step(trainer.init(), batch)
+  counts = jax.device_get(metrics.counts)
+  assert plan["model_flops"] == pytest.approx(float(counts["model_flops"]), rel=1e-5)
+  assert plan["tokens_per_step"] == counts["tokens"]
+
+
+def _count(jaxpr) -> float:
+  """FLOPs of all products of a program, loops as often as they turn."""
+  total = 0.0
+  for equation in jaxpr.eqns:
+    if equation.primitive.name == "dot_general":
+      (contracted, _), _ = equation.params["dimension_numbers"]
+      left = equation.invars[0].aval.shape
+      taken = np.prod([left[axis] for axis in contracted])
+      total += 2 * float(np.prod(equation.outvars[0].aval.shape)) * taken
+    times = equation.params.get("length", 1) if equation.primitive.name == "scan" else 1
+    for inner in jax.tree.leaves(
+      list(equation.params.values()), is_leaf=lambda x: hasattr(x, "eqns")
+    ):
+      inner = getattr(inner, "jaxpr", inner)
+      if hasattr(inner, "eqns"):
+        # A map over shards is written for one of them.
+        ways = 8 if equation.primitive.name == "shard_map" else 1
+        total += times * ways * _count(inner)
+  return total
+
+
+def test_rates_days_and_cost_follow_from_the_step(plan, config):
+  seconds = plan["step_seconds"]
+  assert seconds == pytest.approx(sum(plan["seconds"].values()))
+  assert plan["tokens_per_second"] == pytest.approx(plan["tokens_per_step"] / seconds)
+  assert plan["mfu"] == pytest.approx(
+    plan["model_flops"] / seconds / (8 * plan["peak_flops_per_device"])
+  )
+  assert plan["days"] == pytest.approx(seconds * config.train.steps / 86_400)
+  assert plan["cost"] == pytest.approx(plan["chip_hours"] * 2.0)
+  assert plan["checkpoint_bytes"] > 4 * 4 * plan["parameters"]
+  assert plan["host_memory"]["total"] > plan["checkpoint_bytes"]
+  assert not plan["not_estimated"]
+  json.dumps(plan)
+
+
+def test_a_config_with_few_rows_is_planned_with_one_a_device():
+  config = _config(data={"rows": 2}, dit={"remat": "none"})
+  found = run.plan(_request(config))
+  assert found["rows"] == 8
+  assert "--config.data.rows=8" in found["notes"][0]
+  # Its tokens are the config's own, and take a fourth of its steps.
+  assert found["tokens"] == 2 * config.data.row_length * config.train.steps
+
+
+def test_what_does_not_fit_is_told_with_what_would_help(plan, config):
+  small = plan | {"fits": False}
+  small["memory"] = plan["memory"] | {"available": plan["memory"]["parameters"] * 2}
+  text = " ".join(estimate.remedies(small, config, plan["mesh"]))
+  for word in ("too much", "optimizer", "fsdp=", "moments_dtype", "remat=attention"):
+    assert word in text
+  assert not estimate.remedies(plan, config, plan["mesh"])
+
+
+@pytest.mark.parametrize(
+  ("axes", "message"),
+  [
+    ({"fsdp": 3}, "has 8 devices"),
+    ({"fsdp": 16}, "asks for 16 devices"),
+    ({"context": 5}, "must equal the devices"),
+    ({"tensor": 8}, "heads=2 does not divide"),
+  ],
+)
+def test_a_mesh_that_does_not_divide_is_refused(axes, message):
+  with pytest.raises(ValueError, match=message):
+    run.plan(_request(axes=axes))
+
+
+def test_a_gpu_plan_is_by_formula():
+  request = _request(topology=chips.parse("gpu:h100x64"), axes={"fsdp": 8}, price=2.5)
+  found = run.plan(request)
+  assert found["estimated_by"] == "formula"
+  assert (found["chips"], found["hosts"]) == (64, 8)
+  assert 0 < found["mfu"] < 1
+  assert found["memory"]["parameters"] == pytest.approx(4 * found["parameters"] / 8)
+  assert {"fsdp", "data"} == {part["axes"] for part in found["collectives"]}
+
+
+def test_rows_hold_the_clips_that_are_named():
+  config = _config(data={"row_length": 100, "row_segments": 9})
+  assert mix_lib.of(config).tokens == (100,)
+  assert mix_lib.of(config, (20, 35)).tokens == (20, 35, 20)
+  with pytest.raises(ValueError, match="does not lie in a row of 100"):
+    mix_lib.of(config, (101,))
+  tokens = np.array(mix_lib.of(config, (20, 35)).tokens, np.float64)
+  halves = [tokens, 2 * tokens]
+  less, more = (
+    flops.forward_flops(
+      config.dit, patch_dim=4, text_width=16, tokens_S=t, text_tokens_S=0 * t
+    )
+    for t in halves
+  )
+  assert more > 2 * less
+
+
+def test_skipped_blocks_are_not_counted():
+  mix = mix_lib.Mix((128, 128, 256), (10, 10, 10), 512)
+  assert mix.visited(512, 128, 128) == (128**2 * 2 + 256**2) / 512**2
+  # Whole blocks are visited, whoever else lies in them.
+  assert mix.visited(512, 256, 256) == (256**2 * 2) / 512**2
+  assert mix_lib.Mix((512,), (10,), 512).visited(512, 128, 128) == 1.0

@@ -1,0 +1,99 @@
+"""Topologies: how they are named, and a program compiled for chips that are not there."""
+
+import importlib.util
+import os
+import subprocess
+import sys
+
+import pytest
+
+from video_dit import config as config_lib
+from video_dit.plan import chips, devices
+
+_TPU = pytest.mark.skipif(
+  importlib.util.find_spec("libtpu") is None,
+  reason="libtpu is not installed: pip install 'video_dit[plan]'",
+)
+
+
+@pytest.mark.parametrize(
+  ("text", "platform", "chip", "rest"),
+  [
+    ("v5p:4x4x4", "tpu", "v5p", "4x4x4"),
+    ("v6e:16x16", "tpu", "v6e", "16x16"),
+    ("7x:2x2x1", "tpu", "7x", "2x2x1"),
+    ("tpu7x:2x2x1", "tpu", "7x", "2x2x1"),
+    ("gpu:h100x64", "gpu", "h100", 64),
+    ("cpu:8", "cpu", "cpu", 8),
+  ],
+)
+def test_topologies_are_read(text, platform, chip, rest):
+  found = chips.parse(text)
+  assert (found.platform, found.chip) == (platform, chip)
+  assert rest in (found.shape, found.count)
+
+
+@pytest.mark.parametrize(
+  "text", ["v5:4x4", "v5p", "v5p:4", "h100x64", "gpu:b7x8", "cpu:0", "cpu", "tpu:4x4"]
+)
+def test_an_unknown_topology_names_the_known_ones(text):
+  with pytest.raises(ValueError, match="is not known") as error:
+    chips.parse(text)
+  for name in ("v4", "v5e", "v5p", "v6e", "7x", "h100", "cpu:N"):
+    assert name in str(error.value)
+
+
+def test_a_missing_compiler_names_the_extra(monkeypatch):
+  monkeypatch.setitem(sys.modules, "libtpu", None)
+  with pytest.raises(ValueError, match=r"pip install 'video_dit\[plan\]'"):
+    devices.mesh_of(chips.parse("v5p:2x2x2"), {}, config_lib.Mesh())
+
+
+@_TPU
+def test_the_tpu_compiler_knows_each_chip_and_refuses_odd_slices():
+  sizes = {"v4:2x2x1": 4, "v5e:2x2": 4, "v5p:2x2x1": 4, "v6e:2x2": 4, "7x:2x2x1": 8}
+  for text, count in sizes.items():
+    assert devices.mesh_of(chips.parse(text), {}, config_lib.Mesh()).size == count
+  with pytest.raises(ValueError, match="knows no such slice"):
+    devices.mesh_of(chips.parse("v5p:3x3x7"), {}, config_lib.Mesh())
+
+
+_PROGRAM = """
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+jax.config.update("jax_platforms", "cpu")
+from video_dit import config
+from video_dit.plan import chips, devices, hlo, walk
+topology = chips.parse("v5p:2x2x1")
+mesh = devices.mesh_of(topology, {"fsdp": 4}, config.Mesh())
+
+def step(x, w):
+  def body(x, w):
+    return jnp.tanh(x @ w), None
+  return jax.lax.scan(body, x, w)[0].astype(jnp.float32).sum()
+
+place = lambda *axes: NamedSharding(mesh, P(*axes))
+x = jax.ShapeDtypeStruct((4096, 1024), jnp.bfloat16, sharding=place("fsdp"))
+w = jax.ShapeDtypeStruct((6, 1024, 1024), jnp.bfloat16, sharding=place(None, "fsdp"))
+text = jax.jit(jax.grad(step, argnums=1)).lower(x, w).compile().as_text()
+cost = walk.Walker(hlo.parse(text), chips.CHIPS["v5p"], dict(mesh.shape), lambda *_: None)
+cost = cost.entry()
+assert not cost.unknown, cost.unknown
+products = 3 * 6 * 2 * 4096 * 1024 * 1024 / 4
+# The last input's gradient is needed by no one.
+assert 0.88 * products <= cost.flops <= products, (cost.flops, products)
+fastest = cost.flops / chips.CHIPS["v5p"].peak
+assert fastest < cost.seconds["matrix"] < 6 * fastest, (cost.seconds, fastest)
+assert {axes for axes, _ in cost.collectives} == {"fsdp"}
+sent = sum(part.bytes for part in cost.collectives.values())
+assert sent >= 6 * 1024 * 1024 * 2 * 3 / 4, cost.collectives
+"""
+
+
+@_TPU
+def test_a_scanned_program_for_v5p_is_walked_with_its_turns():
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  run = subprocess.run(
+    [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, env=environment
+  )
+  assert run.returncode == 0, run.stderr[-3000:]
