@@ -1,5 +1,6 @@
 """What the GPU kernels are handed, and what comes back, as far as a CPU can tell."""
 
+from absl import flags
 import jax
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ def test_ranges_hold_the_keys_of_the_own_segment_and_no_others(keys):
 def test_results_are_those_of_the_dense_form(name, keys):
   if name == "tokamax":
     pytest.importorskip("tokamax")
+    flags.FLAGS.mark_as_parsed()  # else it parses pytest's
   arrays, _ = rows.arrays(_PACKED, keys, heads=2, size=4)
   found = jax.jit(getattr(gpu, name))(*arrays[:3], _PACKED, keys)
   wanted = dense.attention(*arrays[:3], _PACKED, keys)

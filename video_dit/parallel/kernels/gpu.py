@@ -50,9 +50,10 @@ def tokamax(
   mask = base.Mask(k_start=first_RN[:, None], k_end=last_RN[:, None])
   for name in tokamax_kernels():
     try:
-      out, (most, total) = api.IMPLEMENTATIONS[name](
-        q_RNAK, k_RMAK, v_RMAK, mask=mask, return_residuals=True
-      )
+      with jax.numpy_rank_promotion("allow"):  # which its code relies on
+        out, (most, total) = api.IMPLEMENTATIONS[name](
+          q_RNAK, k_RMAK, v_RMAK, mask=mask, return_residuals=True
+        )
     except NotImplementedError:
       continue
     lse_RNA = (most + jnp.log(total)).swapaxes(1, 2)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from video_dit.parallel.kernels import blocks
 from video_dit.parallel.kernels.dense import NO_KEYS
 from video_dit.parallel.kernels.splash_forward import bounds_in, chunk_of, column, dot
-from video_dit.parallel.kernels.splash_sizes import Sizes
+from video_dit.parallel.kernels.splash_sizes import Sizes, cost
 
 
 def of_queries(
@@ -60,6 +60,7 @@ def of_queries(
     ),
     out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), call.visits_shape],
     compiler_params=sizes.compiler("parallel", "parallel", "parallel", "arbitrary"),
+    cost_estimate=cost(q, k, products=3, heads=call.grid[1], arrays=2),
     interpret=interpret,
     name="packed_attention_queries",
   )(
@@ -119,6 +120,7 @@ def of_keys(
     ),
     out_shape=out_shape,
     compiler_params=sizes.compiler("parallel", "parallel", order, "arbitrary"),
+    cost_estimate=cost(q, k, products=4 + with_queries, heads=call.grid[1], arrays=3),
     interpret=interpret,
     name="packed_attention_keys",
   )(

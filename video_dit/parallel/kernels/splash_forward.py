@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from video_dit.parallel.kernels import blocks
 from video_dit.parallel.kernels.dense import NO_KEYS
-from video_dit.parallel.kernels.splash_sizes import Sizes
+from video_dit.parallel.kernels.splash_sizes import Sizes, cost
 
 
 def forward(
@@ -92,6 +92,7 @@ def forward(
       jax.ShapeDtypeStruct((rows, heads, num_blocks, 1, 1), jnp.int32),
     ],
     compiler_params=sizes.compiler("parallel", "parallel", "parallel", "arbitrary"),
+    cost_estimate=cost(q, k, products=2, heads=heads, arrays=2),
     interpret=interpret,
     name="packed_attention_forward",
   )(*scalars, q, k, v, segments_RN[:, None], key_segments_RM[:, None])

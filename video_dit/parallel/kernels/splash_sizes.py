@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
@@ -48,6 +49,23 @@ class Sizes:
     return pltpu.CompilerParams(
       dimension_semantics=semantics, vmem_limit_bytes=self.vmem * 2**20
     )
+
+
+def cost(q, k, products: int, heads: int, arrays: int) -> pl.CostEstimate:
+  """What the compiler's scheduler reckons with: that of one segment a row.
+
+  Args:
+    q, k: `(R, N, A * K)` and `(R, M, A * K)`.
+    products: of matrices, for a pair of blocks.
+    heads: A.
+    arrays: like `q` and `k` that are read or written, of each.
+  """
+  rows, length, width = q.shape
+  return pl.CostEstimate(
+    flops=2 * products * rows * length * k.shape[1] * width,
+    transcendentals=rows * heads * length * k.shape[1],
+    bytes_accessed=arrays * (q.size + k.size) * q.dtype.itemsize,
+  )
 
 
 def choose(
