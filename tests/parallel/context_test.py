@@ -1,9 +1,13 @@
 """Context parallelism: equal to one device, even, and with no whole row on any device."""
 
+import einops
 import jax
+import jax.ad_checkpoint
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from video_dit.models.dit.model import rematerialised
 from video_dit.parallel import attention, context, stripes
 from video_dit.parallel import mesh as mesh_lib
 
@@ -124,3 +128,48 @@ def test_stripes_even_out_uneven_segments():
   dealt = np.asarray(stripes.stripe(contiguous[None], ring))[0]
   assert unevenness(contiguous) > 0.5
   assert unevenness(dealt) < 0.1
+
+
+def test_the_policy_attention_keeps_output_and_log_sum_exp_alone(capsys):
+  """Nothing of a single turn of the ring, and no keys or values of other devices."""
+
+  def loss(x_RND, kernels_LDD, segments):
+    def block(x_RND, kernel_DD):
+      q = einops.rearrange(x_RND @ kernel_DD, "r n (a k) -> r n a k", a=_HEADS)
+      out = attention.packed_attention(q, q, q, segments, segments, context="ring")
+      return einops.rearrange(out, "r n a k -> r n (a k)"), None
+
+    return jax.lax.scan(rematerialised(block, "attention"), x_RND, kernels_LDD)[0].sum()
+
+  width = _HEADS * _SIZE
+  x, kernels = jnp.zeros((_ROWS, _TOKENS, width)), jnp.zeros((3, width, width))
+  with jax.set_mesh(mesh_lib.make(jax.devices(), (1, 1, 1, 8))):
+    jax.ad_checkpoint.print_saved_residuals(loss, x, kernels, _SEGMENTS)
+  kept = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+  made = sorted(shape for shape in kept if shape.startswith("f32[3,2,"))
+  assert made == ["f32[3,2,64,32]", "f32[3,2,64,8,4]", "f32[3,2,8,64]"]
+  assert len(kept) == len(made) + 2  # and the kernels and segments that were given
+
+
+def test_a_ring_s_memory_falls_with_the_axis_and_gathered_keys_do_not():
+  def needed(mode: str, ways: int) -> int:
+    """Bytes besides arguments and results on one device, forward and backward."""
+
+    def loss(q, k, v, segments):
+      out = attention.packed_attention(
+        *(q, k, v, segments, segments), kernel="chunked", context=mode
+      )
+      return jnp.sum(jnp.square(out))
+
+    mesh = mesh_lib.make(jax.devices()[:ways], (1, 1, 1, ways))
+    split = jax.NamedSharding(mesh, jax.P(None, "context"))
+    array = jax.ShapeDtypeStruct((1, 16_384, 8, 64), jnp.float32)
+    segments = jax.ShapeDtypeStruct((1, 16_384), jnp.int32)
+    with jax.set_mesh(mesh):
+      step = jax.jit(jax.grad(loss, (0, 1, 2)), in_shardings=(split,) * 4)
+      compiled = step.lower(array, array, array, segments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  ring = needed("ring", 8)
+  assert ring < 0.4 * needed("ring", 2)
+  assert ring < 0.7 * needed("gather", 8)

@@ -9,8 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from video_dit.config import Optimizer
+from tests.train import line
+from video_dit.checkpoints.store import Position, Store
+from video_dit.config import Optimizer, parse, to_dict
+from video_dit.parallel import mesh as mesh_lib
 from video_dit.trainer import optimizer
+from video_dit.trainer.step import Trainer
 
 
 def _rates(config: Optimizer, steps: int) -> np.ndarray:
@@ -76,3 +80,51 @@ def test_clipping_off_keeps_the_state_s_structure():
 )
 def test_the_average_follows_closely_at_first(step, decay):
   assert optimizer.ema_decay(jnp.int32(step), 0.999) == pytest.approx(decay, rel=1e-6)
+
+
+def _trainer(dtype: str) -> Trainer:
+  config = line.config()
+  settings = dataclasses.replace(config.optimizer, moments_dtype=dtype)
+  mesh = mesh_lib.make(jax.devices(), (2, 2, 2, 1))
+  return Trainer(line.objective(), dataclasses.replace(config, optimizer=settings), mesh)
+
+
+def _steps(trainer: Trainer, state, first: int, last: int):
+  batches = trainer.objective.batches(trainer.mesh, first)
+  with jax.set_mesh(trainer.mesh):
+    for _ in range(first, last):
+      state, _ = trainer.step(state, next(batches))
+  return state
+
+
+def _moments(state) -> list[jax.Array]:
+  adam = next(x for x in state.opt if hasattr(x, "mu"))
+  return jax.tree.leaves((adam.mu, adam.nu))
+
+
+def test_moments_in_bfloat16_resume_bit_for_bit_and_change_little(tmp_path):
+  trainer, exact = _trainer("bfloat16"), _trainer("float32")
+  assert {x.dtype for x in _moments(trainer.abstract)} == {jnp.dtype("bfloat16")}
+  with Store(tmp_path / "run", keep=2) as store:
+    state = _steps(trainer, trainer.init(), 0, 3)
+    store.save(state, Position(step=3, seed=0, data=""))
+    end = jax.device_get(_steps(trainer, state, 3, 6))
+    store.wait()
+    again = _steps(trainer, store.restore(trainer.abstract), 3, 6)
+    jax.tree.map(np.testing.assert_array_equal, end, jax.device_get(again))
+    # A run may change its mind: what is stored becomes what is wanted.
+    other = store.restore(exact.abstract)
+  assert {x.dtype for x in _moments(other)} == {jnp.dtype("float32")}
+  whole = jax.device_get(_steps(exact, exact.init(), 0, 6))
+  fresh = jax.device_get(exact.init())
+  for name in ("kernel", "bias"):
+    moved = np.linalg.norm(whole.params[name] - fresh.params[name])
+    assert np.linalg.norm(end.params[name] - whole.params[name]) < 0.01 * moved
+
+
+def test_moments_in_bfloat16_need_a_second_moment_that_rounding_lets_move():
+  config = dataclasses.replace(
+    line.config(), optimizer=Optimizer(moments_dtype="bfloat16", beta2=0.999)
+  )
+  with pytest.raises(ValueError, match=r"beta2=0\.999: must be at most 0\.99 .* float32"):
+    parse(to_dict(config))

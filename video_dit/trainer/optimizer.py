@@ -28,8 +28,29 @@ def direction(config: config_lib.Optimizer, axes) -> optax.GradientTransformatio
   decay = optax.add_decayed_weights(
     config.weight_decay, mask=jax.tree.map(lambda ndim: ndim > 1, axes)
   )
+  return optax.chain(clip, _adam(config), decay)
+
+
+def _adam(config: config_lib.Optimizer) -> optax.GradientTransformation:
+  """Adam in float32, whose moments wait in `moments_dtype` between steps."""
   adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
-  return optax.chain(clip, adam, decay)
+  if config.moments_dtype == "float32":
+    return adam
+
+  def cast(state, dtype):
+    mu, nu = (
+      jax.tree.map(lambda x: x.astype(dtype), tree) for tree in (state.mu, state.nu)
+    )
+    return state._replace(mu=mu, nu=nu)
+
+  def init(params):
+    return cast(adam.init(params), config.moments_dtype)
+
+  def update(grads, state, params=None):
+    updates, state = adam.update(grads, cast(state, jnp.float32), params)
+    return updates, cast(state, config.moments_dtype)
+
+  return optax.GradientTransformation(init, update)
 
 
 def learning_rate(step: jax.Array, config: config_lib.Optimizer, steps: int) -> jax.Array:
