@@ -11,6 +11,7 @@ import os
 import re
 
 import jax
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
 from video_dit import config as config_lib
@@ -143,5 +144,14 @@ def sizes(
 
 
 def make(devices, shape: tuple[int, int, int, int]) -> jax.sharding.Mesh:
-  """A mesh of the four axes over `devices`, sharded by the partitioner."""
-  return jax.make_mesh(shape, AXES, axis_types=(AxisType.Auto,) * 4, devices=devices)
+  """A mesh of the four axes over `devices`, sharded by the partitioner.
+
+  On a TPU slice axes lie along its links; one of a size that no links have, like 8 on
+  4x4x4, takes parts of them.
+  """
+  types = (AxisType.Auto,) * 4
+  try:
+    return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
+  except NotImplementedError:
+    placed = mesh_utils.create_device_mesh(shape, devices, allow_split_physical_axes=True)
+    return jax.sharding.Mesh(placed, AXES, axis_types=types)
