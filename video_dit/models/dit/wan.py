@@ -153,10 +153,15 @@ class Wan(nnx.Module):
     *,
     dtype: jax.typing.DTypeLike = jnp.bfloat16,
     num_segments: int | None = None,
+    text_length: int | None = None,
   ) -> jax.Array:
-    """Predicts the velocity; arguments and result as `DiT`'s.
+    """Predicts the velocity; result and other arguments as `DiT`'s.
 
     A time of 1 is Wan's timestep 1000.
+
+    Args:
+      text_length: that captions count as filled up to; None takes the config's, 0 fills
+        nothing up.
     """
     per_token = num_segments is not None
     count = num_segments if num_segments is not None else times.shape[1]
@@ -173,7 +178,7 @@ class Wan(nnx.Module):
       self.dit,
       count,
       per_token,
-      text_length=self.dit.text_length,
+      text_length=self.dit.text_length if text_length is None else text_length,
       fill_11D=self.embed_text(jnp.zeros((1, 1, self.text_width), jnp.float32)),
     )
     x = self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None))
