@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import json
 import os
 import pathlib
 import shutil
@@ -237,9 +238,44 @@ def test_file_that_breaks_after_ingest_moves_to_the_rejects(pixels, media, tmp_p
     counts = outcome.counts
     assert (counts.clips, counts.rejects) == (3, 7)
     assert counts.lines + counts.extra == 10
-  broken = [r for r in _table(out, "rejects.parquet") if r["key"]]
+  broken = [
+    r for r in _table(out, "rejects.parquet") if r["key"] and r["reason"] != "duplicate"
+  ]
   assert sorted(os.path.basename(r["path"]) for r in broken) == ["a.mp4", *["c.mp4"] * 2]
   assert len(_records(out / "pixels")) == 3
+
+
+def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  rows = []
+  for i in range(8):
+    # All but one 64x56, so that they share its buffer.
+    size = (64, 48) if i == 3 else (64, 56)
+    write.write_video(folder / f"{i}.png", moving(1, *size, i), 8.0)
+    rows.append({"path": f"{i}.png", "captions": ["long ago", f"number {i}"]})
+    rows[-1] |= {"caption_weights": [1, 3]}
+  (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  # One token of the transformer is 16 x 16 pixels; latents need 8 x 8.
+  config = _change(config, "media", max_pixels=64 * 64)
+  config = _change(config, "dit", patch=(1, 1, 1))
+  outcome = run.preprocess(config, folder / "m.jsonl", tmp_path / "out")
+  made = outcome.made
+  assert (made.written, made.shapes, made.captions_encoded) == (8, 1, 9)
+  assert 0 < made.wasted < 0.1
+  assert "1 shapes compiled" in summary.text(outcome, config)
+  autoencoder = store.load(config.autoencoder.checkpoint)
+  paths = {r["key"]: r["path"] for r in _table(tmp_path / "out", "clips.parquet")}
+  sizes = set()
+  for record in _records(outcome.folder):
+    sizes.add((record.height, record.width))
+    (pixels_HWC,) = decode.frames(paths[record.key], config.media)
+    expected = autoencoder.encode(pixels_HWC[None])
+    np.testing.assert_allclose(record.latent, expected, rtol=2e-3, atol=2e-3)
+    assert record.caption.startswith("number") and record.more_captions == ("long ago",)
+    share = record.caption_weights / record.caption_weights.sum()
+    np.testing.assert_allclose(share, [0.75, 0.25])
+  assert sizes == {(64, 48), (64, 56)}
 
 
 def test_manifest_with_cuts_and_splits(pixels, media, tmp_path):
