@@ -6,7 +6,6 @@ and exit status 2; `--debug` shows where it was raised.
 
 from collections.abc import Callable
 import difflib
-import os
 import pathlib
 import re
 import sys
@@ -17,6 +16,7 @@ from ml_collections import config_flags
 
 from video_dit import config as config_lib
 from video_dit import saved_config
+from video_dit.parallel import hosts, programs
 from video_dit.parallel import mesh as mesh_lib
 
 FLAGS = flags.FLAGS
@@ -37,7 +37,7 @@ def define_config(*, saved: bool = False) -> None:
 def define_mesh() -> None:
   """Defines --mesh, --distributed and --debug."""
   flags.DEFINE_string("mesh", "", "cpu:8 | gpu | tpu, then ,axis=size ...")
-  flags.DEFINE_bool("distributed", False, "join the other hosts of this run first")
+  flags.DEFINE_bool("distributed", None, "join the other hosts of this run first")
   flags.DEFINE_bool("debug", False, "show the traceback of a refused input")
 
 
@@ -70,8 +70,7 @@ def config() -> config_lib.Config:
 
 def mesh(config: config_lib.Config) -> jax.sharding.Mesh:
   """Starts the devices that --mesh names and lays the mesh over them."""
-  if FLAGS.distributed:
-    jax.distributed.initialize()
+  hosts.join(FLAGS.distributed)
   return mesh_lib.start(FLAGS.mesh, config.mesh)
 
 
@@ -85,7 +84,7 @@ def run(main: Callable[[], None], doc: str | None) -> None:
     if len(argv) > 1:
       raise ValueError(f"{argv[1]!r} is no flag. Flags start with --; see --help.")
     logging.set_verbosity(logging.WARNING)
-    enable_compilation_cache()
+    programs.keep_in(pathlib.Path.home() / ".cache" / "video_dit" / "jax")
     main()
 
   def guarded(argv: list[str]) -> None:
@@ -98,14 +97,6 @@ def run(main: Callable[[], None], doc: str | None) -> None:
       sys.exit(2)
 
   app.run(guarded, flags_parser=_parse)
-
-
-def enable_compilation_cache() -> None:
-  """Keeps compiled programs between runs, where JAX_COMPILATION_CACHE_DIR says or ~."""
-  default = pathlib.Path.home() / ".cache" / "video_dit" / "jax"
-  folder = os.environ.get("JAX_COMPILATION_CACHE_DIR", str(default))
-  jax.config.update("jax_compilation_cache_dir", folder)
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
 def _parse(argv: list[str]) -> list[str]:

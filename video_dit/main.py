@@ -20,6 +20,7 @@ import pathlib
 from absl import flags as absl_flags
 
 from video_dit import flags, interop
+from video_dit.parallel import programs
 from video_dit.train import loop, objectives, profile
 
 flags.define_config()
@@ -32,6 +33,7 @@ def main() -> None:
   """Flags to config, to mesh, to the data and the model, to the loop."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
   config = interop.with_transformer(flags.config())
+  programs.keep_in(workdir / "compiled")
   traced = profile.parse(flags.FLAGS.profile, config.train.steps)
   mesh = flags.mesh(config)
   objective = objectives.from_config(config, mesh)

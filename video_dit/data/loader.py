@@ -243,7 +243,9 @@ def prefetch_to_device(
   def put(host: Any) -> Any:
     wanted = jax.tree.map(lambda _: sharding, host) if one else sharding
     place = jax.make_array_from_process_local_data
-    return jax.tree.map(lambda array, s: place(s, array), host, wanted)
+    # Over several hosts JAX does not count this among the explicit transfers.
+    with jax.transfer_guard_host_to_device("allow"):
+      return jax.tree.map(lambda array, s: place(s, array), host, wanted)
 
   ready: collections.deque[Any] = collections.deque()
   for host in iterator:

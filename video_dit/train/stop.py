@@ -1,5 +1,6 @@
 """Signals: the first asks a run to save and end, the second ends it."""
 
+import os
 import signal
 from types import FrameType
 
@@ -11,7 +12,7 @@ class Stop:
   """Whether SIGTERM or SIGINT has come. Use as a context, from the main thread.
 
   Over several hosts all must stop at the same step: there the preemption notice that
-  JAX's coordinator spreads decides, and SIGTERM is left to it.
+  JAX's coordinator spreads decides. SIGTERM is left to it, and SIGINT passed on to it.
   """
 
   def __init__(self):
@@ -35,5 +36,8 @@ class Stop:
     return self.name is not None
 
   def _note(self, number: int, _: FrameType | None) -> None:
-    self.name = signal.Signals(number).name
     signal.signal(number, self._old[signal.Signals(number)])
+    if jax.process_count() > 1:
+      os.kill(os.getpid(), signal.SIGTERM)
+    else:
+      self.name = signal.Signals(number).name

@@ -12,6 +12,8 @@ from collections.abc import Callable, Sequence
 import json
 import pathlib
 
+import jax
+
 from video_dit import config as config_lib
 
 CONFIG = "config.json"
@@ -49,6 +51,8 @@ def prepare(
     for key in changed:
       say(f"config.{key} was {old[key]!r} in this workdir and is now {new[key]!r}")
   workdir.mkdir(parents=True, exist_ok=True)
+  if jax.process_index() > 0:
+    return  # the hosts share the folder, and one of them writes
   partial = path.with_suffix(".partial")
   text = json.dumps(config_lib.to_dict(config), indent=2) + "\n"
   partial.write_text(text, encoding="utf-8")

@@ -11,6 +11,7 @@ import einops
 from flax import nnx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from video_dit import config as config_lib
@@ -72,7 +73,8 @@ class Trainer(Generic[T]):
     self.direction = optimizer.direction(config.optimizer, _num_axes(params))
     param_shardings = partition.shardings(params, mesh)
     self.replicated = partition.replicated(mesh)
-    shapes = jax.eval_shape(self._fresh, jax.random.key(config.seed))
+    key_data = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(config.seed)))
+    shapes = jax.eval_shape(self._fresh, key_data)
     opt = optax.tree_map_params(
       self.direction,
       lambda _, sharding: sharding,
@@ -114,16 +116,18 @@ class Trainer(Generic[T]):
       with jax.set_mesh(self.mesh):
         begin = jax.jit(self._begin, out_shardings=self.shardings, donate_argnums=0)
         return begin(params)
-    key = jax.device_put(jax.random.key(self.config.seed), self.replicated)
+    # As NumPy's: what lies on this host's device cannot be put on those of others.
+    key = np.asarray(jax.random.key_data(jax.random.key(self.config.seed)))
     with jax.set_mesh(self.mesh):
-      return jax.jit(self._fresh, out_shardings=self.shardings)(key)
+      fresh = jax.jit(self._fresh, out_shardings=self.shardings)
+      return fresh(jax.device_put(key, self.replicated))
 
   def model(self, params: Params) -> Any:
     """The module around `params`."""
     return nnx.merge(self.graphdef, params)
 
-  def _fresh(self, key: jax.Array) -> TrainState:
-    model = self.objective.build(nnx.Rngs(key))
+  def _fresh(self, key_data: jax.Array) -> TrainState:
+    model = self.objective.build(nnx.Rngs(jax.random.wrap_key_data(key_data)))
     return self._begin(nnx.to_pure_dict(nnx.state(model, nnx.Param)))
 
   def _begin(self, params: Params) -> TrainState:
@@ -135,8 +139,15 @@ class Trainer(Generic[T]):
     )
 
   def _step(self, state: TrainState, batch: Any) -> tuple[TrainState, StepMetrics]:
+    with jax.named_scope("gradient"):
+      grads, sums = self._gradient(state.params, batch, state.step)
+    with jax.named_scope("update"):
+      return self._update(state, grads, sums)
+
+  def _update(
+    self, state: TrainState, grads: Params, sums: Sums
+  ) -> tuple[TrainState, StepMetrics]:
     config = self.config
-    grads, sums = self._gradient(state.params, batch, state.step)
     grad_norm = optax.tree.norm(grads)
     updates, opt = self.direction.update(grads, state.opt, state.params)
     rate = optimizer.learning_rate(state.step, config.optimizer, config.train.steps)

@@ -51,10 +51,13 @@ class Block(nnx.Module):
     h = layer_norm(x_RND, self.epsilon).astype(x_RND.dtype)
     x_RND = x_RND + self.attend_text(h, text_RLD, row)
     h = row.modulate(x_RND, shift2, scale2, self.epsilon)
-    h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
-    x_RND = row.add(x_RND, gate2, self.down(h))
+    with jax.named_scope("mlp"):
+      h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
+      h = self.down(h)
+    x_RND = row.add(x_RND, gate2, h)
     return constrain(x_RND, "rows", "tokens", None)
 
+  @jax.named_scope("cross_attention")
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
     """Cross-attention to the caption of each token's segment."""
     q = einops.rearrange(self.text_q(h_RND), "r n (a k) -> r n a k", a=self.heads)
@@ -75,6 +78,7 @@ class SelfAttention(Protocol):
   out: Linear
 
 
+@jax.named_scope("self_attention")
 def self_attention(block: SelfAttention, h_RND: jax.Array, row: "Row") -> jax.Array:
   """Self-attention within segments, with norms and rotation of queries and keys."""
   qkv = einops.rearrange(block.qkv(h_RND), "r n (a k) -> r n a k", a=block.heads)
@@ -210,7 +214,8 @@ class DiT(nnx.Module):
     def body(x, block):
       return block(x, condition, text, row), None
 
-    x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
+    with jax.named_scope("blocks"):
+      x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
 
     shift, scale = jnp.split(self.last(condition), 2, axis=-1)
     x = row.modulate(x, shift, scale, self.dit.norm_epsilon, jnp.float32)

@@ -1,0 +1,44 @@
+"""Compiled programs on disk: where they are kept, and how many."""
+
+import os
+
+import jax
+import pytest
+
+from video_dit.parallel import programs
+
+
+@pytest.fixture
+def settings(monkeypatch):
+  """What is set, without setting it."""
+  found = {}
+  monkeypatch.setattr(jax.config, "update", found.__setitem__)
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+  return found
+
+
+def test_programs_are_kept_in_the_folder_or_where_the_environment_says(
+  settings, monkeypatch, tmp_path
+):
+  programs.keep_in(tmp_path / "compiled")
+  assert settings["jax_compilation_cache_dir"] == str(tmp_path / "compiled")
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/programs")
+  programs.keep_in(tmp_path / "compiled")
+  assert settings["jax_compilation_cache_dir"] == "gs://bucket/programs"
+
+
+def test_nothing_is_kept_where_the_folder_is_set_to_nothing(
+  settings, monkeypatch, tmp_path
+):
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+  programs.keep_in(tmp_path)
+  assert settings == {"jax_enable_compilation_cache": False}
+
+
+def test_the_oldest_programs_are_removed(tmp_path):
+  for age, name in enumerate("abcd"):
+    (tmp_path / name).write_bytes(bytes(10))
+    os.utime(tmp_path / name, (1000 - age, 1000 - age))
+  programs.prune(tmp_path, 25)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+  programs.prune(tmp_path / "nowhere", 25)

@@ -1,0 +1,71 @@
+"""Several processes as one run: who says that there are others, and joining them.
+
+| started by | what says so |
+|---|---|
+| hand | `JAX_COORDINATOR_ADDRESS=host:port`, `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID` |
+| Slurm (`srun`) | its own variables, several tasks |
+| Open MPI | its own variables, several ranks |
+| GKE | `TPU_WORKER_HOSTNAMES` with several names, or `MEGASCALE_NUM_SLICES` |
+| Cloud TPU VM slice | its metadata server, which is asked only with `--distributed` |
+
+The process that is first by rank coordinates. Every process must have the same config,
+the same data and the same workdir, on a disk that all of them see.
+"""
+
+from collections.abc import Mapping
+import os
+
+import jax
+
+
+def evidence(environment: Mapping[str, str]) -> str:
+  """What says that this process has others beside it; empty where nothing does."""
+  if environment.get("JAX_COORDINATOR_ADDRESS"):
+    return "JAX_COORDINATOR_ADDRESS"
+  slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
+  counts = {"OMPI_COMM_WORLD_SIZE": True, "MEGASCALE_NUM_SLICES": True}
+  counts["SLURM_NTASKS"] = all(name in environment for name in slurm)
+  for name, counted in counts.items():
+    if counted and environment.get(name, "1") != "1":
+      return name
+  if "," in environment.get("TPU_WORKER_HOSTNAMES", ""):
+    return "TPU_WORKER_HOSTNAMES"
+  return ""
+
+
+def join(wanted: bool | None) -> None:
+  """Joins the other processes of the run; must come before anything touches a device.
+
+  Args:
+    wanted: True joins even where only a metadata server knows of the others, False never
+      joins, None joins where the environment says that there are others.
+
+  Raises:
+    ValueError: the others cannot be found, or did not come.
+  """
+  found = evidence(os.environ)
+  if wanted is False or not (wanted or found) or jax.distributed.is_initialized():
+    return
+  try:
+    if found == "JAX_COORDINATOR_ADDRESS":
+      jax.distributed.initialize(
+        num_processes=_number("JAX_NUM_PROCESSES"), process_id=_number("JAX_PROCESS_ID")
+      )
+    else:
+      jax.distributed.initialize()
+  except (RuntimeError, ValueError) as error:
+    raise ValueError(
+      f"the other processes of this run ({found or '--distributed'}) were not joined:"
+      f" {error}. Start as many as were announced, or give --nodistributed to run this"
+      " one alone."
+    ) from error
+
+
+def _number(name: str) -> int | None:
+  """A whole number of the environment; None leaves it to JAX to find."""
+  text = os.environ.get(name)
+  if text is None:
+    return None
+  if not text.isdecimal():
+    raise ValueError(f"{name}={text!r} is no whole number")
+  return int(text)

@@ -1,0 +1,68 @@
+"""Compiled programs on disk: what was compiled once is read when a run starts again.
+
+JAX finds a program by what it computes, by the versions of JAX and its compiler, by their
+flags and by the devices. A program that fits none of these, or does not load, is compiled
+anew, with a warning where it was there but could not be used.
+"""
+
+import contextlib
+import os
+import pathlib
+
+import jax
+
+_MOST_BYTES = 4 * 2**30
+_HIT = "/jax/compilation_cache/cache_hits"
+
+
+def keep_in(folder: pathlib.Path) -> None:
+  """Keeps compiled programs in a folder.
+
+  `JAX_COMPILATION_CACHE_DIR` names another one; where it is set to nothing, or
+  `JAX_ENABLE_COMPILATION_CACHE` to false, nothing is kept. Programs that took less than
+  a second are not; beyond 4 GiB the oldest are removed.
+
+  Args:
+    folder: is made when there is something to keep.
+  """
+  named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
+  if named == "":
+    jax.config.update("jax_enable_compilation_cache", False)
+    return
+  chosen = pathlib.Path(named) if named else folder
+  if "://" not in str(chosen):
+    prune(chosen, _MOST_BYTES)
+  jax.config.update("jax_compilation_cache_dir", str(named or folder))
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def prune(folder: pathlib.Path, most: int) -> None:
+  """Removes the oldest files of a folder until at most so many bytes are left."""
+  files = []
+  for path in folder.glob("*"):
+    with contextlib.suppress(FileNotFoundError):  # another process removed it
+      about = path.stat()
+      files.append((about.st_mtime, about.st_size, path))
+  total = 0
+  for _, size, path in sorted(files, reverse=True):
+    total += size
+    if total > most:
+      path.unlink(missing_ok=True)
+
+
+class Watch:
+  """Counts the programs that are read from disk while it is open, as a context."""
+
+  def __init__(self):
+    self.found = 0
+
+  def __enter__(self) -> "Watch":
+    jax.monitoring.register_event_listener(self._note)
+    return self
+
+  def __exit__(self, *_) -> None:
+    jax.monitoring.unregister_event_listener(self._note)
+
+  def _note(self, event: str, **_) -> None:
+    self.found += event == _HIT

@@ -1,0 +1,133 @@
+"""What a run says of its progress: metrics read one step late, rates, a progress bar."""
+
+from collections.abc import Mapping
+import contextlib
+import time
+from typing import Any
+
+import jax
+import tqdm
+
+from video_dit import config as config_lib
+from video_dit.checkpoints.store import Position
+from video_dit.parallel import programs
+from video_dit.train import metrics as metrics_lib
+
+
+class Reader:
+  """Reads metrics one step late and writes a line every `log_every` steps."""
+
+  def __init__(
+    self,
+    config: config_lib.Config,
+    mesh: jax.sharding.Mesh,
+    log: metrics_lib.Log,
+    position: Position,
+  ):
+    self.window = metrics_lib.Window(position.window)
+    self.last: tuple[int, Any] | None = None
+    self._log, self._mesh, self._train = log, mesh, config.train
+    self._timed_steps, self._since = 0, time.monotonic()
+    self._programs, self._first = programs.Watch(), True
+    self._bar = tqdm.tqdm(
+      total=self._train.steps,
+      initial=position.step,
+      unit="step",
+      desc=config.name,
+      dynamic_ncols=True,
+      disable=None if leads() else True,
+    )
+
+  def __enter__(self) -> "Reader":
+    self._open = contextlib.ExitStack()
+    self._open.callback(self._bar.close)
+    self._open.enter_context(self._programs)
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._open.close()
+
+  def paused(self) -> "_Pause":
+    """A context whose time does not count as training."""
+    return _Pause(self)
+
+  def skip(self, seconds: float) -> None:
+    """Leaves seconds out of the rate."""
+    self._since += seconds
+
+  def read_last(self) -> None:
+    """Waits for the last step that was handed over, and counts it."""
+    if self.last is None:
+      return
+    (step, metrics), self.last = self.last, None
+    metrics = metrics_lib.to_host(metrics)
+    self.window.add(metrics)
+    self._bar.update()
+    if self._first:
+      how = "found compiled" if self._programs.found else "with compiling"
+      say(f"the first step took {time.monotonic() - self._since:.1f} s, {how}")
+      self._since, self._first = time.monotonic(), False
+    else:
+      self._timed_steps += 1
+    if metrics.skipped:
+      self._log.write(step, {"skipped": 1})
+      say(
+        f"step {step}: the gradient is not finite, so nothing was updated"
+        f" ({int(metrics.num_skipped)} such steps so far)"
+      )
+    if due(step, self._train.log_every) or step == self._train.steps:
+      self._write(step)
+
+  def _write(self, step: int) -> None:
+    seconds = time.monotonic() - self._since
+    counts = self.window.counts()
+    rates = metrics_lib.speed(seconds, self._timed_steps, counts, self._mesh)
+    means = self.window.means()
+    self._log.write(step, means | rates)
+    self._bar.set_postfix_str(f"loss {means.get('loss', float('nan')):.4f}")
+    say(_line(step, self._train.steps, means, rates))
+    self.window = metrics_lib.Window()
+    self._timed_steps, self._since = 0, time.monotonic()
+
+
+class _Pause:
+  def __init__(self, reader: Reader):
+    self._reader = reader
+
+  def __enter__(self) -> None:
+    self._start = time.monotonic()
+
+  def __exit__(self, *_) -> None:
+    self._reader.skip(time.monotonic() - self._start)
+
+
+def _line(
+  step: int, steps: int, means: Mapping[str, float], rates: Mapping[str, float]
+) -> str:
+  """A line of the console."""
+  parts = [f"step {step}/{steps}"]
+  for name in ("loss", "psnr", "grad_norm"):
+    if name in means:
+      parts.append(f"{name} {means[name]:.4g}")
+  rate = rates.get("steps_per_second")
+  if rate:
+    left = int((steps - step) / rate)
+    parts.append(f"{rate:.3g} steps/s, {left // 60}:{left % 60:02d} min left")
+  if "mfu" in rates:
+    parts.append(f"MFU {rates['mfu']:.1%}")
+  return ", ".join(parts)
+
+
+def due(step: int, *periods: int) -> bool:
+  """Whether one of the periods ends at `step`; a period of 0 never does."""
+  return any(period and step % period == 0 for period in periods)
+
+
+def leads() -> bool:
+  """Whether this is the process that writes."""
+  return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+  if leads():
+    tqdm.tqdm.write(text)
