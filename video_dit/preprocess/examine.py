@@ -5,6 +5,7 @@ Imports no JAX. Every file is decoded once, whole, before anything is made of it
 """
 
 from collections.abc import Callable, Iterator
+import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -58,8 +59,10 @@ def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
     with the file comes as `{"reason": ..., "message": ...}`.
   """
   try:
-    with remote.local(job.file) as file:
-      job = dataclasses.replace(job, file=file)
+    # A record's data set is read where it lies.
+    fetched = remote.local(job.file) if job.record is None else contextlib.nullcontext()
+    with fetched as file:
+      job = dataclasses.replace(job, file=file or job.file)
       if isinstance(job, Examine):
         return _examine(job), None
       return {}, _decode(job)

@@ -38,15 +38,15 @@ def grid(height: int, width: int, most: int) -> Grid:
     height, width: of the frame, in latents.
     most: latents of a tile.
   """
-  ways = []
-  for rows, columns in itertools.product(range(1, height + 1), range(1, width + 1)):
-    size = _side(height, rows), _side(width, columns)
-    if math.prod(size) <= most:
-      ways.append((rows * columns, abs(math.log(size[0] / size[1])), rows, columns))
-      if rows == 1 and columns == 1:
-        break
-    if len(ways) > 64:
+  ways: list[tuple[int, float, int, int]] = []
+  for rows in range(1, height + 1):
+    if ways and rows > min(ways)[0]:
       break
+    for columns in range(1, width + 1):
+      size = _side(height, rows), _side(width, columns)
+      if math.prod(size) <= most:
+        ways.append((rows * columns, abs(math.log(size[0] / size[1])), rows, columns))
+        break
   if not ways:
     raise ValueError(
       f"config.media.tile_pixels allows {most} latents in a tile, too few for a frame of"
