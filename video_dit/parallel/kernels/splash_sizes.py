@@ -79,8 +79,8 @@ def choose(
     dtype: of the products.
     device: kind of chip, as JAX names it; another one is taken for one of 64 MiB.
     of_keys: whether grid steps own keys. Their chunk is all queries where those, their
-      cotangents and the sum of their gradient fit into half of VMEM... else it is
-      counted like the others', two arrays with two buffers each.
+      cotangents and the sum of their gradient fit into 0.8 of VMEM; else, and without
+      it, a chunk's two arrays with two buffers each fit into half.
   """
   head = head_size(shape[-1])
   vmem = VMEM.get(device, 64)
