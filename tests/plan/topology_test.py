@@ -54,6 +54,10 @@ def test_the_tpu_compiler_knows_each_chip_and_refuses_odd_slices():
   sizes = {"v4:2x2x1": 4, "v5e:2x2": 4, "v5p:2x2x1": 4, "v6e:2x2": 4, "7x:2x2x1": 8}
   for text, count in sizes.items():
     assert devices.mesh_of(chips.parse(text), {}, config_lib.Mesh()).size == count
+  # 8 is no product of the slice's sides: two axes share one of them.
+  axes = {"fsdp": 8, "context": 8}
+  found = devices.mesh_of(chips.parse("v5p:4x4x4"), axes, config_lib.Mesh())
+  assert found.shape["fsdp"] == found.shape["context"] == 8
   with pytest.raises(ValueError, match="knows no such slice"):
     devices.mesh_of(chips.parse("v5p:3x3x7"), {}, config_lib.Mesh())
 
