@@ -5,7 +5,6 @@ Imports no JAX. Every file is decoded once, whole, before anything is made of it
 """
 
 from collections.abc import Callable, Iterator
-import contextlib
 import dataclasses
 import hashlib
 import itertools
@@ -59,19 +58,22 @@ def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
     with the file comes as `{"reason": ..., "message": ...}`.
   """
   try:
-    # A record's data set is read where it lies.
-    fetched = remote.local(job.file) if job.record is None else contextlib.nullcontext()
-    with fetched as file:
-      job = dataclasses.replace(job, file=file or job.file)
-      if isinstance(job, Examine):
-        return _examine(job), None
-      return {}, _decode(job)
+    if job.record is not None:  # its data set is read where it lies
+      return _work(job)
+    with remote.local(job.file) as file:
+      return _work(dataclasses.replace(job, file=file))
   except errors.MediaError as error:
     return {"reason": error.reason, "message": error.message}, None
   except OSError as error:
     return {"reason": "unreadable", "message": error.strerror or str(error)}, None
   except MemoryError:
     return {"reason": "too_large", "message": "takes too much memory"}, None
+
+
+def _work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
+  if isinstance(job, Examine):
+    return _examine(job), None
+  return {}, _decode(job)
 
 
 # ---------------------------------------------------------------------------- examining
