@@ -78,7 +78,8 @@ def content(rows: Iterable[Row]) -> str | None:
 def same(rows: list[Row], path: str) -> list[Row]:
   """The rows of a line whose bytes an earlier line has, at `path`, with taken clips."""
   row = rows[0] | {"reason": "duplicate", "message": f"the same as {path}"}
-  return [row | {"start_seconds": row["line_start_seconds"]}]
+  # The key is the kept clip's.
+  return [row | {"key": None, "start_seconds": row["line_start_seconds"]}]
 
 
 def order(row: Row, place: int) -> int:
