@@ -19,6 +19,8 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.width = 1152
   c.dit.heads = 9
   c.dit.rope_side = 16.0
+  # 2 GB a row of 32k tokens, and no forward kernel runs twice.
+  c.dit.remat = "attention"
 
   # T5 v1.1 XL's sizes.
   c.text.vocabulary = 32_000
