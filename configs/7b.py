@@ -2,7 +2,7 @@
 
 Depth, width and heads of the field's 7B transformers (28 x 4096, 32 heads of 128), with
 one modulation for all blocks as Wan has it. A row is 460,800 tokens: 30 frames a second
-for a minute, at 256 tokens a frame. Planned for 64 v5p chips (docs/performance.md):
+for a minute, at 256 tokens a frame. Meant for 64 v5p chips:
 
   --mesh=tpu,fsdp=8,context=8
 
