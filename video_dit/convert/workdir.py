@@ -1,5 +1,6 @@
 """The averaged weights of a training run, to be written as the peers' format has them."""
 
+import json
 import pathlib
 
 from flax import nnx
@@ -7,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from video_dit import interop, saved_config
+from video_dit import config as config_lib
+from video_dit import interop
 from video_dit.checkpoints.store import Store
 from video_dit.interop import wan_dit
 from video_dit.models.dit.wan_config import of_section
@@ -27,7 +29,13 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
     ValueError: the run has saved nothing, or trains a model that no published format
       is known for.
   """
-  config = saved_config.read(str(workdir))
+  path = workdir / "config.json"
+  try:
+    config = config_lib.parse(json.loads(path.read_text(encoding="utf-8")))
+  except ValueError as error:
+    raise ValueError(
+      f"{path} is not a config of this version ({error}). Name the workdir of another run."
+    ) from error
   if config.objective != "diffusion" or config.dit.architecture != "wan":
     raise ValueError(
       f"{workdir}: config.dit.architecture={config.dit.architecture!r} of a run whose"
