@@ -34,7 +34,7 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
     config = config_lib.parse(json.loads(path.read_text(encoding="utf-8")))
   except ValueError as error:
     raise ValueError(
-      f"{path} is not a config of this version ({error}). Name the workdir of another run."
+      f"{path} is not a config of this version ({error}). Name another run."
     ) from error
   if config.objective != "diffusion" or config.dit.architecture != "wan":
     raise ValueError(
