@@ -41,6 +41,7 @@ def _demo(c: ml_collections.ConfigDict, *, quick: bool) -> None:
   c.media.max_pixels = 64 * 64
   c.media.max_frames = 17
   c.media.min_frames = 1
+  c.ingest.measure = False
   c.data.window_frames = 9
   c.data.window_side = 32
   c.data.rows = 8

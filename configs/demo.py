@@ -20,6 +20,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.media.max_pixels = 64 * 64
   c.media.max_frames = 17
   c.media.min_frames = 1
+  c.ingest.measure = False
 
   # Must describe the autoencoder that configs/autoencoder.py:demo trains.
   c.autoencoder.channels = 12
