@@ -53,9 +53,6 @@ def _demo(c: ml_collections.ConfigDict, *, quick: bool) -> None:
   c.optimizer.learning_rate = 2e-3
   c.optimizer.warmup_steps = 20
   c.optimizer.final_fraction = 0.02
-  # The first cycle ends where the encoder comes to rest. One stopped at a high rate gives
-  # latents that are much harder to learn.
-  c.optimizer.cycles = 2
   c.optimizer.weight_decay = 0.0
   c.train.steps = 100 if quick else 700
   c.train.ema_decay = 0.98

@@ -38,15 +38,6 @@ def test_cosine_ends_at_its_final_fraction():
   assert (np.diff(rates[9:]) < 0).all()
 
 
-def test_every_cycle_of_the_cosine_falls_from_the_greatest_rate():
-  config = Optimizer(
-    learning_rate=1.0, warmup_steps=10, schedule="cosine", final_fraction=0.1, cycles=2
-  )
-  rates = _rates(config, 110)
-  np.testing.assert_allclose(rates[[9, 34, 59, 109]], [1.0, 0.55, 0.1, 0.1], rtol=1e-5)
-  np.testing.assert_allclose(rates[60:110], rates[10:60], rtol=1e-5)
-
-
 def test_the_direction_is_adamw_s_and_decays_matrices_alone():
   rng = np.random.default_rng(0)
 

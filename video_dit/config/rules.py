@@ -38,10 +38,10 @@ text.vocabulary text.width text.depth text.heads text.head_size text.mlp_width
 text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
 dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length
 data.row_segments data.row_text data.lookahead data.balance_rows data.window_frames
-data.window_side data.threads data.prefetch optimizer.learning_rate
-optimizer.cycles train.steps train.accumulate train.log_every train.keep
-train.evaluate_batches sample.steps sample.height sample.width sample.frames
-sample.frames_per_second sample.rows evaluate.batches""".split()
+data.window_side data.threads data.prefetch optimizer.learning_rate train.steps
+train.accumulate train.log_every train.keep train.evaluate_batches sample.steps
+sample.height sample.width sample.frames sample.frames_per_second sample.rows
+evaluate.batches""".split()
 
 _FRACTIONS = """media.validation_fraction ingest.max_black ingest.max_frozen
 ingest.max_text diffusion.given_probability

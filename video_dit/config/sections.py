@@ -245,7 +245,6 @@ class Optimizer:
     warmup_steps: steps of linear warm-up.
     schedule: after warm-up: `constant`, or `cosine` down to `final_fraction`.
     final_fraction: last learning rate over the greatest.
-    cycles: times that the cosine runs; each starts at the greatest rate again.
     beta1, beta2, epsilon: of Adam.
     weight_decay: applied to matrices, not to biases and norms.
     clip_norm: greatest global gradient norm; 0 clips nothing.
@@ -256,7 +255,6 @@ class Optimizer:
   warmup_steps: int = 1000
   schedule: Literal["constant", "cosine"] = "constant"
   final_fraction: float = 0.0
-  cycles: int = 1
   beta1: float = 0.9
   beta2: float = 0.95
   epsilon: float = 1e-8

@@ -56,13 +56,10 @@ def _adam(config: config_lib.Optimizer) -> optax.GradientTransformation:
 def learning_rate(step: jax.Array, config: config_lib.Optimizer, steps: int) -> jax.Array:
   """Learning rate of one step: warm-up, then constant or half a cosine.
 
-  With more than one cycle the half cosine starts anew at equal distances (warm restarts,
-  Loshchilov and Hutter, 2017, arXiv:1608.03983).
-
   Args:
     step: int32, from 0; step 0 already learns.
     config: of the optimiser.
-    steps: of the run; the last cosine ends there at `final_fraction`.
+    steps: of the run; the cosine ends there at `final_fraction`.
 
   Returns:
     A float32 scalar.
@@ -73,9 +70,7 @@ def learning_rate(step: jax.Array, config: config_lib.Optimizer, steps: int) -> 
     return jnp.asarray(config.learning_rate * warm, jnp.float32)
   span = max(1, steps - config.warmup_steps)
   progress = jnp.clip((done - config.warmup_steps) / span, 0.0, 1.0)
-  cycle = progress * config.cycles
-  cycle -= jnp.maximum(jnp.ceil(cycle) - 1, 0.0)
-  cosine = 0.5 * (1 + jnp.cos(jnp.pi * cycle))
+  cosine = 0.5 * (1 + jnp.cos(jnp.pi * progress))
   fraction = config.final_fraction + (1 - config.final_fraction) * cosine
   return config.learning_rate * warm * fraction
 
