@@ -112,8 +112,7 @@ def write(
   Raises:
     ValueError: there is no such naming.
   """
-  if naming != "transformers":
-    raise ValueError(f"{naming!r} is no naming of clip_text. Choose transformers.")
+  names.check_naming(naming, loaded.kind, ["transformers"])
   outgoing = names.save_from(
     loaded.params, table(loaded.config, _PREFIXES[0]), dtype=dtype
   )

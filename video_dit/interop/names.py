@@ -243,6 +243,14 @@ def _set_layer(whole: jax.Array, part: jax.Array, layer: jax.Array) -> jax.Array
   return jax.lax.dynamic_update_index_in_dim(whole, part, layer, 0)
 
 
+def check_naming(naming: str, kind: str, known: Iterable[str]) -> None:
+  """Raises a ValueError where a kind of checkpoint has no such naming."""
+  if naming not in (known := tuple(known)):
+    raise ValueError(
+      f"{naming!r} is no naming of {kind}. Choose one of {', '.join(known)}."
+    )
+
+
 def save_from(
   params: Mapping[str, Any],
   table: Iterable[Rule],

@@ -137,10 +137,7 @@ def write(
   Raises:
     ValueError: there is no such naming.
   """
-  if naming not in _BLOCK:
-    raise ValueError(
-      f"{naming!r} is no naming of {loaded.kind}. Choose one of {', '.join(_BLOCK)}."
-    )
+  names.check_naming(naming, loaded.kind, _BLOCK)
   outgoing = names.save_from(loaded.params, table(loaded.config, naming), dtype=dtype)
   config = None
   if naming == "transformers":

@@ -83,10 +83,7 @@ def write(
   Raises:
     ValueError: there is no such naming.
   """
-  if naming not in _CLASSES:
-    raise ValueError(
-      f"{naming!r} is no naming of {loaded.kind}. Choose one of {', '.join(_CLASSES)}."
-    )
+  names.check_naming(naming, loaded.kind, _CLASSES)
   sizes: WanConfig = loaded.config
   rules = table(sizes.depth, sizes.heads, sizes.patch, naming)
   outgoing = names.save_from(loaded.params, rules, dtype=dtype)
