@@ -43,9 +43,9 @@ def lines(prompts: Sequence[str], files: Sequence[str]) -> list[dict[str, Any]]:
   for name in files:
     path = pathlib.Path(name)
     if not path.is_file():
-      found = "that is no file" if path.exists() else "there is no such file"
+      why = "that is no file" if path.exists() else "there is no such file"
       raise ValueError(
-        f"--prompts={name}: {found}. Name a .txt with a prompt on each line, or a .jsonl."
+        f"--prompts={name}: {why}. Name a .txt with a prompt on each line, or a .jsonl."
       )
     read = _read_jsonl if path.suffix == ".jsonl" else _read_text
     found.extend(read(path))
