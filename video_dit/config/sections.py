@@ -140,8 +140,9 @@ class DiT:
     text_length: of `wan`: captions count as filled up with zeros to so many tokens, which
       are attended; 0 attends to the caption alone.
     remat: what a block's forward pass saves: `none` recomputes nothing, `block`
-      recomputes all, `attention` keeps attention's output and log-sum-exp, `offload`
-      does so in host memory, where the blocks' inputs wait too (GPU and TPU).
+      recomputes all, `attention` keeps attention's output and log-sum-exp, `dots` these
+      and what every linear map puts out, `offload` attention's in host memory, where the
+      blocks' inputs wait too (GPU and TPU).
     context: how queries meet the keys of other devices of the mesh's `context` axis:
       `gather` them, pass them around a `ring`, trade tokens for heads (`all_to_all`), or
       `both`; `auto` trades heads as far as they divide and rings the rest.
@@ -163,7 +164,7 @@ class DiT:
   frequencies: int = 256
   norm_epsilon: float = 1e-6
   text_length: int = 0
-  remat: Literal["none", "block", "attention", "offload"] = "block"
+  remat: Literal["none", "dots", "attention", "block", "offload"] = "block"
   context: Literal["auto", "gather", "ring", "all_to_all", "both"] = "auto"
   attention: Literal["auto", "dense", "chunked", "splash", "tokamax", "cudnn"] = "auto"
 

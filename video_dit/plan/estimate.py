@@ -114,7 +114,7 @@ def remedies(figures: dict[str, Any], config: config_lib.Config, mesh) -> list[s
       f" makes that {state / ways / GB:.1f} GB;"
       " --config.optimizer.moments_dtype=bfloat16 saves a quarter of it."
     )
-  if config.objective == "diffusion" and config.dit.remat == "none":
+  if config.objective == "diffusion" and config.dit.remat in ("none", "dots"):
     lines.append("--config.dit.remat=attention recomputes what the blocks save now.")
   if config.objective == "diffusion" and config.dit.remat == "attention":
     lines.append("--config.dit.remat=block saves the blocks' inputs alone.")

@@ -20,6 +20,10 @@ from video_dit.plan.chips import NETWORK, Chip
 # backward: norms, modulations, rotations, residuals, casts.
 _PASSES = 60
 
+# What a block saves, in widths of the row: its input; with it attention's output; with
+# these the eleven widths that its linear maps put out; all that its backward pass reads.
+_SAVED = {"offload": 0, "block": 1, "attention": 2, "dots": 13, "none": 34}
+
 
 def figures(
   config: config_lib.Config,
@@ -53,7 +57,7 @@ def figures(
   attention = 4.0 * dit.width * dit.depth * float((row * (row + text)).sum())
   linear = (float(forward) - attention) * rows / split
   attention *= rows / split
-  again = {"none": 0, "block": 1, "attention": 1, "offload": 1}[dit.remat]
+  again = 0 if dit.remat in ("none", "dots") else 1
   attend_again = 1 if dit.remat == "block" else 0
   tokens = rows * mix.length / mesh["context"]
   moved = _PASSES * tokens * dit.width * item * dit.depth / mesh["tensor"]
@@ -62,7 +66,7 @@ def figures(
     "kernel": attention * (1 + attend_again) / (chip.peak * chip.forward)
     # Five products of a pair of blocks instead of two.
     + attention * 2.5 / (chip.peak * chip.backward),
-    "vector": moved * (1 + again / 3) / chip.bandwidth,
+    "vector": moved * (1 + (dit.remat != "none") / 3) / chip.bandwidth,
   }
   collectives = _collectives(config, chip, mesh, params, tokens, item)
   seconds["collective"] = sum(part["exposed"] for part in collectives)
@@ -113,14 +117,13 @@ def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
   moments = 2 if getattr(config.optimizer, "moments_dtype", "") == "bfloat16" else 4
   tokens /= config.train.accumulate
   width = tokens * dit.width * item
-  saved = {"none": 34, "block": 1, "attention": 2, "offload": 0}[dit.remat]
   hidden = dit.mlp_width / dit.width / mesh["tensor"]
   memory = {
     "parameters": 4 * mine,
     "ema": 4 * mine,
     "optimizer": 2 * moments * mine,
     "batch": tokens * (2 * mix_lib.patch_dim(config) + 24),
-    "activations": width * saved * dit.depth,
+    "activations": width * _SAVED[dit.remat] * dit.depth,
     # One block's arrays, its modulations, and gradients of all parameters.
     "temporaries": width * (24 + 3 * hidden) + 4 * mine,
   }

@@ -10,7 +10,7 @@ from video_dit import config as config_lib
 from video_dit.plan import devices, run
 
 _AXES = ("fsdp", "tensor", "context")
-_POLICIES = ("attention", "block", "none")
+_POLICIES = ("attention", "dots", "block", "none")
 
 
 def search(

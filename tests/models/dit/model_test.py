@@ -205,7 +205,7 @@ def test_one_time_a_token_is_one_time_a_segment_where_it_is_constant(model, outc
   _assert_close(np.array([sums]), outcome[2]["times"])
 
 
-@pytest.mark.parametrize("policy", ["none", "attention"])
+@pytest.mark.parametrize("policy", ["none", "attention", "dots"])
 def test_what_is_recomputed_changes_no_gradient(policy, outcome):
   graph, params = _model(dataclasses.replace(_DIT, remat=policy))
   _assert_close(_outcome(graph, params, _packed(), _cotangent()), outcome)

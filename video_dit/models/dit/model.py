@@ -250,8 +250,11 @@ def rematerialised(body, policy: str):
         offload_dst="pinned_host",
       ),
     )
+  attention = policies.save_only_these_names(SAVED)
+  products = policies.dots_with_no_batch_dims_saveable
   chosen = {
     "block": policies.nothing_saveable,
-    "attention": policies.save_only_these_names(SAVED),
+    "attention": attention,
+    "dots": policies.save_from_both_policies(products, attention),
   }
   return jax.checkpoint(body, prevent_cse=False, policy=chosen[policy])
