@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from video_dit.data import batch as batch_lib
 from video_dit.models.dit import flops
-from video_dit.plan import chips, estimate, run
+from video_dit.plan import chips, estimate, programs, run
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
 from video_dit.trainer.step import Trainer
@@ -157,6 +157,20 @@ def test_what_does_not_fit_is_told_with_what_would_help(plan, config):
   for word in ("too much", "optimizer", "fsdp=", "moments_dtype", "remat=attention"):
     assert word in text
   assert not estimate.remedies(plan, config, plan["mesh"])
+
+
+@pytest.mark.parametrize(
+  ("message", "total"),
+  [
+    ("Ran out of memory in memory space hbm. Used 3.00G of 2.00G hbm.", 3.0),
+    ("the total memory required for HLO temporaries (2.00G) exceeds available HBM", 3.0),
+    ("RESOURCE_EXHAUSTED, and nothing said", 1.0),
+  ],
+)
+def test_a_refusal_of_the_compiler_says_how_much_is_needed(message, total):
+  found = programs.needed(message, 1024.0**3)
+  assert found["total"] == total * 1024**3
+  assert found["temporaries"] == (total - 1) * 1024**3
 
 
 @pytest.mark.parametrize(

@@ -204,12 +204,12 @@ def _compile(
     message = str(error)
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
       raise
-    used = _gibibytes(r"Used ([\d.]+)([KMGT]) of", message)
-    known = sum(parts.values())
-    memory = {**parts, "temporaries": max(0.0, used - known), "total": used or known}
-    seconds = time.monotonic() - began
     return Program(
-      text="", memory=memory, seconds=seconds, too_large=message, shapes=shapes
+      text="",
+      memory=parts | needed(message, sum(parts.values())),
+      seconds=time.monotonic() - began,
+      too_large=message,
+      shapes=shapes,
     )
   found = compiled.memory_analysis()
   total = (
@@ -237,6 +237,19 @@ def _compile(
     too_large="",
     shapes=shapes,
   )
+
+
+def needed(message: str, known: float) -> dict[str, float]:
+  """Bytes of temporaries, and in all, that a compiler's refusal names.
+
+  Args:
+    message: of libtpu, which states either all that is used or the temporaries alone.
+    known: bytes of the arguments.
+  """
+  used = _gibibytes(r"Used ([\d.]+)([KMGT]) of", message)
+  temporaries = _gibibytes(r"HLO temporaries \(([\d.]+)([KMGT])\)", message)
+  temporaries = temporaries or max(0.0, used - known)
+  return {"temporaries": temporaries, "total": used or known + temporaries}
 
 
 def _gibibytes(pattern: str, message: str) -> float:
