@@ -1,7 +1,7 @@
 """The demo: captioned moving shapes, from files to videos on eight simulated devices.
 
 Presets:
-  (none): eight to eleven minutes of training on two CPU cores.
+  (none): seven to eleven minutes of training on two CPU cores.
   quick: a minute of it, at lower quality.
 """
 

@@ -121,7 +121,10 @@ def _verify_shard(
     seen.add(key)
     if problem is not None:
       fault(problem, f"{name}, record {i}, clip {line['key']}")
-  reader.close()
+  try:
+    reader.close()
+  except Exception as error:  # what its end should say is kept back until here
+    fault(f"the shard is damaged ({error})")
   return len(lines)
 
 

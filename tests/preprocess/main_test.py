@@ -1,0 +1,48 @@
+"""The command's pass over what lies there: every record read, each fault named."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.data import clips
+
+
+def _verify(output: pathlib.Path) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, "-m", "video_dit.preprocess", "--verify", f"--output={output}"],
+    capture_output=True,
+    text=True,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+  )
+
+
+@pytest.fixture
+def output(tmp_path) -> pathlib.Path:
+  """What preprocess leaves: a folder with a set of 40 latents."""
+  clips.write(tmp_path / "latents", 40)
+  return tmp_path
+
+
+def test_a_whole_set_is_counted(output):
+  done = _verify(output)
+  assert done.returncode == 0, done.stderr
+  assert "latents: 40 records of 3 shards" in done.stdout
+  assert "0 faults; finished" in done.stdout
+
+
+def test_a_cut_shard_is_named_with_what_to_do(output):
+  shard = output / "latents" / "latents-train.array_record-00001-of-00002"
+  shard.write_bytes(shard.read_bytes()[:100])
+  done = _verify(output)
+  assert done.returncode == 1
+  assert shard.name in done.stdout and "finished" in done.stdout
+  assert "remove the shards that are named, and run again" in done.stderr
+
+
+def test_a_folder_without_a_set_is_refused(tmp_path):
+  done = _verify(tmp_path)
+  assert done.returncode == 2
+  assert f"--output={tmp_path}: there is no data set" in done.stderr
