@@ -13,8 +13,7 @@ from video_dit.plan.walk import Kernel
 # Matrix products of a visited pair of blocks, and whether of a backward pass.
 _PRODUCTS = {
   "packed_attention_forward": (2, False),
-  "packed_attention_queries": (3, True),
-  "packed_attention_keys": (4, True),
+  "packed_attention_backward": (5, True),
 }
 _BLOCK, _TEXT_BLOCK, _FEW_KEYS = 512, 128, 2048  # as `kernels/splash_sizes.py` cuts
 
@@ -49,11 +48,8 @@ class Kernels:
     other = next(
       (a.dims[1] for a in wide if a.dims[1] != own and a.dims[2] == width), own
     )
-    of_keys = found[0] == "packed_attention_keys"
-    queries, keys = (other, own) if of_keys else (own, other)
-    if of_keys and sum(len(a.dims) == 3 and a.dims[2] == width for a in call.arrays) > 2:
-      products = 5  # the gradient of the queries comes out of the same kernel
-    # Keys of one device of a ring are as many as its queries: part of the row's own.
+    queries, keys = (other, own) if backward else (own, other)
+    # Keys of one device of a ring are part of the row's own, as its queries are.
     row = keys if keys not in (queries, self._mix.length) else self._mix.length
     key_block = _TEXT_BLOCK if keys <= _FEW_KEYS < queries else min(_BLOCK, keys)
     share = self._mix.visited(row, _BLOCK, key_block)

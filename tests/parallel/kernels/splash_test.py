@@ -22,17 +22,12 @@ def _sizes(block: int, chunk: int) -> Sizes:
   return Sizes(head=128, block=block, key_block=_B, chunk=chunk)
 
 
-# Segments, sizes of the forward pass, of the pass over keys, of that over queries.
+# Segments, sizes of the forward pass, of the backward pass.
 _CASES = {
-  "self, one chunk, one backward pass": (
-    *(_PACKED, _PACKED),
-    *(_sizes(_B, 640), _sizes(_B, 640), None),
-  ),
-  "self, chunks, two backward passes": (
-    *(_PACKED, _PACKED),
-    *(_sizes(_B, 256), _sizes(256, 384), _sizes(_B, 256)),
-  ),
-  "text": (*(_PACKED, _TEXT), *(_sizes(256, 256), _sizes(_B, 640), None)),
+  "self, one chunk": (*(_PACKED, _PACKED), *(_sizes(_B, 640), _sizes(_B, 640))),
+  "self, chunks": (*(_PACKED, _PACKED), *(_sizes(_B, 256), _sizes(256, 384))),
+  "text": (*(_PACKED, _TEXT), *(_sizes(256, 256), _sizes(_B, 640))),
+  "text, queries by parts": (*(_PACKED, _TEXT), *(_sizes(256, 256), _sizes(_B, 256))),
 }
 
 
@@ -53,27 +48,25 @@ def _visits(segments, key_segments, sizes: Sizes):
 
 @pytest.mark.parametrize("case", _CASES.values(), ids=_CASES)
 def test_results_gradients_and_visits(case):
-  segments, keys, forward, by_keys, by_queries = case
+  segments, keys, forward, backward = case
   arrays, dlse = rows.arrays(segments, keys, heads=2, size=8)
 
   @jax.jit
   def run(q, k, v, dout, dlse):
     arguments = q, k, v, segments, keys
     out, lse, visits = splash.counted(*arguments, sizes=forward, interpret=True)
-    *found, counts = splash.counted_gradients(
+    *found, count = splash.counted_gradients(
       *(*arguments, lse, rows.delta(out, dout, dlse), dout),
-      **{"by_keys": by_keys, "by_queries": by_queries, "interpret": True},
+      **{"sizes": backward, "interpret": True},
     )
     want, want_lse = dense.attention(*arguments)
     wanted = dense.gradients(*arguments, want_lse, rows.delta(want, dout, dlse), dout)
-    return (out, lse, *found), (want, want_lse, *wanted), (visits, *counts)
+    return (out, lse, *found), (want, want_lse, *wanted), (visits, count)
 
   found, wanted, visits = run(*arrays, dlse)
   for a, b in zip(found, wanted, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=4e-6)
-  expected = [_visits(segments, keys, forward), _visits(keys, segments, by_keys)]
-  if by_queries:
-    expected.append(_visits(segments, keys, by_queries))
+  expected = [_visits(segments, keys, forward), _visits(keys, segments, backward)]
   for count, by_row in zip(visits, expected, strict=True):
     for head in range(2):
       np.testing.assert_array_equal(count[:, head], by_row)
@@ -87,13 +80,16 @@ def test_sizes_fit_the_memory_of_each_chip():
       back = choose(shape, length, jnp.bfloat16, device, of_keys=True)
       assert forward.chunk * 128 * 2 * 4 <= mib * 2**20 / 2
       assert forward.chunk % forward.key_block == back.chunk % back.key_block == 0
-      if back.chunk >= length:  # the gradient of all queries is summed in VMEM
-        assert length * 128 * (4 * 2 + 4) <= 0.8 * mib * 2**20
+      # Of the backward pass: the gradient of a chunk's queries is summed in VMEM, too.
+      assert back.chunk * 128 * (4 * 2 + 4) <= 0.8 * mib * 2**20
 
 
-def test_on_v5p_a_row_of_32k_needs_one_backward_pass():
-  sizes = choose((1, 32_768, 9, 128), 32_768, jnp.bfloat16, "TPU v5", of_keys=True)
-  assert sizes.chunk == 32_768
+@pytest.mark.parametrize(
+  ("length", "parts"), [(1024, 1), (32_768, 1), (75_776, 3), (460_800, 14)]
+)
+def test_on_v5p_queries_go_by_few_parts_in_the_backward_pass(length, parts):
+  sizes = choose((1, length, 9, 128), length, jnp.bfloat16, "TPU v5", of_keys=True)
+  assert -(-length // sizes.chunk) == parts
 
 
 @pytest.mark.parametrize(("size", "lanes"), [(72, 128), (128, 128), (192, 256)])

@@ -68,18 +68,12 @@ def gradients(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Gradients of queries, keys and values; see `parallel.attention.local_gradients`."""
   keys_shape = (q_RNAK.shape[0], k_RMAK.shape[1], *q_RNAK.shape[2:])
-  by_keys = choose(keys_shape, q_RNAK.shape[1], q_RNAK.dtype, device, of_keys=True)
-  by_queries = None
-  if by_keys.chunk < q_RNAK.shape[1]:
-    by_queries = choose(q_RNAK.shape, k_RMAK.shape[1], q_RNAK.dtype, device)
-  dq, dk, dv, _ = counted_gradients(
+  return counted_gradients(
     *(q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM),
     *(lse_RNA, delta_RNA, dout_RNAK),
-    by_keys=by_keys,
-    by_queries=by_queries,
+    sizes=choose(keys_shape, q_RNAK.shape[1], q_RNAK.dtype, device, of_keys=True),
     interpret=not device,
-  )
-  return dq, dk, dv
+  )[:3]
 
 
 def counted_gradients(
@@ -92,50 +86,65 @@ def counted_gradients(
   delta_RNA,
   dout_RNAK,
   *,
-  by_keys: Sizes,
-  by_queries: Sizes | None = None,
+  sizes: Sizes,
   interpret: bool,
-) -> tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, ...]]:
-  """`gradients`, and the blocks visited by each block of keys, then of queries.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """`gradients`, and the query blocks visited by each block of keys, `(R, A, J)`.
 
-  Args:
-    by_keys: how the pass over keys cuts rows.
-    by_queries: how the pass over queries does; without it there is one pass for both.
+  Queries whose gradients do not fit into VMEM together go by parts, one after the other;
+  the keys' and values' gradients are summed over the parts in float32.
   """
   # exp(score - lse) of a query that sees nothing has to be 0, not exp(0).
   lse_RNA = jnp.where(lse_RNA > NO_KEYS / 2, lse_RNA, -NO_KEYS)
   scale = q_RNAK.shape[-1] ** -0.5
-  scaled, dout = q_RNAK * scale, dout_RNAK.astype(q_RNAK.dtype)
+  queries = up_to(q_RNAK.shape[1], sizes.chunk)
+  keys = up_to(k_RMAK.shape[1], sizes.block)
+  k, v = _flat(k_RMAK, keys), _flat(v_RMAK, keys)
+  of_queries = {
+    "q": _flat(q_RNAK * scale, queries),
+    "segments_RN": blocks.padded(segments_RN, queries),
+    "lse": _row(lse_RNA, queries),
+    "delta": _row(delta_RNA, queries),
+    "dout": _flat(dout_RNAK.astype(q_RNAK.dtype), queries),
+  }
+  parts = queries // sizes.chunk
 
-  def arguments(queries: int, keys: int) -> tuple[jax.Array, ...]:
-    return (
-      _flat(scaled, queries),
-      _flat(k_RMAK, keys),
-      _flat(v_RMAK, keys),
-      blocks.padded(segments_RN, queries),
-      blocks.padded(key_segments_RM, keys),
-      _row(lse_RNA, queries),
-      _row(delta_RNA, queries),
-      _flat(dout, queries),
-    )
-
-  length, num_keys = q_RNAK.shape[1], k_RMAK.shape[1]
-  dk, dv, visits, *dq = splash_backward.of_keys(
-    *arguments(up_to(length, by_keys.chunk), up_to(num_keys, by_keys.block)),
-    sizes=by_keys,
-    with_queries=by_queries is None,
-    interpret=interpret,
-  )
-  counts = [visits[..., 0, 0]]
-  if by_queries is not None:
-    *dq, visits = splash_backward.of_queries(
-      *arguments(up_to(length, by_queries.block), up_to(num_keys, by_queries.chunk)),
-      sizes=by_queries,
+  def run(part: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
+    return splash_backward.gradients(
+      **part,
+      k=k,
+      v=v,
+      key_segments_RM=blocks.padded(key_segments_RM, keys),
+      sizes=sizes,
+      dtype=k.dtype if parts == 1 else jnp.float32,
       interpret=interpret,
     )
-    counts.append(visits[..., 0, 0])
-  dq_RNAK = _heads(dq[0], q_RNAK) * jnp.asarray(scale, q_RNAK.dtype)
-  return dq_RNAK, _heads(dk, k_RMAK), _heads(dv, v_RMAK), tuple(counts)
+
+  if parts == 1:
+    dk, dv, dq, visits = run(of_queries)
+  else:
+
+    def add(sums, part):
+      dk, dv, dq, visits = run(part)
+      return (sums[0] + dk, sums[1] + dv, sums[2] + visits), dq
+
+    cut = {name: _cut(x, parts, name) for name, x in of_queries.items()}
+    shapes = jax.eval_shape(run, {name: x[0] for name, x in cut.items()})
+    zero = [jnp.zeros(x.shape, x.dtype) for x in shapes]
+    (dk, dv, visits), dq = jax.lax.scan(add, (zero[0], zero[1], zero[3]), cut)
+    dq = einops.rearrange(dq, "p r n d -> r (p n) d")
+  dq_RNAK = _heads(dq, q_RNAK) * jnp.asarray(scale, q_RNAK.dtype)
+  return dq_RNAK, _heads(dk, k_RMAK), _heads(dv, v_RMAK), visits[..., 0, 0]
+
+
+def _cut(x: jax.Array, parts: int, name: str) -> jax.Array:
+  """Cuts what belongs to queries in parts, ahead of all other axes."""
+  pattern = {
+    "segments_RN": "r (p n) -> p r n",
+    "lse": "r a one (p n) -> p r a one n",
+    "delta": "r a one (p n) -> p r a one n",
+  }.get(name, "r (p n) d -> p r n d")
+  return einops.rearrange(x, pattern, p=parts)
 
 
 def _flat(x_RNAK: jax.Array, length: int) -> jax.Array:

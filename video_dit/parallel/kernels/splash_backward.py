@@ -1,10 +1,9 @@
-"""Flash attention over a block map, as Pallas kernels for TPU: the backward pass.
+"""Flash attention over a block map, as a Pallas kernel for TPU: the backward pass.
 
 Weights are made anew from the log-sum-exp (Dao et al., 2022, arXiv:2205.14135,
 algorithm 4). With S the scores, P = exp(S - lse) and dP = dO V', a score's gradient is
-dS = P (dP - delta). `of_keys` gives each grid step a block of keys and loops over its
-queries: dV = P' dO, dK = dS' Q. Where a head's queries fit into VMEM it sums dQ = dS K
-there as well; where they do not, `of_queries` makes scores again, for a block of queries.
+dS = P (dP - delta). Each grid step has a block of keys and loops over the queries:
+dV = P' dO, dK = dS' Q, and, summed in VMEM over the blocks of keys, dQ = dS K.
 """
 
 import functools
@@ -20,7 +19,7 @@ from video_dit.parallel.kernels.splash_forward import bounds_in, chunk_of, colum
 from video_dit.parallel.kernels.splash_sizes import Sizes, cost
 
 
-def of_queries(
+def gradients(
   q: jax.Array,
   k: jax.Array,
   v: jax.Array,
@@ -31,83 +30,31 @@ def of_queries(
   dout: jax.Array,
   *,
   sizes: Sizes,
+  dtype: jax.typing.DTypeLike,
   interpret: bool,
-) -> tuple[jax.Array, jax.Array]:
-  """The gradient of the scaled queries.
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """The gradients of the keys, the values and the scaled queries.
 
   Args:
-    q, k, v, segments_RN, key_segments_RM, sizes, interpret: as of `forward`.
+    q, k, v, segments_RN, key_segments_RM, interpret: as of `forward`.
     lse, delta: `(R, A, 1, N)` float32; `lse` so great where nothing is seen that every
       weight is 0.
     dout: cotangent of the output, like `q`.
+    sizes: its `block` cuts keys, its `key_block` queries; its `chunk` is all queries.
+    dtype: of the keys' and values' gradients.
 
   Returns:
-    `(R, N, A * K)`, and the key blocks visited, `(R, A, I, 1, 1)`.
-  """
-  call = _Call(q, k, segments_RN, key_segments_RM, sizes)
-  mine, theirs = call.mine, call.theirs
-  return pl.pallas_call(
-    functools.partial(_queries_kernel, sizes=sizes),
-    grid_spec=pltpu.PrefetchScalarGridSpec(
-      num_scalar_prefetch=4,
-      grid=call.grid,
-      in_specs=[
-        *(mine, mine, call.my_row, call.my_row, call.my_segments),
-        *(theirs, theirs, call.their_segments),
-      ],
-      out_specs=[mine, call.visits],
-      scratch_shapes=[pltpu.VMEM((sizes.head, sizes.block), jnp.float32)],
-    ),
-    out_shape=[jax.ShapeDtypeStruct(q.shape, q.dtype), call.visits_shape],
-    compiler_params=sizes.compiler("parallel", "parallel", "parallel", "arbitrary"),
-    cost_estimate=cost(q, k, products=3, heads=call.grid[1], arrays=2),
-    interpret=interpret,
-    name="packed_attention_queries",
-  )(
-    *call.scalars,
-    *(q, dout, lse, delta, segments_RN[:, None]),
-    *(k, v, key_segments_RM[:, None]),
-  )
-
-
-def of_keys(
-  q: jax.Array,
-  k: jax.Array,
-  v: jax.Array,
-  segments_RN: jax.Array,
-  key_segments_RM: jax.Array,
-  lse: jax.Array,
-  delta: jax.Array,
-  dout: jax.Array,
-  *,
-  sizes: Sizes,
-  with_queries: bool,
-  interpret: bool,
-) -> tuple[jax.Array, ...]:
-  """The gradients of the keys and values, and of the scaled queries where asked for.
-
-  Args:
-    q, k, v, segments_RN, key_segments_RM, lse, delta, dout, interpret: as above.
-    sizes: its `block` cuts keys, its `key_block` and `chunk` queries.
-    with_queries: sum the queries' gradient too, in VMEM; then a chunk is all queries.
-
-  Returns:
-    Two of `(R, M, A * K)`; the query blocks visited, `(R, A, J, 1, 1)`; and, where
-    asked for, `(R, N, A * K)`.
+    Two of `(R, M, A * K)`, one of `(R, N, A * K)`, and the query blocks visited,
+    `(R, A, J, 1, 1)`.
   """
   call = _Call(k, q, key_segments_RM, segments_RN, sizes)
   mine, theirs, their_row = call.mine, call.theirs, call.their_row
-  like_k = jax.ShapeDtypeStruct(k.shape, k.dtype)
-  out_specs, out_shape = [mine, mine, call.visits], [like_k, like_k, call.visits_shape]
+  assert sizes.chunk == q.shape[1], (sizes, q.shape)
+  like_k = jax.ShapeDtypeStruct(k.shape, dtype)
   scratch = [pltpu.VMEM((sizes.block, sizes.head), jnp.float32)] * 2
-  if with_queries:
-    assert sizes.chunk == q.shape[1], (sizes, q.shape)
-    out_specs.append(theirs)
-    out_shape.append(jax.ShapeDtypeStruct(q.shape, q.dtype))
-    scratch.append(pltpu.VMEM((sizes.head, sizes.chunk), jnp.float32))
-  order = "arbitrary" if with_queries else "parallel"  # blocks of keys add to one sum
+  scratch.append(pltpu.VMEM((sizes.head, sizes.chunk), jnp.float32))
   return pl.pallas_call(
-    functools.partial(_keys_kernel, sizes=sizes, with_queries=with_queries),
+    functools.partial(_keys_kernel, sizes=sizes),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=4,
       grid=call.grid,
@@ -115,14 +62,17 @@ def of_keys(
         *(mine, mine, call.my_segments),
         *(theirs, theirs, their_row, their_row, call.their_segments),
       ],
-      out_specs=out_specs,
+      out_specs=[mine, mine, theirs, call.visits],
       scratch_shapes=scratch,
     ),
-    out_shape=out_shape,
-    compiler_params=sizes.compiler("parallel", "parallel", order, "arbitrary"),
-    cost_estimate=cost(q, k, products=4 + with_queries, heads=call.grid[1], arrays=3),
+    out_shape=[
+      *(like_k, like_k, jax.ShapeDtypeStruct(q.shape, q.dtype), call.visits_shape)
+    ],
+    # Blocks of keys add to one sum, that of the queries.
+    compiler_params=sizes.compiler("parallel", "parallel", "arbitrary", "arbitrary"),
+    cost_estimate=cost(q, k, products=5, heads=call.grid[1], arrays=3),
     interpret=interpret,
-    name="packed_attention_keys",
+    name="packed_attention_backward",
   )(
     *call.scalars,
     *(k, v, key_segments_RM[:, None]),
@@ -199,56 +149,20 @@ def _loop(scalar_refs, visits_ref, sizes: Sizes, visit):
   visits_ref[...] += jax.lax.fori_loop(low, high, body, 0)
 
 
-def _queries_kernel(*refs, sizes: Sizes):
-  scalars, mine, theirs = refs[:4], refs[4:9], refs[9:12]
-  q_ref, dout_ref, lse_ref, delta_ref, segments_ref = mine
-  k_ref, v_ref, key_segments_ref = theirs
-  dq_ref, visits_ref, acc_ref = refs[12:]
-  c = pl.program_id(3)
-
-  @pl.when(c == 0)
-  def _():
-    acc_ref[...] = jnp.zeros_like(acc_ref)
-    visits_ref[...] = jnp.zeros_like(visits_ref)
-
-  def visit(here, masked: bool):
-    k, v = k_ref[here, :], v_ref[here, :]
-    seen = None
-    if masked:
-      keys = column(key_segments_ref[:, here], sizes.block)
-      seen = keys == segments_ref[...].astype(jnp.float32)
-      seen &= segments_ref[...] > 0
-    weights = _weights(q_ref[...], k, lse_ref[...], seen)
-    of_scores = weights * (dot(v, dout_ref[...], (1, 1)) - delta_ref[...])
-    acc_ref[...] += dot(k, of_scores.astype(k.dtype), (0, 0))
-
-  _loop(scalars, visits_ref, sizes, visit)
-
-  @pl.when(c == pl.num_programs(3) - 1)
-  def _():
-    dq_ref[...] = acc_ref[...].T.astype(dq_ref.dtype)
-
-
-def _keys_kernel(*refs, sizes: Sizes, with_queries: bool):
-  scalars, mine, theirs = refs[:4], refs[4:7], refs[7:12]
+def _keys_kernel(*refs, sizes: Sizes):
+  scalars, mine, theirs, results = refs[:4], refs[4:7], refs[7:12], refs[12:16]
   k_ref, v_ref, key_segments_ref = mine
   q_ref, dout_ref, lse_ref, delta_ref, segments_ref = theirs
-  dk_ref, dv_ref, visits_ref = refs[12:15]
-  rest = refs[15:] if with_queries else (None, *refs[15:], None)
-  dq_ref, dk_acc_ref, dv_acc_ref, dq_acc_ref = rest
-  j, c = pl.program_id(2), pl.program_id(3)
+  dk_ref, dv_ref, dq_ref, visits_ref = results
+  dk_acc_ref, dv_acc_ref, dq_acc_ref = refs[16:]
+  j = pl.program_id(2)
+  dk_acc_ref[...] = jnp.zeros_like(dk_acc_ref)
+  dv_acc_ref[...] = jnp.zeros_like(dv_acc_ref)
+  visits_ref[...] = jnp.zeros_like(visits_ref)
 
-  @pl.when(c == 0)
+  @pl.when(j == 0)
   def _():
-    dk_acc_ref[...] = jnp.zeros_like(dk_acc_ref)
-    dv_acc_ref[...] = jnp.zeros_like(dv_acc_ref)
-    visits_ref[...] = jnp.zeros_like(visits_ref)
-
-  if with_queries:
-
-    @pl.when(j == 0)
-    def _():
-      dq_acc_ref[...] = jnp.zeros_like(dq_acc_ref)
+    dq_acc_ref[...] = jnp.zeros_like(dq_acc_ref)
 
   def visit(here, masked: bool):
     q, dout = q_ref[here, :], dout_ref[here, :]
@@ -262,25 +176,17 @@ def _keys_kernel(*refs, sizes: Sizes, with_queries: bool):
     of_scores = weights * (dot(v_ref[...], dout, (1, 1)) - delta_ref[:, here])
     of_scores = of_scores.astype(q.dtype)
     dk_acc_ref[...] += dot(of_scores, q, (1, 0))
-    if with_queries:
-      dq_acc_ref[:, here] += dot(k_ref[...], of_scores, (0, 0))
+    dq_acc_ref[:, here] += dot(k_ref[...], of_scores, (0, 0))
 
   _loop(scalars, visits_ref, sizes, visit)
+  dk_ref[...] = dk_acc_ref[...].astype(dk_ref.dtype)
+  dv_ref[...] = dv_acc_ref[...].astype(dv_ref.dtype)
 
-  @pl.when(c == pl.num_programs(3) - 1)
+  @pl.when(j == pl.num_programs(2) - 1)
   def _():
-    dk_ref[...] = dk_acc_ref[...].astype(dk_ref.dtype)
-    dv_ref[...] = dv_acc_ref[...].astype(dv_ref.dtype)
+    def write(n, _):
+      here = pl.ds(pl.multiple_of(n * sizes.key_block, sizes.key_block), sizes.key_block)
+      dq_ref[here, :] = dq_acc_ref[:, here].T.astype(dq_ref.dtype)
+      return 0
 
-  if with_queries:
-
-    @pl.when(j == pl.num_programs(2) - 1)
-    def _():
-      def write(n, _):
-        here = pl.ds(
-          pl.multiple_of(n * sizes.key_block, sizes.key_block), sizes.key_block
-        )
-        dq_ref[here, :] = dq_acc_ref[:, here].T.astype(dq_ref.dtype)
-        return 0
-
-      jax.lax.fori_loop(0, sizes.chunk // sizes.key_block, write, 0)
+    jax.lax.fori_loop(0, sizes.chunk // sizes.key_block, write, 0)

@@ -78,9 +78,9 @@ def choose(
     others: tokens of the other side, that the loops go over.
     dtype: of the products.
     device: kind of chip, as JAX names it; another one is taken for one of 64 MiB.
-    of_keys: whether grid steps own keys. Their chunk is all queries where those, their
-      cotangents and the sum of their gradient fit into 0.8 of VMEM; else, and without
-      it, a chunk's two arrays with two buffers each fit into half.
+    of_keys: whether grid steps own keys. Then a chunk's queries, their cotangents and the
+      sum of their gradient fit into 0.8 of VMEM; else its keys and values with two
+      buffers each fit into half.
   """
   head = head_size(shape[-1])
   vmem = VMEM.get(device, 64)
@@ -92,12 +92,11 @@ def choose(
     block, key_block = (text, BLOCK) if shape[1] == few else (block, text)
   else:
     key_block = min(BLOCK, up_to(others, LANES))
+  room, each = vmem * 2**20 / 2, 4 * wide
   if of_keys:
     # Queries, cotangents and the gradient's two buffers, and its float32 sum.
-    whole = up_to(others, key_block)
-    if whole * (4 * wide + 4 * head) <= 0.8 * vmem * 2**20:
-      return Sizes(head, block, key_block, whole, vmem)
-  most = max(key_block, int(vmem * 2**20 / 2 / (4 * wide)) // key_block * key_block)
+    room, each = 0.8 * vmem * 2**20, 4 * wide + 4 * head
+  most = max(key_block, int(room / each) // key_block * key_block)
   chunks = math.ceil(others / most)
   return Sizes(head, block, key_block, up_to(math.ceil(others / chunks), key_block), vmem)
 
