@@ -34,23 +34,21 @@ class Kernels:
     if not found:
       return None
     products, backward = _PRODUCTS[found[0]]
-    # What the kernel owns, then the other side: (R, N, A K), (R, M, A K).
+    # What the kernel owns, then the other side: (R, A, N, K), (R, A, M, K).
     wide = [
       array
       for name in call.operands
       if name in where
       for array in where[name].arrays
-      if len(array.dims) == 3 and array.dtype in ("bf16", "f32") and array.dims[1] > 1
+      if len(array.dims) == 4 and array.dtype in ("bf16", "f32") and array.dims[2] > 1
     ]
     if len(wide) < 2:
       return None
-    rows, own, width = wide[0].dims
-    other = next(
-      (a.dims[1] for a in wide if a.dims[1] != own and a.dims[2] == width), own
-    )
+    rows, heads, own, size = wide[0].dims
+    other = next((a.dims[2] for a in wide if a.dims[2] != own), own)
     queries, keys = (other, own) if backward else (own, other)
     # Keys of one device of a ring are part of the row's own, as its queries are.
     row = keys if keys not in (queries, self._mix.length) else self._mix.length
     key_block = _TEXT_BLOCK if keys <= _FEW_KEYS < queries else min(_BLOCK, keys)
     share = self._mix.visited(row, _BLOCK, key_block)
-    return Kernel(2.0 * products * rows * queries * keys * width * share, backward)
+    return Kernel(2.0 * products * rows * heads * queries * keys * size * share, backward)

@@ -35,6 +35,26 @@ class Linear(nnx.Module):
     bias = self.bias[...].astype(x.dtype)
     return y + jnp.expand_dims(bias, range(y.ndim - 1))
 
+  def to_heads(self, x_RND: jax.Array, heads: int) -> jax.Array:
+    """The same, cut into heads: `(R, N, A, K)`, which lies heads ahead of tokens.
+
+    A product that puts out heads at once lets a TPU keep a head's numbers in lanes. Cut
+    from a whole width, tokens end there, and each use for a kernel is a copy.
+    """
+    kernel = einops.rearrange(self.kernel[...], "d (a k) -> d a k", a=heads)
+    y = jnp.einsum("rnd,dak->rank", x_RND, kernel.astype(x_RND.dtype))
+    if self.bias is not None:
+      bias = einops.rearrange(self.bias[...], "(a k) -> 1 a 1 k", a=heads)
+      y += bias.astype(y.dtype)
+    return y.swapaxes(1, 2)
+
+  def from_heads(self, x_RNAK: jax.Array) -> jax.Array:
+    """The same of heads laid side by side."""
+    heads = x_RNAK.shape[2]
+    kernel = einops.rearrange(self.kernel[...], "(a k) d -> a k d", a=heads)
+    y = jnp.einsum("rnak,akd->rnd", x_RNAK, kernel.astype(x_RNAK.dtype))
+    return y if self.bias is None else y + self.bias[...].astype(y.dtype)[None, None]
+
 
 class HeadNorm(nnx.Module):
   """Root-mean-square norm of each head of queries or keys (QK-norm, Dehghani 2023)."""

@@ -7,7 +7,6 @@ no token feels another segment. At initialisation the prediction is zero.
 
 from typing import Any, Protocol
 
-import einops
 from flax import nnx
 import jax
 from jax.ad_checkpoint import checkpoint_name
@@ -60,12 +59,11 @@ class Block(nnx.Module):
   @jax.named_scope("cross_attention")
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
     """Cross-attention to the caption of each token's segment."""
-    q = einops.rearrange(self.text_q(h_RND), "r n (a k) -> r n a k", a=self.heads)
-    kv = einops.rearrange(self.text_kv(text_RLD), "r l (a k) -> r l a k", a=self.heads)
-    k, v = jnp.split(kv, 2, axis=-1)
+    q = self.text_q.to_heads(h_RND, self.heads)
+    k, v = jnp.split(self.text_kv.to_heads(text_RLD, self.heads), 2, axis=-1)
     q, k = self.text_q_norm(q), self.text_k_norm(k)
     out = packed_attention(q, k, v, row.segments, row.text_segments, kernel=row.kernel)
-    return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
+    return self.text_out.from_heads(out)
 
 
 class SelfAttention(Protocol):
@@ -81,14 +79,13 @@ class SelfAttention(Protocol):
 @jax.named_scope("self_attention")
 def self_attention(block: SelfAttention, h_RND: jax.Array, row: "Row") -> jax.Array:
   """Self-attention within segments, with norms and rotation of queries and keys."""
-  qkv = einops.rearrange(block.qkv(h_RND), "r n (a k) -> r n a k", a=block.heads)
-  q, k, v = jnp.split(qkv, 3, axis=-1)
+  q, k, v = jnp.split(block.qkv.to_heads(h_RND, block.heads), 3, axis=-1)
   q = rotate(block.q_norm(q), *row.rotation)
   k = rotate(block.k_norm(k), *row.rotation)
   out = packed_attention(
     *(q, k, v, row.segments, row.segments), kernel=row.kernel, context=row.context
   )
-  return block.out(einops.rearrange(out, "r n a k -> r n (a k)"))
+  return block.out.from_heads(out)
 
 
 class Row:

@@ -34,8 +34,21 @@ def rotation(
 
 
 def rotate(x_RNAK: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
-  """Turns the pairs (first half, second half) of each head by their angles."""
-  first, second = jnp.split(x_RNAK.astype(jnp.float32), 2, axis=-1)
-  cosine, sine = cosine[:, :, None], sine[:, :, None]
-  turned = (first * cosine - second * sine, second * cosine + first * sine)
-  return jnp.concatenate(turned, axis=-1).astype(x_RNAK.dtype)
+  """Turns the pairs (first half, second half) of each head by their angles.
+
+  Halves are exchanged by a product with a permutation, which is exact: cut apart they
+  would fill half of a TPU's lanes.
+  """
+  size = x_RNAK.shape[-1]
+  exchange = np.roll(np.eye(size, dtype=np.float32), size // 2, axis=1)
+  exchanged = jnp.einsum(
+    "rnak,kj->rnaj",
+    x_RNAK,
+    jnp.asarray(exchange, x_RNAK.dtype),
+    precision="highest" if x_RNAK.dtype == jnp.float32 else None,
+    preferred_element_type=jnp.float32,
+  )
+  cosine = jnp.concatenate([cosine, cosine], axis=-1)[:, :, None]
+  sine = jnp.concatenate([-sine, sine], axis=-1)[:, :, None]
+  turned = x_RNAK.astype(jnp.float32) * cosine + exchanged * sine
+  return turned.astype(x_RNAK.dtype)

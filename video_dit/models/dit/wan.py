@@ -88,8 +88,7 @@ class WanBlock(nnx.Module):
 
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "WanRow"):
     """Cross-attention to the caption of each token's segment and what fills it up."""
-    q = einops.rearrange(self.text_q(h_RND), "r n (a k) -> r n a k", a=self.heads)
-    q = self.text_q_norm(q)
+    q = self.text_q_norm(self.text_q.to_heads(h_RND, self.heads))
     k, v = self.text_keys(text_RLD)
     fill_k, fill_v = self.text_keys(row.fill_11D.astype(text_RLD.dtype))
     out = filled_attention(
@@ -103,12 +102,11 @@ class WanBlock(nnx.Module):
       row.text_segments,
       kernel=row.kernel,
     )
-    return self.text_out(einops.rearrange(out, "r n a k -> r n (a k)"))
+    return self.text_out.from_heads(out)
 
   def text_keys(self, text_RLD: jax.Array) -> list[jax.Array]:
     """Keys and values of caption tokens."""
-    kv = einops.rearrange(self.text_kv(text_RLD), "r l (a k) -> r l a k", a=self.heads)
-    k, v = jnp.split(kv, 2, axis=-1)
+    k, v = jnp.split(self.text_kv.to_heads(text_RLD, self.heads), 2, axis=-1)
     return [self.text_k_norm(k), v]
 
 

@@ -2,9 +2,11 @@
 
 Of its own, and not jax's or Tokamax's splash attention: a first and a last block say
 all of a packed row, so the grid is static, nothing is fetched or stepped over for
-blocks that are skipped, and interpret mode proves every result. Heads are cut out of
-`(R, N, A * K)` by the block specs, so nothing is transposed.
+blocks that are skipped, and interpret mode proves every result. Arrays are
+`(R, A, N, K)` in the kernels: the layout in which heads are normed and rotated as well.
 """
+
+import functools
 
 import einops
 import jax
@@ -42,9 +44,9 @@ def counted(
   queries = up_to(length, sizes.block)
   keys = up_to(k_RMAK.shape[1], sizes.chunk)
   out, lse, visits = splash_forward.forward(
-    _flat(q_RNAK * size**-0.5, queries),
-    _flat(k_RMAK, keys),
-    _flat(v_RMAK, keys),
+    _ahead(q_RNAK * size**-0.5, queries),
+    _ahead(k_RMAK, keys),
+    _ahead(v_RMAK, keys),
     blocks.padded(segments_RN, queries),
     blocks.padded(key_segments_RM, keys),
     sizes,
@@ -99,59 +101,35 @@ def counted_gradients(
   scale = q_RNAK.shape[-1] ** -0.5
   queries = up_to(q_RNAK.shape[1], sizes.chunk)
   keys = up_to(k_RMAK.shape[1], sizes.block)
-  k, v = _flat(k_RMAK, keys), _flat(v_RMAK, keys)
-  of_queries = {
-    "q": _flat(q_RNAK * scale, queries),
-    "segments_RN": blocks.padded(segments_RN, queries),
-    "lse": _row(lse_RNA, queries),
-    "delta": _row(delta_RNA, queries),
-    "dout": _flat(dout_RNAK.astype(q_RNAK.dtype), queries),
-  }
-  parts = queries // sizes.chunk
-
-  def run(part: dict[str, jax.Array]) -> tuple[jax.Array, ...]:
-    return splash_backward.gradients(
-      **part,
-      k=k,
-      v=v,
-      key_segments_RM=blocks.padded(key_segments_RM, keys),
-      sizes=sizes,
-      dtype=k.dtype if parts == 1 else jnp.float32,
-      interpret=interpret,
+  k, v = _ahead(k_RMAK, keys), _ahead(v_RMAK, keys)
+  q, dout = _ahead(q_RNAK * scale, queries), _ahead(dout_RNAK.astype(k.dtype), queries)
+  lse, delta = _row(lse_RNA, queries), _row(delta_RNA, queries)
+  segments_RN = blocks.padded(segments_RN, queries)
+  key_segments_RM = blocks.padded(key_segments_RM, keys)
+  found = []
+  for first in range(0, queries, sizes.chunk):
+    part = slice(first, first + sizes.chunk)
+    found.append(
+      splash_backward.gradients(
+        *(q[:, :, part], k, v, segments_RN[:, part], key_segments_RM),
+        *(lse[..., part], delta[..., part], dout[:, :, part]),
+        sizes=sizes,
+        dtype=k.dtype if sizes.chunk == queries else jnp.float32,
+        interpret=interpret,
+      )
     )
-
-  if parts == 1:
-    dk, dv, dq, visits = run(of_queries)
-  else:
-
-    def add(sums, part):
-      dk, dv, dq, visits = run(part)
-      return (sums[0] + dk, sums[1] + dv, sums[2] + visits), dq
-
-    cut = {name: _cut(x, parts, name) for name, x in of_queries.items()}
-    shapes = jax.eval_shape(run, {name: x[0] for name, x in cut.items()})
-    zero = [jnp.zeros(x.shape, x.dtype) for x in shapes]
-    (dk, dv, visits), dq = jax.lax.scan(add, (zero[0], zero[1], zero[3]), cut)
-    dq = einops.rearrange(dq, "p r n d -> r (p n) d")
+  dks, dvs, dqs, counts = zip(*found, strict=True)
+  dk, dv, visits = (functools.reduce(jnp.add, parts) for parts in (dks, dvs, counts))
+  dq = jnp.concatenate(dqs, axis=2)
   dq_RNAK = _heads(dq, q_RNAK) * jnp.asarray(scale, q_RNAK.dtype)
   return dq_RNAK, _heads(dk, k_RMAK), _heads(dv, v_RMAK), visits[..., 0, 0]
 
 
-def _cut(x: jax.Array, parts: int, name: str) -> jax.Array:
-  """Cuts what belongs to queries in parts, ahead of all other axes."""
-  pattern = {
-    "segments_RN": "r (p n) -> p r n",
-    "lse": "r a one (p n) -> p r a one n",
-    "delta": "r a one (p n) -> p r a one n",
-  }.get(name, "r (p n) d -> p r n d")
-  return einops.rearrange(x, pattern, p=parts)
-
-
-def _flat(x_RNAK: jax.Array, length: int) -> jax.Array:
-  """`(R, N, A * K)`, tokens filled up to `length` and heads to whole lanes."""
+def _ahead(x_RNAK: jax.Array, length: int) -> jax.Array:
+  """`(R, A, N, K)`, tokens filled up to `length` and heads to whole lanes."""
   spare = head_size(x_RNAK.shape[-1]) - x_RNAK.shape[-1]
   x = jnp.pad(blocks.padded(x_RNAK, length), [(0, 0)] * 3 + [(0, spare)])
-  return einops.rearrange(x, "r n a k -> r n (a k)")
+  return einops.rearrange(x, "r n a k -> r a n k")
 
 
 def _row(x_RNA: jax.Array, length: int) -> jax.Array:
@@ -160,7 +138,7 @@ def _row(x_RNA: jax.Array, length: int) -> jax.Array:
 
 
 def _heads(x: jax.Array, like_RNAK: jax.Array) -> jax.Array:
-  """Takes `_flat` back."""
-  _, length, heads, size = like_RNAK.shape
-  x = einops.rearrange(x, "r n (a k) -> r n a k", a=heads)
+  """Takes `_ahead` back."""
+  _, length, _, size = like_RNAK.shape
+  x = einops.rearrange(x, "r a n k -> r n a k")
   return x[:, :length, :, :size].astype(like_RNAK.dtype)

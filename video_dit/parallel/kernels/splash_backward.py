@@ -44,12 +44,12 @@ def gradients(
     dtype: of the keys' and values' gradients.
 
   Returns:
-    Two of `(R, M, A * K)`, one of `(R, N, A * K)`, and the query blocks visited,
+    Two of `(R, A, M, K)`, one of `(R, A, N, K)`, and the query blocks visited,
     `(R, A, J, 1, 1)`.
   """
   call = _Call(k, q, key_segments_RM, segments_RN, sizes)
   mine, theirs, their_row = call.mine, call.theirs, call.their_row
-  assert sizes.chunk == q.shape[1], (sizes, q.shape)
+  assert sizes.chunk == q.shape[2], (sizes, q.shape)
   like_k = jax.ShapeDtypeStruct(k.shape, dtype)
   scratch = [pltpu.VMEM((sizes.block, sizes.head), jnp.float32)] * 2
   scratch.append(pltpu.VMEM((sizes.head, sizes.chunk), jnp.float32))
@@ -70,7 +70,7 @@ def gradients(
     ],
     # Blocks of keys add to one sum, that of the queries.
     compiler_params=sizes.compiler("parallel", "parallel", "arbitrary", "arbitrary"),
-    cost_estimate=cost(q, k, products=5, heads=call.grid[1], arrays=3),
+    cost_estimate=cost(q, k, products=5, arrays=3),
     interpret=interpret,
     name="packed_attention_backward",
   )(
@@ -84,10 +84,10 @@ class _Call:
   """Grid, block map and specs of a pass whose blocks are `x`'s, looping over `y`."""
 
   def __init__(self, x, y, segments_RN, other_segments_RM, sizes: Sizes):
-    rows, length, width = x.shape
-    heads, num_blocks = width // sizes.head, length // sizes.block
+    rows, heads, length, _ = x.shape
+    num_blocks = length // sizes.block
     per_chunk = sizes.chunk // sizes.key_block
-    self.grid = (rows, heads, num_blocks, y.shape[1] // sizes.chunk)
+    self.grid = (rows, heads, num_blocks, y.shape[2] // sizes.chunk)
     found = blocks.block_map(segments_RN, other_segments_RM, sizes.block, sizes.key_block)
     whole = blocks.whole(segments_RN, sizes.block, -1)
     other_whole = blocks.whole(other_segments_RM, sizes.key_block, -2)
@@ -98,7 +98,7 @@ class _Call:
 
     one = pl.Buffered(1)  # a chunk stays for many grid steps: no second buffer
     self.mine = pl.BlockSpec(
-      (None, sizes.block, sizes.head), lambda r, a, i, c, *_: (r, i, a)
+      (None, None, sizes.block, sizes.head), lambda r, a, i, c, *_: (r, a, i, 0)
     )
     self.my_row = pl.BlockSpec(
       (None, None, 1, sizes.block), lambda r, a, i, c, *_: (r, a, 0, i)
@@ -107,8 +107,8 @@ class _Call:
       (None, 1, sizes.block), lambda r, a, i, c, *_: (r, 0, i)
     )
     self.theirs = pl.BlockSpec(
-      (None, sizes.chunk, sizes.head),
-      lambda r, a, i, c, first, last, *_: (r, chunk(r, i, c, first, last), a),
+      (None, None, sizes.chunk, sizes.head),
+      lambda r, a, i, c, first, last, *_: (r, a, chunk(r, i, c, first, last), 0),
       pipeline_mode=one if self.grid[3] == 1 else None,
     )
     self.their_row = pl.BlockSpec(

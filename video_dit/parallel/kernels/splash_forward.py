@@ -29,20 +29,20 @@ def forward(
   *,
   interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """The kernel on padded arrays whose heads lie side by side.
+  """The kernel on padded arrays.
 
   Args:
-    q, k, v: `(R, N, A * K)` and `(R, M, A * K)`, queries scaled, K the `sizes.head`.
+    q, k, v: `(R, A, N, K)` and `(R, A, M, K)`, queries scaled, K the `sizes.head`.
     segments_RN, key_segments_RM: padded with 0 like them.
     sizes: blocks that divide N and M.
     interpret: run it as plain JAX.
 
   Returns:
-    Output `(R, N, A * K)`, log-sum-exp `(R, A, 1, N)`, and the key blocks that were
+    Output `(R, A, N, K)`, log-sum-exp `(R, A, 1, N)`, and the key blocks that were
     visited, counted in the loop, `(R, A, I, 1, 1)`.
   """
-  rows, length, width = q.shape
-  heads, keys = width // sizes.head, k.shape[1]
+  rows, heads, length, _ = q.shape
+  keys = k.shape[2]
   num_blocks, num_chunks = length // sizes.block, keys // sizes.chunk
   per_chunk = sizes.chunk // sizes.key_block
   found = blocks.block_map(segments_RN, key_segments_RM, sizes.block, sizes.key_block)
@@ -54,10 +54,10 @@ def forward(
   )
 
   def of_query(r, a, i, c, *scalars):
-    return r, i, a
+    return r, a, i, 0
 
   def of_key(r, a, i, c, first, last, *scalars):
-    return r, chunk_of(r, i, c, first, last, per_chunk), a
+    return r, a, chunk_of(r, i, c, first, last, per_chunk), 0
 
   def of_key_row(r, a, i, c, first, last, *scalars):
     return r, 0, chunk_of(r, i, c, first, last, per_chunk)
@@ -69,14 +69,14 @@ def forward(
       num_scalar_prefetch=len(scalars),
       grid=(rows, heads, num_blocks, num_chunks),
       in_specs=[
-        pl.BlockSpec((None, block, head), of_query),
-        pl.BlockSpec((None, chunk, head), of_key),
-        pl.BlockSpec((None, chunk, head), of_key),
+        pl.BlockSpec((None, None, block, head), of_query),
+        pl.BlockSpec((None, None, chunk, head), of_key),
+        pl.BlockSpec((None, None, chunk, head), of_key),
         pl.BlockSpec((None, 1, block), lambda r, a, i, c, *_: (r, 0, i)),
         pl.BlockSpec((None, 1, chunk), of_key_row),
       ],
       out_specs=[
-        pl.BlockSpec((None, block, head), of_query),
+        pl.BlockSpec((None, None, block, head), of_query),
         pl.BlockSpec((None, None, 1, block), lambda r, a, i, c, *_: (r, a, 0, i)),
         pl.BlockSpec((None, None, None, 1, 1), lambda r, a, i, c, *_: (r, a, i, 0, 0)),
       ],
@@ -92,7 +92,7 @@ def forward(
       jax.ShapeDtypeStruct((rows, heads, num_blocks, 1, 1), jnp.int32),
     ],
     compiler_params=sizes.compiler("parallel", "parallel", "parallel", "arbitrary"),
-    cost_estimate=cost(q, k, products=2, heads=heads, arrays=2),
+    cost_estimate=cost(q, k, products=2, arrays=2),
     interpret=interpret,
     name="packed_attention_forward",
   )(*scalars, q, k, v, segments_RN[:, None], key_segments_RM[:, None])

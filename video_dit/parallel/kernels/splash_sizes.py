@@ -51,19 +51,19 @@ class Sizes:
     )
 
 
-def cost(q, k, products: int, heads: int, arrays: int) -> pl.CostEstimate:
+def cost(q, k, products: int, arrays: int) -> pl.CostEstimate:
   """What the compiler's scheduler reckons with: that of one segment a row.
 
   Args:
-    q, k: `(R, N, A * K)` and `(R, M, A * K)`.
+    q, k: `(R, A, N, K)` and `(R, A, M, K)`.
     products: of matrices, for a pair of blocks.
-    heads: A.
     arrays: like `q` and `k` that are read or written, of each.
   """
-  rows, length, width = q.shape
+  rows, heads, length, size = q.shape
+  pairs = rows * heads * length * k.shape[2]
   return pl.CostEstimate(
-    flops=2 * products * rows * length * k.shape[1] * width,
-    transcendentals=rows * heads * length * k.shape[1],
+    flops=2 * products * pairs * size,
+    transcendentals=pairs,
     bytes_accessed=arrays * (q.size + k.size) * q.dtype.itemsize,
   )
 
