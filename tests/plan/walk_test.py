@@ -102,9 +102,10 @@ def test_what_the_compiler_says_of_a_loop_counts_first():
   assert _walk(said).flops == 3 * 7 * 2 * 8 * 4 * 16
 
 
-def test_a_loop_that_says_nothing_counts_once_and_is_named():
+@pytest.mark.parametrize("limit", ["iota()", "constant(0)"])
+def test_a_loop_that_says_nothing_or_never_counts_once_and_is_named(limit):
   module = hlo.parse(
-    _NESTED.replace("%limit = u32[] constant(10)", "%limit = u32[] iota()")
+    _NESTED.replace("%limit = u32[] constant(10)", f"%limit = u32[] {limit}")
   )
   where = module.computations["outer_body"]
   assert loops.trips(module, where, where["loop.2"]) is None

@@ -33,7 +33,8 @@ def trips(module: Module, where: Computation, loop: Instruction) -> int | None:
     "GT": start - limit,
     "GE": start - limit + 1,
   }.get(direction)
-  return None if span is None else max(0, -(-span // abs(step)))
+  # The compiler leaves out a loop that never runs: no turns at all is a counter misread.
+  return -(-span // abs(step)) if span is not None and span > 0 else None
 
 
 def _comparison(module: Module, condition: Computation) -> tuple[int, int, str] | None:
