@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From rendered clips to generated and measured video, on eight simulated devices.
 #
-#   ./launch/demo.sh            everything, in about 13 minutes on two idle cores
+#   ./launch/demo.sh            everything, in 13 to 18 minutes on two cores
 #   ./launch/demo.sh --quick    everything at lower quality, in some minutes
 #   ./launch/demo.sh --output=FOLDER    somewhere else than out/demo
 #
