@@ -6,8 +6,6 @@ blocks that are skipped, and interpret mode proves every result. Arrays are
 `(R, A, N, K)` in the kernels: the layout in which heads are normed and rotated as well.
 """
 
-import functools
-
 import einops
 import jax
 import jax.numpy as jnp
@@ -106,20 +104,24 @@ def counted_gradients(
   lse, delta = _row(lse_RNA, queries), _row(delta_RNA, queries)
   segments_RN = blocks.padded(segments_RN, queries)
   key_segments_RM = blocks.padded(key_segments_RM, keys)
-  found = []
+  sums: tuple[jax.Array, ...] = ()
+  dqs = []
   for first in range(0, queries, sizes.chunk):
     part = slice(first, first + sizes.chunk)
-    found.append(
-      splash_backward.gradients(
-        *(q[:, :, part], k, v, segments_RN[:, part], key_segments_RM),
-        *(lse[..., part], delta[..., part], dout[:, :, part]),
-        sizes=sizes,
-        dtype=k.dtype if sizes.chunk == queries else jnp.float32,
-        interpret=interpret,
-      )
+    if sums:
+      # The last part is summed before this one begins, or all wait in memory for a sum.
+      sums, k, v = jax.lax.optimization_barrier((sums, k, v))
+    dk, dv, dq, visits = splash_backward.gradients(
+      *(q[:, :, part], k, v, segments_RN[:, part], key_segments_RM),
+      *(lse[..., part], delta[..., part], dout[:, :, part]),
+      sizes=sizes,
+      dtype=k.dtype if sizes.chunk == queries else jnp.float32,
+      interpret=interpret,
     )
-  dks, dvs, dqs, counts = zip(*found, strict=True)
-  dk, dv, visits = (functools.reduce(jnp.add, parts) for parts in (dks, dvs, counts))
+    dqs.append(dq)
+    own = dk, dv, visits
+    sums = tuple(map(jnp.add, sums, own)) if sums else own
+  dk, dv, visits = sums
   dq = jnp.concatenate(dqs, axis=2)
   dq_RNAK = _heads(dq, q_RNAK) * jnp.asarray(scale, q_RNAK.dtype)
   return dq_RNAK, _heads(dk, k_RMAK), _heads(dv, v_RMAK), visits[..., 0, 0]
