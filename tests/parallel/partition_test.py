@@ -23,6 +23,27 @@ def test_names_become_mesh_axes():
   assert _spec((5,), (None,)) == (None,)
 
 
+def test_state_is_split_over_context_too_where_it_divides():
+  mesh = AbstractMesh((1, 2, 1, 4), mesh_lib.AXES, axis_types=(AxisType.Auto,) * 4)
+  assert _spec((8, 12), ("embed", "heads"), mesh) == (("fsdp", "context"), None)
+  assert _spec((12, 12), ("embed", "heads"), mesh) == ("fsdp", None)
+  alone = AbstractMesh((2, 1, 1, 4), mesh_lib.AXES, axis_types=(AxisType.Auto,) * 4)
+  assert _spec((8, 12), ("embed", "heads"), alone) == ("context", None)
+
+
+def test_the_stream_is_split_by_token_over_tensor_where_it_divides():
+  mesh = mesh_lib.make(jax.devices(), (1, 1, 4, 2))
+
+  @jax.jit
+  def run(x):
+    return partition.constrain(x, "rows", "stream", None)
+
+  with jax.set_mesh(mesh):
+    split, context_alone = run(jnp.zeros((1, 16, 2))), run(jnp.zeros((1, 6, 2)))
+  assert split.sharding.shard_shape(split.shape) == (1, 2, 2)
+  assert context_alone.sharding.shard_shape(context_alone.shape) == (1, 3, 2)
+
+
 def test_dimensions_ahead_of_the_names_are_stacked_layers():
   assert _spec((3, 8, 12), ("embed", "heads")) == (None, "fsdp", "tensor")
   assert _spec((5, 3, 8), ("embed",)) == (None, None, "fsdp")

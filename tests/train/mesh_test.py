@@ -105,7 +105,7 @@ def test_the_first_five_losses_agree_on_every_mesh(
     assert a.shape == b.shape
   kernel = trainer.abstract.params["blocks"]["up"]["kernel"]
   shard = kernel.sharding.shard_shape(kernel.shape)
-  split = shape[1] * shape[2]
+  split = shape[1] * shape[2] * shape[3]
   assert np.prod(shard) * split == np.prod(kernel.shape)
 
 

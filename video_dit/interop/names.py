@@ -211,7 +211,8 @@ def _sharding(path, variable, mesh) -> jax.sharding.Sharding | None:
     return None
   axes = variable.get_metadata().get("axes")
   sizes = variable.shape[len(variable.shape) - len(axes) :]
-  ways = [mesh.shape.get(partition.TABLE.get(name), 1) for name in axes]
+  firsts = [partition.mesh_axes(name)[:1] for name in axes]
+  ways = [mesh.shape[first[0]] if first else 1 for first in firsts]
   kept = zip(axes, sizes, ways, strict=True)
   fitting = tuple(name if size % n == 0 else None for name, size, n in kept)
   spec = partition.spec_for(path, variable.shape, fitting, mesh)

@@ -9,9 +9,10 @@ from flax import nnx
 import jax
 from jax.sharding import NamedSharding, PartitionSpec
 
-TABLE: dict[str, str | None] = {
+TABLE: dict[str, str | tuple[str, ...] | None] = {
   "layer": None,
-  "embed": "fsdp",
+  # Over `context` too where the size divides: its devices would hold copies of all state.
+  "embed": ("fsdp", "context"),
   "heads": "tensor",
   "mlp": "tensor",
   "head": None,
@@ -22,7 +23,7 @@ TABLE: dict[str, str | None] = {
   "buckets": None,
   "window": None,
   "channels_in": None,
-  "channels_out": "fsdp",
+  "channels_out": ("fsdp", "context"),
 }
 
 ROWS = ("data", "fsdp")  # the mesh axes that split the rows of a batch
@@ -47,21 +48,40 @@ def spec_for(
   if axes is None or len(axes) > len(shape):
     raise ValueError(f"{where}: parameter of shape {shape} has the names {axes}.")
   names = ("layer",) * (len(shape) - len(axes)) + tuple(axes)
-  targets: list[str | None] = []
+  targets: list[str | tuple[str, ...] | None] = []
+  used: set[str] = set()
   for size, name in zip(shape, names, strict=True):
     if name is not None and name not in TABLE:
       raise ValueError(f"{where}: the partition table has no axis {name!r}.")
-    target = TABLE[name] if name is not None else None
-    ways = mesh.shape[target] if target else 1
-    if target is not None and target in targets:
-      raise ValueError(f"{where}: two of the axes {names} go to {target!r}.")
-    if size % ways:
+    first = mesh_axes(name)[:1]
+    if used.intersection(first):
+      raise ValueError(f"{where}: two of the axes {names} go to {first[0]!r}.")
+    used.update(first)
+    if first and size % mesh.shape[first[0]]:
       raise ValueError(
-        f"{where}: axis {name!r} of size {size} does not divide over {target}={ways}."
-        f" Choose a smaller {target} in --mesh or config.mesh, or another size."
+        f"{where}: axis {name!r} of size {size} does not divide over"
+        f" {first[0]}={mesh.shape[first[0]]}."
+        f" Choose a smaller {first[0]} in --mesh or config.mesh, or another size."
       )
-    targets.append(target if ways > 1 else None)
+    targets.append(_dividing(mesh_axes(name), size, mesh))
   return PartitionSpec(*targets)
+
+
+def mesh_axes(name: str | None) -> tuple[str, ...]:
+  """The mesh axes of a name: the first has to divide it, others do where they can."""
+  found = TABLE.get(name) if name is not None else None
+  return (found,) if isinstance(found, str) else found or ()
+
+
+def _dividing(axes: tuple[str, ...], size: int, mesh) -> str | tuple[str, ...] | None:
+  """As many of the mesh axes, from the first on, as divide a size between them."""
+  kept: list[str] = []
+  for axis in axes:
+    size, rest = divmod(size, mesh.shape[axis])
+    if rest:
+      break
+    kept += [axis] if mesh.shape[axis] > 1 else []
+  return tuple(kept) if len(kept) > 1 else kept[0] if kept else None
 
 
 def shardings(shapes: nnx.State, mesh: jax.sharding.Mesh):
@@ -99,10 +119,16 @@ def constrain(x: jax.Array, *axes) -> jax.Array:
 
   Args:
     x: the activation.
-    *axes: for each dimension `rows`, `tokens`, a name of the table, or None.
+    *axes: for each dimension `rows`, `tokens`, `stream`, a name of the table, or None.
+      `stream` are the tokens of what runs from block to block: over `tensor` too, where
+      they divide, for all that is done there is done to each token by itself (sequence
+      parallelism, Korthikanti et al., 2022, arXiv:2205.05198).
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
   places: dict[Any, Any] = {**TABLE, "rows": ROWS, "tokens": "context", None: None}
+  if "stream" in axes:
+    tokens = x.shape[axes.index("stream")]
+    places["stream"] = _dividing(("context", "tensor"), tokens, mesh)
   return jax.lax.with_sharding_constraint(x, PartitionSpec(*(places[a] for a in axes)))

@@ -3,7 +3,9 @@
 step      sum over matrix products, attention forward, attention backward and elementwise
           work of FLOPs over a share of the peak, or bytes over memory bandwidth
 links     parameters gathered forward and backward and gradients scattered, in the dtype
-          of the products, over the slower of the links that the axis crosses; half hidden
+          of the products, over the slower of the links that the axis crosses; half hidden;
+          over tensor, what goes into three products of a block is gathered and what comes
+          out scattered: forward, backward, and as far as the backward pass makes it again
 memory    state by the partition; saved inputs of each block; one block's own arrays
 """
 
@@ -88,24 +90,30 @@ def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int
   """Traffic of each axis; half of what waits for no result at once is hidden."""
   per_device = params / mesh["tensor"]
   found = []
-  inner = mesh["tensor"] * mesh["context"]
+  # Devices from the first to the last of a group: axes are laid out innermost last.
+  reach = {"context": mesh["context"], "tensor": mesh["tensor"] * mesh["context"]}
+  state = "fsdp" if mesh["context"] == 1 else "fsdp,context"  # over which it is split
+  reach[state] = reach["tensor"] * mesh["fsdp"]
+  reach["data"] = reach[state] * mesh["data"]
 
   def add(axes: str, kind: str, sent: float, ways: int, hidden: float) -> None:
     if ways == 1:
       return
-    # Axes are laid out innermost last: those that leave a host go over the network.
-    rate = chip.link if inner * ways <= chip.per_host else NETWORK
+    rate = chip.link if reach[axes] <= chip.per_host else NETWORK
     seconds = sent * (ways - 1) / ways / rate
     exposed = seconds * (1 - hidden)
     part = {"axes": axes, "kind": kind, "count": config.dit.depth, "bytes": sent}
     found.append({**part, "seconds": seconds, "exposed": exposed})
 
   turns = config.train.accumulate
-  add("fsdp", "all-gather", 2 * turns * per_device * item, mesh["fsdp"], 0.5)
-  add("fsdp", "reduce-scatter", turns * per_device * item, mesh["fsdp"], 0.5)
-  add("data", "all-reduce", 2 * per_device / mesh["fsdp"] * 4, mesh["data"], 0.5)
+  split = mesh["fsdp"] * mesh["context"]
+  add(state, "all-gather", 2 * turns * per_device * item, split, 0.5)
+  add(state, "reduce-scatter", turns * per_device * item, split, 0.5)
+  add("data", "all-reduce", 2 * per_device / split * 4, mesh["data"], 0.5)
   width = tokens * config.dit.width * item * config.dit.depth
-  add("tensor", "all-reduce", 2 * 4 * width, mesh["tensor"], 0.0)
+  again = config.dit.remat not in ("none", "dots")
+  add("tensor", "all-gather", (9 if again else 6) * width, mesh["tensor"], 0.0)
+  add("tensor", "reduce-scatter", (8 if again else 6) * width, mesh["tensor"], 0.0)
   add("context", "all-gather", 3 * 2 * width, mesh["context"], 0.5)
   return found
 
@@ -113,7 +121,7 @@ def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int
 def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
   """Bytes of a device by class."""
   dit = config.dit
-  mine = params / mesh["tensor"] / mesh["fsdp"]
+  mine = params / mesh["tensor"] / mesh["fsdp"] / mesh["context"]
   moments = 2 if getattr(config.optimizer, "moments_dtype", "") == "bfloat16" else 4
   tokens /= config.train.accumulate
   width = tokens * dit.width * item
@@ -123,7 +131,7 @@ def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
     "ema": 4 * mine,
     "optimizer": 2 * moments * mine,
     "batch": tokens * (2 * mix_lib.patch_dim(config) + 24),
-    "activations": width * _SAVED[dit.remat] * dit.depth,
+    "activations": width * _SAVED[dit.remat] * dit.depth / mesh["tensor"],
     # One block's arrays, its modulations, and gradients of all parameters.
     "temporaries": width * (24 + 3 * hidden) + 4 * mine,
   }

@@ -47,14 +47,13 @@ class Block(nnx.Module):
     )
     h = row.modulate(x_RND, shift1, scale1, self.epsilon)
     x_RND = row.add(x_RND, gate1, self_attention(self, h, row))
-    h = layer_norm(x_RND, self.epsilon).astype(x_RND.dtype)
-    x_RND = x_RND + self.attend_text(h, text_RLD, row)
+    h = whole(layer_norm(x_RND, self.epsilon).astype(x_RND.dtype))
+    x_RND = x_RND + stream(self.attend_text(h, text_RLD, row))
     h = row.modulate(x_RND, shift2, scale2, self.epsilon)
     with jax.named_scope("mlp"):
       h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
       h = self.down(h)
-    x_RND = row.add(x_RND, gate2, h)
-    return constrain(x_RND, "rows", "tokens", None)
+    return stream(row.add(x_RND, gate2, h))
 
   @jax.named_scope("cross_attention")
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
@@ -116,7 +115,10 @@ class Row:
     return jnp.split(constrain(table, "rows", tokens, None), 6, axis=-1)
 
   def modulate(self, x_RND, shift, scale, epsilon: float, dtype=None) -> jax.Array:
-    """Norm, scale and shift, of which the backward pass finds only the arguments."""
+    """Norm, scale and shift, of which the backward pass finds only the arguments.
+
+    What comes in may be split as the stream is; what goes out is whole.
+    """
 
     @jax.checkpoint
     def run(x_RND, shift, scale):
@@ -124,7 +126,7 @@ class Row:
       h = layer_norm(x_RND, epsilon) * (1 + scale) + shift
       return h.astype(dtype or x_RND.dtype)
 
-    return run(x_RND, shift, scale)
+    return whole(run(x_RND, shift, scale))
 
   def add(self, x_RND: jax.Array, gate: jax.Array, h_RND: jax.Array) -> jax.Array:
     """Adds what passes a gate, of which the backward pass finds only the arguments."""
@@ -133,7 +135,7 @@ class Row:
     def run(x_RND, gate, h_RND):
       return x_RND + self._laid(gate).astype(x_RND.dtype) * h_RND
 
-    return run(x_RND, gate, h_RND)
+    return run(x_RND, gate, stream(h_RND))
 
   def _laid(self, table: jax.Array) -> jax.Array:
     """A modulation of segments or tokens, token by token."""
@@ -196,8 +198,7 @@ class DiT(nnx.Module):
     times = deal.tokens(times) if per_token else times
     row = Row(segments_RN, text_segments_RL, positions_RN3, self.dit, count, per_token)
     x = self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None))
-    x += self.place(fourier(positions_RN3, WAVES).astype(dtype))
-    x = constrain(x, "rows", "tokens", None)
+    x = stream(x + self.place(fourier(positions_RN3, WAVES).astype(dtype)))
 
     text = text_RLE.astype(dtype)
     pooled = self.text_pool(_pool(text, text_segments_RL, count))
@@ -217,6 +218,16 @@ class DiT(nnx.Module):
     shift, scale = jnp.split(self.last(condition), 2, axis=-1)
     x = row.modulate(x, shift, scale, self.dit.norm_epsilon, jnp.float32)
     return deal.back(constrain(self.head(x), "rows", "tokens", None))
+
+
+def stream(x_RND: jax.Array) -> jax.Array:
+  """Splits what runs from block to block, or is added to it, by token over `tensor`."""
+  return constrain(x_RND, "rows", "stream", None)
+
+
+def whole(h_RND: jax.Array) -> jax.Array:
+  """Gathers what goes into products that `tensor` splits by head or by width."""
+  return constrain(h_RND, "rows", "tokens", None)
 
 
 def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:

@@ -18,7 +18,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.models.dit.layers import Linear, layer_norm
-from video_dit.models.dit.model import Row, rematerialised, self_attention
+from video_dit.models.dit.model import Row, rematerialised, self_attention, stream, whole
 from video_dit.parallel import stripes
 from video_dit.parallel.filled_attention import filled_attention, log_fill
 from video_dit.parallel.partition import constrain
@@ -80,11 +80,11 @@ class WanBlock(nnx.Module):
     )
     h = row.modulate(x_RND, shift1, scale1, self.epsilon)
     x_RND = row.add(x_RND, gate1, self_attention(self, h, row))
-    x_RND = x_RND + self.attend_text(self.text_norm(x_RND), text_RLD, row)
+    h = whole(self.text_norm(x_RND))
+    x_RND = x_RND + stream(self.attend_text(h, text_RLD, row))
     h = row.modulate(x_RND, shift2, scale2, self.epsilon)
     h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
-    x_RND = row.add(x_RND, gate2, self.down(h))
-    return constrain(x_RND, "rows", "tokens", None)
+    return stream(row.add(x_RND, gate2, self.down(h)))
 
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "WanRow"):
     """Cross-attention to the caption of each token's segment and what fills it up."""
@@ -179,8 +179,7 @@ class Wan(nnx.Module):
       text_length=self.dit.text_length if text_length is None else text_length,
       fill_11D=self.embed_text(jnp.zeros((1, 1, self.text_width), jnp.float32)),
     )
-    x = self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None))
-    x = constrain(x, "rows", "tokens", None)
+    x = stream(self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None)))
     # Times stay float32, as the peers keep them in bfloat16 too: there are few of them.
     time = self.time1(timestep_embedding(times, self.dit.frequencies))
     time = self.time2(jax.nn.silu(time))
