@@ -106,12 +106,14 @@ def remedies(figures: dict[str, Any], config: config_lib.Config, mesh) -> list[s
   room = memory["available"]
   rows = config.data.rows / (mesh["data"] * mesh["fsdp"])
   if state > 0.25 * room:
-    ways = 2
-    while state / ways > 0.25 * room:
-      ways *= 2
+    ways = mesh["data"]
+    remedy = (
+      f"--mesh fsdp={mesh['fsdp'] * ways} makes that {state / ways / GB:.1f} GB"
+      if ways > 1
+      else "it is split over all chips, more chips make that less"
+    )
     lines.append(
-      f"The state takes {state / GB:.1f} GB of a chip: --mesh fsdp={mesh['fsdp'] * ways}"
-      f" makes that {state / ways / GB:.1f} GB;"
+      f"The state takes {state / GB:.1f} GB of a chip: {remedy};"
       " --config.optimizer.moments_dtype=bfloat16 saves a quarter of it."
     )
   if config.objective == "diffusion" and config.dit.remat in ("none", "dots"):
