@@ -3,7 +3,7 @@
 step      sum over matrix products, attention forward, attention backward and elementwise
           work of FLOPs over a share of the peak, or bytes over memory bandwidth
 links     parameters gathered forward and backward and gradients scattered, in the dtype
-          of the products, over the slower of the links that the axis crosses; half hidden;
+          of the products, over the slower of the links that an axis crosses, half hidden;
           over tensor, what goes into three products of a block is gathered and what comes
           out scattered: forward, backward, and as far as the backward pass makes it again
 memory    state by the partition; saved inputs of each block; one block's own arrays
