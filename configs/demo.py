@@ -41,7 +41,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.text.max_tokens = 48
 
   c.dit.width = 192
-  c.dit.depth = 4
+  c.dit.depth = 3
   c.dit.heads = 4
   c.dit.rope_side = 4.0
   c.dit.rope_theta = 100.0
@@ -65,19 +65,19 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   # So few degrees of freedom on so many tokens show through much noise: motion and place
   # are decided where a plain schedule hardly trains. What little noise hides, the decoder
   # mends.
-  c.diffusion.shift = 4.0
+  c.diffusion.shift = 4.25
   c.diffusion.time_std = 1.4
   c.diffusion.shift_tokens = 48
-  c.train.steps = 50 if quick else 950
+  c.train.steps = 50 if quick else 1000
   c.train.ema_decay = 0.99
   c.train.compute_dtype = "float32"
   c.train.checkpoint_every = 300
-  c.train.evaluate_every = 475
+  c.train.evaluate_every = 500
   c.train.evaluate_batches = 2
   c.train.sample_every = 0
 
   c.sample.steps = 30
-  c.sample.guidance = 2.0
+  c.sample.guidance = 2.75
   c.sample.height = 32
   c.sample.width = 32
   c.sample.frames = 9
