@@ -86,6 +86,7 @@ def _tree() -> dict:
     ("data.caption_dropout", 1.5, ["config.data.caption_dropout=1.5", "0 and 1"]),
     ("mesh.context", 3, ["config.data.row_length=32768", "multiple of mesh.context=3"]),
     ("sample.height", 250, ["config.sample.height=250", "multiple of", "256 is near"]),
+    ("sample.guidance_interval", (0.9, 0.2), ["guidance_interval=(0.9, 0.2)", "[0, 1]"]),
     ("sample.frames", 16, ["config.sample.frames=16", "autoencoder.time=4"]),
     ("ingest.max_text", 1.5, ["config.ingest.max_text=1.5", "0 and 1"]),
     ("ingest", {"measure": False, "min_motion": 1}, ["ingest.min_motion=1.0", "measure"]),

@@ -18,3 +18,11 @@ def test_each_row_may_have_its_own_scale():
   out = guidance.guide(WITH, WITHOUT, jnp.float32([1.0, 5.0]))
   np.testing.assert_array_equal(out[0], WITH[0])
   np.testing.assert_array_equal(out[1], 11 * WITHOUT[1])
+
+
+def test_guidance_acts_at_the_noise_levels_of_its_interval_alone():
+  times = jnp.float32([0.0, 0.5, 0.6, 0.8, 1.0])
+  scale = guidance.within(jnp.full((5,), 4.0), times, (0.6, 0.8))
+  np.testing.assert_array_equal(scale, [1, 1, 4, 4, 1])
+  everywhere = guidance.within(jnp.full((5,), 4.0), times, (0.0, 1.0))
+  np.testing.assert_array_equal(everywhere, [4] * 5)

@@ -107,6 +107,18 @@ def test_guidance_of_one_is_the_conditional_prediction_alone(workdir, generator)
   np.testing.assert_allclose(guided, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_guidance_outside_of_its_interval_is_off(workdir, generator):
+  given = np.zeros((5, 32, 32, 3), np.uint8)
+  requests = [ask(seed=1, guidance=1.0), ask(seed=1, guidance=1.0, given_FHWC=given)]
+  plain = latents(generator, requests[:1]) + latents(generator, requests[1:])
+  # No step of the sampler starts at a noise level of 0.
+  unguided = load(workdir, guidance=5.0, guidance_interval=(0.0, 0.0))
+  requests = [dataclasses.replace(request, guidance=5.0) for request in requests]
+  found = latents(unguided, requests[:1]) + latents(unguided, requests[1:])
+  for one, other in zip(found, plain, strict=True):
+    np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
 def test_given_frames_stay_and_the_rest_follows_them(generator):
   given = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
   free, other, held = latents(

@@ -160,6 +160,13 @@ def _check_sizes(config: Config) -> None:
       value,
       f"must be a multiple of autoencoder.space * dit.patch = {grid}; {near} is near",
     )
+  lowest, highest = config.sample.guidance_interval
+  _require(
+    0 <= lowest <= highest <= 1,
+    "sample.guidance_interval",
+    config.sample.guidance_interval,
+    "must be a lowest and a highest noise level in [0, 1], like (0.5, 1.0)",
+  )
   _require(
     (config.sample.frames - 1) % config.autoencoder.time == 0,
     "sample.frames",

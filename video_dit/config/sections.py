@@ -325,6 +325,8 @@ class Sample:
     sampler: `euler`, `heun` or `ddim`.
     steps: sampler steps.
     guidance: classifier-free guidance scale; 1 is off.
+    guidance_interval: lowest and highest noise level, in [0, 1], at which guidance acts
+      (Kynkäänniemi et al., 2024, arXiv:2404.07724).
     height, width: pixels; frames: frames at `frames_per_second`.
     frames_per_second: of the generated clip.
     format: file format; an image is always png.
@@ -336,6 +338,7 @@ class Sample:
   sampler: Literal["euler", "heun", "ddim"] = "euler"
   steps: int = 50
   guidance: float = 5.0
+  guidance_interval: tuple[float, float] = (0.0, 1.0)
   height: int = 256
   width: int = 256
   frames: int = 17

@@ -24,3 +24,20 @@ def guide(
   """
   scale = process.trail(jnp.asarray(scale, conditional.dtype), conditional)
   return unconditional + scale * (conditional - unconditional)
+
+
+def within(
+  scale: jax.Array, times: jax.Array, interval: tuple[float, float]
+) -> jax.Array:
+  """The scale at noise levels of an interval, and 1 elsewhere.
+
+  Guidance decides what is to be seen where there is much noise, and at little noise
+  costs variety and clean edges (Kynkäänniemi et al., 2024, arXiv:2404.07724).
+
+  Args:
+    scale: of guidance, of any shape.
+    times: noise levels in [0, 1], like `scale`.
+    interval: lowest and highest noise level at which the scale holds.
+  """
+  lowest, highest = interval
+  return jnp.where((times >= lowest) & (times <= highest), scale, 1.0)

@@ -106,9 +106,8 @@ class Sampler:
   def _program(self, params, arrays, *, guided: bool, has_given: bool) -> jax.Array:
     config = self._config
     segments_RN, positions_RN3 = arrays["segments"], arrays["positions"]
-    scale_RN = jnp.take_along_axis(
-      arrays["weights"], jnp.maximum(segments_RN - 1, 0), axis=1
-    )
+    segment_RN = jnp.maximum(segments_RN - 1, 0)
+    scale_RN = jnp.take_along_axis(arrays["weights"], segment_RN, axis=1)
     captions = (arrays["text"], arrays["text_segments"])
     empties = (arrays["empty_text"], arrays["empty_segments"])
     both = jax.tree.map(lambda *x: jnp.stack(x), captions, empties)
@@ -129,7 +128,10 @@ class Sampler:
         return predict(x_RNP, times, captions)
       # One after the other: the model is compiled once, the memory is that of one.
       with_caption, without = jax.lax.map(lambda c: predict(x_RNP, times, c), both)
-      return guidance_lib.guide(with_caption, without, scale_RN)
+      if not has_given:
+        times = jnp.take_along_axis(times, segment_RN, axis=1)
+      scale = guidance_lib.within(scale_RN, times, config.sample.guidance_interval)
+      return guidance_lib.guide(with_caption, without, scale)
 
     noise_RNP = times_lib.noise(
       arrays["keys"],
