@@ -128,7 +128,8 @@ run "preprocess pixels" "$(settings $autoencoder "$media")" \
 
 run "train the autoencoder" "$(settings $autoencoder "$training")" \
   "$out/autoencoder/finished.json" "$out/autoencoder" -- \
-  -m video_dit.main --config=$autoencoder "$data" --workdir="$out/autoencoder" --mesh=cpu:8
+  -m video_dit.main --config=$autoencoder "$data" --workdir="$out/autoencoder" \
+  --mesh=cpu:8,fsdp=4
 
 run "preprocess latents" "$(settings configs/demo.py$preset "$media|text\.")" \
   "$out/data/latents/dataset_info.json" "$out/data/latents" "$out/data/text" -- \
