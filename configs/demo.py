@@ -1,7 +1,7 @@
 """The demo: captioned moving shapes, from files to videos on eight simulated devices.
 
 Presets:
-  (none): seven to eleven minutes of training on two CPU cores.
+  (none): eight to thirteen minutes of training on two shared CPU cores.
   quick: a minute of it, at lower quality.
 """
 
