@@ -89,7 +89,7 @@ def shift_times(times: jax.Array, shift: jax.Array | float) -> jax.Array:
 
 
 def token_times(times_RS: jax.Array, segments_RN: jax.Array) -> jax.Array:
-  """Each token's segment's time, `(R, N)`; 0 in padding."""
+  """Each token's segment's time, or any other number, `(R, N)`; 0 in padding."""
   times_RN = jnp.take_along_axis(times_RS, jnp.maximum(segments_RN - 1, 0), axis=1)
   return jnp.where(segments_RN > 0, times_RN, 0.0)
 

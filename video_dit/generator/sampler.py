@@ -106,8 +106,7 @@ class Sampler:
   def _program(self, params, arrays, *, guided: bool, has_given: bool) -> jax.Array:
     config = self._config
     segments_RN, positions_RN3 = arrays["segments"], arrays["positions"]
-    segment_RN = jnp.maximum(segments_RN - 1, 0)
-    scale_RN = jnp.take_along_axis(arrays["weights"], segment_RN, axis=1)
+    scale_RN = times_lib.token_times(arrays["weights"], segments_RN)
     captions = (arrays["text"], arrays["text_segments"])
     empties = (arrays["empty_text"], arrays["empty_segments"])
     both = jax.tree.map(lambda *x: jnp.stack(x), captions, empties)
@@ -129,7 +128,7 @@ class Sampler:
       # One after the other: the model is compiled once, the memory is that of one.
       with_caption, without = jax.lax.map(lambda c: predict(x_RNP, times, c), both)
       if not has_given:
-        times = jnp.take_along_axis(times, segment_RN, axis=1)
+        times = times_lib.token_times(times, segments_RN)
       scale = guidance_lib.within(scale_RN, times, config.sample.guidance_interval)
       return guidance_lib.guide(with_caption, without, scale)
 

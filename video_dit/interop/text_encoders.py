@@ -44,7 +44,7 @@ def text_encoder(
     text: the settings.
     folder: `OUT/text` of the data set, which holds the tokenizer; and the weights, where
       they are not published ones.
-    mesh: over whose `fsdp` and `tensor` axes published weights are laid; None or one
+    mesh: over all of whose axes but `data` published weights are laid; None or one
       without these puts them on the default device.
 
   Raises:
@@ -55,7 +55,7 @@ def text_encoder(
   tensors = _tensors(text)
   kind = _kind(text, tensors)
   tokenizer = _tokenizer(kind, folder)
-  ways = 1 if mesh is None else mesh.shape["fsdp"] * mesh.shape["tensor"]
+  ways = 1 if mesh is None else mesh.size // mesh.shape["data"]
   loaded = registry.load(_path(text), dtype=text.dtype, mesh=mesh if ways > 1 else None)
   if tokenizer.vocabulary > loaded.config.vocabulary:
     raise ValueError(
