@@ -146,12 +146,23 @@ def test_a_gif_cut_between_frames_is_truncated(tmp_path):
   images = [Image.fromarray(frame) for frame in noise]
   images[0].save(tmp_path / "a.gif", save_all=True, append_images=images[1:])
   data = (tmp_path / "a.gif").read_bytes()
-  (tmp_path / "a.gif").write_bytes(data[:-1])
-  with pytest.raises(MediaError) as caught:
-    list(frames(tmp_path / "a.gif", MEDIA))
-  assert caught.value.reason == "truncated"
-  keep = config.Media(frames_per_second=0, keep_truncated=True)
-  assert len(list(frames(tmp_path / "a.gif", keep))) == 3
+  for rest in (b"", b"\0!\xfe\x03a;b"):  # no trailer; a comment that does not end
+    (tmp_path / "a.gif").write_bytes(data[: -2 if rest else -1] + rest)
+    with pytest.raises(MediaError) as caught:
+      list(frames(tmp_path / "a.gif", MEDIA))
+    assert caught.value.reason == "truncated"
+    keep = config.Media(frames_per_second=0, keep_truncated=True)
+    assert len(list(frames(tmp_path / "a.gif", keep))) == 3
+
+
+def test_a_gif_is_whole_whatever_follows_its_trailer(tmp_path):
+  image = Image.new("P", (32, 32))
+  image.putpalette(bytes(range(256)) * 3)
+  others = [Image.new("RGB", (32, 32), colour) for colour in ("red", "lime")]
+  image.save(tmp_path / "a.gif", save_all=True, append_images=others, comment="c;" * 300)
+  with open(tmp_path / "a.gif", "ab") as file:
+    file.write(b"<!-- served by a cache -->" * 40)
+  assert len(list(frames(tmp_path / "a.gif", config.Media(frames_per_second=0)))) == 3
 
 
 def _png_of_16_bits(path, pixels_HWC):

@@ -250,10 +250,31 @@ def _duration(image: Image.Image) -> float:
 
 
 def _has_trailer(path: str | os.PathLike) -> bool:
-  """Whether a gif ends as it must."""
+  """Whether a gif's blocks end with a trailer, whatever follows it (GIF89a, 27)."""
   with open(path, "rb") as file:
-    file.seek(max(0, os.path.getsize(path) - 64))
-    return file.read().rstrip(b"\0\r\n ").endswith(b";")
+
+    def skip_colours(flags: int) -> None:
+      file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, os.SEEK_CUR)
+
+    def skip_blocks() -> None:
+      while size := file.read(1):
+        if not size[0]:
+          return
+        file.seek(size[0], os.SEEK_CUR)
+
+    file.seek(10)  # behind the signature and the screen's size
+    skip_colours(int.from_bytes(file.read(3)[:1]))
+    while kind := file.read(1):
+      if kind == b";":
+        return True
+      if kind == b"!":
+        file.seek(1, os.SEEK_CUR)
+        skip_blocks()
+      elif kind == b",":
+        skip_colours(int.from_bytes(file.read(9)[8:]))
+        file.seek(1, os.SEEK_CUR)
+        skip_blocks()
+  return False
 
 
 def _webp_canvas(header: bytes) -> tuple[int, int] | None:
