@@ -113,3 +113,25 @@ def test_a_mistake_is_one_message_that_names_it(case, answers, workdir):
   for part in _CASES[case][1]:
     assert part in said
   assert not workdir.exists()
+
+
+def test_a_full_disk_is_one_message_with_the_remedy():
+  code = """
+from video_dit import flags
+flags.define_mesh()
+def main():
+  with open("/dev/full", "w") as file:
+    file.write("x")
+flags.run(main, "")
+"""
+  done = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", code],
+    cwd=_ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 2
+  assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
+  assert "No space left on device" in done.stderr and "Make room" in done.stderr

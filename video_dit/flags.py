@@ -6,6 +6,7 @@ and exit status 2; `--debug` shows where it was raised.
 
 from collections.abc import Callable
 import difflib
+import errno
 import pathlib
 import re
 import sys
@@ -74,6 +75,15 @@ def mesh(config: config_lib.Config) -> jax.sharding.Mesh:
   return mesh_lib.start(FLAGS.mesh, config.mesh)
 
 
+_FULL = ". Make room, and run the same command again: what it had finished is kept."
+_REMEDIES = {
+  errno.ENOSPC: _FULL,
+  errno.EDQUOT: _FULL,
+  errno.EROFS: ". Choose a folder that can be written.",
+  errno.EACCES: ". Give access to it, or choose another.",
+}
+
+
 def run(main: Callable[[], None], doc: str | None) -> None:
   """Runs a command: prints `doc` for --help, one message for a refused input."""
   if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(sys.argv[1:]):
@@ -90,10 +100,13 @@ def run(main: Callable[[], None], doc: str | None) -> None:
   def guarded(argv: list[str]) -> None:
     try:
       call(argv)
-    except (ValueError, FileNotFoundError, FileExistsError) as error:
-      if FLAGS.debug:
+    except (ValueError, OSError) as error:
+      remedy: str | None = ""
+      if not isinstance(error, (ValueError, FileNotFoundError, FileExistsError)):
+        remedy = _REMEDIES.get(error.errno or 0)
+      if FLAGS.debug or remedy is None:
         raise
-      print(f"error: {error}", file=sys.stderr)
+      print(f"error: {error}{remedy}", file=sys.stderr)
       sys.exit(2)
 
   app.run(guarded, flags_parser=_parse)

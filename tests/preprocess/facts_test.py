@@ -3,6 +3,8 @@
 import dataclasses
 import os
 
+import pytest
+
 from video_dit import config as config_lib
 from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import sources
@@ -76,3 +78,24 @@ def test_lines_without_a_file_have_no_facts(tmp_path):
     facts.set_lines(lines, MEDIA)
     assert _unseen(facts) == []
     assert [line for _, line, _ in facts.lines()] == lines
+
+
+def test_a_full_disk_is_named_and_costs_only_what_was_not_kept(tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  for name in ("a", "b"):
+    (folder / name).write_text(name)
+  path = tmp_path / "facts.sqlite"
+  full = pytest.raises(ValueError, match=r"facts.sqlite: .*disk is full.*Make room")
+  with full, facts_lib.Facts(path) as facts:
+    facts.set_lines(_lines(folder), MEDIA)
+    (first, _), (second, _) = facts.unseen(MEDIA)
+    facts.put(first, {"frames": 1})
+    facts.commit()
+    # SQLite's own limit raises what a full disk does.
+    (pages,) = facts._database.execute("PRAGMA page_count").fetchone()
+    facts._database.execute(f"PRAGMA max_page_count = {pages}")
+    facts.put(second, {"frames": 2, "message": "long " * 5000})
+  with facts_lib.Facts(path) as facts:
+    facts.set_lines(_lines(folder), MEDIA)
+    assert _unseen(facts) == ["b"]

@@ -50,9 +50,19 @@ class Facts:
   def __enter__(self) -> "Facts":
     return self
 
-  def __exit__(self, *_: Any) -> None:
-    self._database.commit()
-    self._database.close()
+  def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+    try:
+      self._database.commit()
+    except sqlite3.OperationalError as late:
+      error = error or late
+    finally:
+      self._database.close()
+    if isinstance(error, sqlite3.OperationalError):
+      raise ValueError(
+        f"{self.path}: what is known of the files could not be kept ({error}). What was"
+        " known some seconds before is safe. Make room, or give write access, and run"
+        " again."
+      ) from error
 
   def set_lines(
     self,
