@@ -1,7 +1,9 @@
 """Checkpoints: whole or absent, on any mesh, in part, and refused by name."""
 
 import dataclasses
+import resource
 import shutil
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -127,3 +129,25 @@ def test_nothing_to_read_is_said(saved, tmp_path):
       store.restore(_abstract(_state(), (8, 1, 1, 1)))
   with Store(saved) as store, pytest.raises(ValueError, match=r"step 3.*\[4, 5\]"):
     store.position(3)
+
+
+def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
+  saved, tmp_path
+):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(saved, folder)
+  ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+  soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+  told = pytest.raises(ValueError, match=r"That of step 5 is whole\. Make room")
+  with told as error, Store(folder, keep=2) as store:
+    try:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+      store.save(_state(6), _position(6))
+      store.wait()
+    finally:
+      resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+      signal.signal(signal.SIGXFSZ, ignored)
+  assert str(folder) in str(error.value)
+  with Store(folder, keep=2) as store:
+    assert store.latest() == 5
+    store.save(_state(6), _position(6))

@@ -9,7 +9,8 @@ sampling reads nothing else:
     checkpoints/1200/rest/   step, weights, optimiser
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import dataclasses
 import pathlib
 from typing import Any
@@ -18,6 +19,8 @@ import jax
 from orbax.checkpoint import v1 as ocp
 
 from video_dit.checkpoints.state import Params, TrainState
+
+_FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -80,20 +83,43 @@ class Store:
 
     At most one save is under way: a second waits for the first. A failed save is
     raised by the next call.
+
+    Raises:
+      ValueError: the disk is full.
     """
-    self._checkpointer.save_checkpointables_async(
-      position.step,
-      {"ema": state.ema, "rest": _rest(state)},
-      custom_metadata=dataclasses.asdict(position),
-    )
+    with self._disk():
+      self._checkpointer.save_checkpointables_async(
+        position.step,
+        {"ema": state.ema, "rest": _rest(state)},
+        custom_metadata=dataclasses.asdict(position),
+      )
 
   def wait(self) -> None:
-    """Returns when the last save is whole."""
-    self._checkpointer.wait()
+    """Returns when the last save is whole; raises what `save` does."""
+    with self._disk():
+      self._checkpointer.wait()
 
   def close(self) -> None:
-    """Waits for the last save and lets the folder go."""
-    self._checkpointer.close()
+    """Waits for the last save and lets the folder go; raises what `save` does."""
+    with self._disk():
+      self._checkpointer.close()
+
+  @contextlib.contextmanager
+  def _disk(self) -> Iterator[None]:
+    """Says what a full disk has cost, and the remedy."""
+    try:
+      yield
+    except Exception as error:  # TensorStore has a kind of its own for each operation.
+      found = next((text for text in _FULL if text in str(error)), None)
+      if found is None:
+        raise
+      latest = self.latest()
+      kept = f"That of step {latest} is whole" if latest is not None else "None is whole"
+      raise ValueError(
+        f"{self.folder}: the disk did not take a checkpoint ({found}). {kept}. Make room,"
+        " or lower config.train.keep, and run the same command again: it goes on from"
+        " there."
+      ) from error
 
   def position(self, step: int | None = None) -> Position:
     """Position of the checkpoint of `step`, by default the newest."""
