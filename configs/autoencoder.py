@@ -54,10 +54,10 @@ def _demo(c: ml_collections.ConfigDict, *, quick: bool) -> None:
   c.optimizer.warmup_steps = 20
   c.optimizer.final_fraction = 0.02
   c.optimizer.weight_decay = 0.0
-  c.train.steps = 100 if quick else 600
+  c.train.steps = 100 if quick else 700
   c.train.ema_decay = 0.98
   c.train.compute_dtype = "float32"
   c.train.checkpoint_every = 100
-  c.train.evaluate_every = 300
+  c.train.evaluate_every = 350
   c.train.evaluate_batches = 2
   c.train.sample_every = 0
