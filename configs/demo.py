@@ -78,8 +78,8 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
 
   c.sample.steps = 30
   # What is to be seen is decided at much noise; guided at little, it falls to pieces.
-  c.sample.guidance = 3.5
-  c.sample.guidance_interval = (0.75, 1.0)
+  c.sample.guidance = 4.0
+  c.sample.guidance_interval = (0.6, 1.0)
   c.sample.height = 32
   c.sample.width = 32
   c.sample.frames = 9

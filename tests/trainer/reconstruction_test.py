@@ -134,26 +134,11 @@ def test_the_encoder_rests_while_the_decoder_learns_to_mend(step):
   assert bool(gradient == 0) == (step >= 3)
 
 
-def test_noise_has_the_covariance_of_the_latents():
-  rng = np.random.default_rng(0)
-  turn = np.array([[1.0, 0.9, 0.0], [0.0, 0.1, 0.0], [0.0, 0.3, 0.0]])  # the last is 0
-  latents = (rng.normal(size=(64, 3, 8, 8, 3)) @ turn + 5.0).astype(np.float32)
-  keys = rng.integers(2**32, size=(64, 2), dtype=np.uint32)
-  noise = np.asarray(reconstruction._disturbance(keys, 0, 0, jnp.asarray(latents)))
-  # Strengths are uniform in [0, 1]: the mean of their squares is a third.
-  found = 3 * np.cov(noise.reshape(-1, 3).T)
-  np.testing.assert_allclose(found, turn.T @ turn, atol=0.25)
-  assert abs(np.corrcoef(noise.reshape(-1, 3).T[:2])[0, 1] - 0.94) < 0.02
-  assert np.isfinite(
-    reconstruction._disturbance(keys, 0, 0, jnp.zeros((64, 1, 2, 2, 3)))
-  ).all()
-
-
 def test_statistics_are_those_of_all_latents():
   mesh = jax.make_mesh((1,), ("data",), devices=jax.devices()[:1])
   batches = [_windows(), dataclasses.replace(_windows(), clips=_windows().clips // 2)]
   params = {"scale": jnp.float32(3.0)}
-  found = statistics.measure(_CONFIG, lambda rngs: _Fake(), mesh, params, batches)
-  x = np.concatenate([3 * (b.clips / 127.5 - 1.0) for b in batches]).reshape(-1, 3)
-  np.testing.assert_allclose(found[0], x.mean(0), rtol=1e-4, atol=1e-5)
-  np.testing.assert_allclose(found[1], np.cov(x.T, bias=True), rtol=1e-4, atol=1e-5)
+  mean, std = statistics.measure(_CONFIG, lambda rngs: _Fake(), mesh, params, batches)
+  x = np.concatenate([3 * (b.clips / 127.5 - 1.0) for b in batches])
+  np.testing.assert_allclose(mean, x.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-5)
+  np.testing.assert_allclose(std, x.std((0, 1, 2, 3)), rtol=1e-4)

@@ -15,7 +15,6 @@ from video_dit import config as config_lib
 from video_dit import interop
 from video_dit.data import loader, reader, schema
 from video_dit.data.batch import Batch, Windows
-from video_dit.models.autoencoder import principal
 from video_dit.models.autoencoder import store as autoencoder_store
 from video_dit.parallel import partition
 from video_dit.train import pictures, statistics
@@ -135,14 +134,10 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
 
   def finish(mesh, ema, workdir: pathlib.Path) -> str:
     batches = some(dataset, statistics.BATCHES, mesh)
-    found = statistics.measure(config, task.build, mesh, ema, batches)
-    turn_CC, mean_C, std_C = principal.components(*found)
+    mean, std = statistics.measure(config, task.build, mesh, ema, batches)
     folder = workdir / "autoencoder"
-    # No process need hold a whole parameter; one of them writes all.
-    whole = jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(ema)
     if jax.process_index() == 0:
-      params = principal.turn(jax.device_get(whole), turn_CC)
-      autoencoder_store.export(folder, config.autoencoder, params, mean_C, std_C)
+      autoencoder_store.export(folder, config.autoencoder, ema, mean, std)
     return f"exported the frozen autoencoder to {folder}"
 
   def show(mesh, ema, step: int, folder: pathlib.Path) -> list:

@@ -24,7 +24,7 @@ def measure(
   params: Params,
   batches: Iterable[Windows],
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Mean `(c,)` and covariance `(c, c)` of the latents' channels, float64.
+  """Mean and deviation of each latent channel, `(c,)` float64 each.
 
   Args:
     config: `train.compute_dtype` is read.
@@ -38,14 +38,13 @@ def measure(
   def moments(params: Params, clips: jax.Array) -> tuple[jax.Array, jax.Array]:
     model = nnx.merge(graphdef, params)
     mean, _ = model.encode(to_unit(clips).astype(config.train.compute_dtype))
-    mean_NC = mean.reshape(-1, mean.shape[-1]).astype(jnp.float32)
-    products_CC = jnp.einsum("nc,nd->cd", mean_NC, mean_NC, precision="highest")
-    return jnp.mean(mean_NC, 0), products_CC / len(mean_NC)
+    every = (0, 1, 2, 3)
+    return jnp.mean(mean, every), jnp.mean(jnp.square(mean), every)
 
   run = jax.jit(moments, out_shardings=partition.replicated(mesh))
   with jax.set_mesh(mesh):
     found = [jax.device_get(run(params, batch.clips)) for batch in batches]
-  first_C, second_CC = (
-    np.mean(np.asarray(x, np.float64), 0) for x in zip(*found, strict=True)
-  )
-  return first_C, second_CC - np.outer(first_C, first_C)
+  first, second = np.mean(np.asarray(found, np.float64), axis=0)
+  # A channel that never varies keeps its scale.
+  variance = np.maximum(second - np.square(first), 0.0)
+  return first, np.where(variance > 1e-12, np.sqrt(variance), 1.0)

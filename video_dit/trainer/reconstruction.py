@@ -51,8 +51,8 @@ def loss(
   if terms.sample:
     latent = mean + jnp.exp(0.5 * logvar) * _noise(windows.keys, seed, step, mean)
   if terms.noise:
-    disturbance = _disturbance(windows.keys, seed, step, jax.lax.stop_gradient(mean))
-    latent += jnp.where(mending, terms.noise * disturbance, 0.0)
+    disturbance = _disturbance(windows.keys, seed, step, mean)
+    latent += jnp.where(mending, terms.noise, 0.0) * disturbance
   decoded = model.decode(latent.astype(config.train.compute_dtype))
   measured = measure(decoded, pixels)
   divergence = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
@@ -104,20 +104,13 @@ def _noise(keys_B2: jax.Array, seed, step, like: jax.Array) -> jax.Array:
 
 
 def _disturbance(keys_B2: jax.Array, seed, step, mean_BFHWC: jax.Array) -> jax.Array:
-  """Noise with the covariance of the batch's latents, of strength 0 to 1 in each clip."""
+  """Noise in units of each channel's deviation, of strength 0 to 1 in each clip."""
   keys_B = times.segment_keys(keys_B2[:, None], seed, step, times.OTHER)[:, 0]
   strength_B = jax.vmap(jax.random.uniform)(keys_B)
+  deviation_C = jnp.std(mean_BFHWC, axis=(0, 1, 2, 3))
   normal = jax.vmap(lambda key: jax.random.normal(key, mean_BFHWC.shape[1:]))(keys_B)
-  mean_BFHWC = mean_BFHWC.astype(jnp.float32)
-  away_BFHWC = mean_BFHWC - jnp.mean(mean_BFHWC, axis=(0, 1, 2, 3), keepdims=True)
-  covariance_CC = jnp.einsum(
-    "bfhwc,bfhwd->cd", away_BFHWC, away_BFHWC, precision="highest"
-  ) / math.prod(mean_BFHWC.shape[:4])
-  # Channels that hardly vary, or follow others, keep the matrix positive definite.
-  ridge = 1e-4 * jnp.trace(covariance_CC) / len(covariance_CC) + 1e-12
-  factor_CC = jnp.linalg.cholesky(covariance_CC + ridge * jnp.eye(len(covariance_CC)))
   strength = jnp.expand_dims(strength_B, (1, 2, 3, 4))
-  return strength * jnp.einsum("bfhwd,cd->bfhwc", normal, factor_CC, precision="highest")
+  return strength * normal * deviation_C[None, None, None, None]
 
 
 def _sums(total_B: jax.Array, measured: dict[str, jax.Array]) -> Sums:
