@@ -136,8 +136,10 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     batches = some(dataset, statistics.BATCHES, mesh)
     mean, std = statistics.measure(config, task.build, mesh, ema, batches)
     folder = workdir / "autoencoder"
+    # No process need hold a whole parameter; one of them writes all.
+    whole = jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(ema)
     if jax.process_index() == 0:
-      autoencoder_store.export(folder, config.autoencoder, ema, mean, std)
+      autoencoder_store.export(folder, config.autoencoder, whole, mean, std)
     return f"exported the frozen autoencoder to {folder}"
 
   def show(mesh, ema, step: int, folder: pathlib.Path) -> list:
