@@ -46,7 +46,8 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.rope_side = 4.0
   c.dit.rope_theta = 100.0
   c.dit.rope_seconds = 0.5
-  c.dit.remat = "dots"
+  c.dit.remat = "none"
+  c.dit.unroll = 3
 
   c.data.rows = 16
   # Devices that share two cores gain nothing by equal work, so steps stay mixed.

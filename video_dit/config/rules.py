@@ -35,7 +35,7 @@ media.min_frames media.min_side media.max_source_pixels media.max_seconds
 media.timeout_seconds media.workers media.shard_records ingest.side
 ingest.samples_per_second ingest.shot_frames autoencoder.channels autoencoder.blocks
 text.vocabulary text.width text.depth text.heads text.head_size text.mlp_width
-text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta
+text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta dit.unroll
 dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length
 data.row_segments data.row_text data.lookahead data.balance_rows data.window_frames
 data.window_side data.threads data.prefetch optimizer.learning_rate train.steps

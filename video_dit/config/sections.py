@@ -143,6 +143,8 @@ class DiT:
       recomputes all, `attention` keeps attention's output and log-sum-exp, `dots` these
       and what every linear map puts out, `offload` attention's in host memory, where the
       blocks' inputs wait too (GPU and TPU).
+    unroll: blocks that one turn of the compiled loop over them holds. Small blocks run
+      faster without a loop (`unroll` of `depth`), and compile longer.
     context: how queries meet the keys of other devices of the mesh's `context` axis:
       `gather` them, pass them around a `ring`, trade tokens for heads (`all_to_all`), or
       `both`; `auto` trades heads as far as they divide and rings the rest.
@@ -165,6 +167,7 @@ class DiT:
   norm_epsilon: float = 1e-6
   text_length: int = 0
   remat: Literal["none", "dots", "attention", "block", "offload"] = "block"
+  unroll: int = 1
   context: Literal["auto", "gather", "ring", "all_to_all", "both"] = "auto"
   attention: Literal["auto", "dense", "chunked", "splash", "tokamax", "cudnn"] = "auto"
 

@@ -205,9 +205,11 @@ def test_one_time_a_token_is_one_time_a_segment_where_it_is_constant(model, outc
   _assert_close(np.array([sums]), outcome[2]["times"])
 
 
-@pytest.mark.parametrize("policy", ["none", "attention", "dots"])
-def test_what_is_recomputed_changes_no_gradient(policy, outcome):
-  graph, params = _model(dataclasses.replace(_DIT, remat=policy))
+@pytest.mark.parametrize(
+  ("policy", "unroll"), [("none", 1), ("attention", 1), ("dots", 1), ("block", 2)]
+)
+def test_neither_recomputing_nor_unrolling_changes_a_gradient(policy, unroll, outcome):
+  graph, params = _model(dataclasses.replace(_DIT, remat=policy, unroll=unroll))
   _assert_close(_outcome(graph, params, _packed(), _cotangent()), outcome)
 
 

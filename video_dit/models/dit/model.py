@@ -209,11 +209,8 @@ class DiT(nnx.Module):
     condition = constrain(condition, "rows", "tokens" if per_token else None, None)
     text = constrain(self.text(text), "rows", None, None)
 
-    def body(x, block):
-      return block(x, condition, text, row), None
-
     with jax.named_scope("blocks"):
-      x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
+      x = through(self.blocks, x, (condition, text, row), self.dit)
 
     shift, scale = jnp.split(self.last(condition), 2, axis=-1)
     x = row.modulate(x, shift, scale, self.dit.norm_epsilon, jnp.float32)
@@ -238,8 +235,22 @@ def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:
   return jnp.einsum("rls,rle->rse", shares.astype(text_RLE.dtype), text_RLE)
 
 
-def rematerialised(body, policy: str):
-  """Wraps a block so that its backward pass recomputes what the policy says."""
+def through(blocks, x_RND: jax.Array, rest: tuple, dit: config_lib.DiT) -> jax.Array:
+  """Passes the stream through a stack of blocks, `block(x, *rest)` for each in turn."""
+
+  def body(x, block):
+    return block(x, *rest), None
+
+  body = rematerialised(body, dit.remat, looped=dit.unroll == 1)
+  return jax.lax.scan(body, x_RND, blocks, unroll=min(dit.unroll, dit.depth))[0]
+
+
+def rematerialised(body, policy: str, *, looped: bool = True):
+  """Wraps a block so that its backward pass recomputes what the policy says.
+
+  Where blocks do not lie one by one in a loop, the compiler must be kept from finding
+  what was computed before.
+  """
   if policy == "none":
     return body
   policies = jax.checkpoint_policies
@@ -250,7 +261,7 @@ def rematerialised(body, policy: str):
 
     return jax.checkpoint(
       named,
-      prevent_cse=False,
+      prevent_cse=not looped,
       policy=policies.save_and_offload_only_these_names(
         names_which_can_be_saved=[],
         names_which_can_be_offloaded=["block", SAVED],
@@ -265,4 +276,4 @@ def rematerialised(body, policy: str):
     "attention": attention,
     "dots": policies.save_from_both_policies(products, attention),
   }
-  return jax.checkpoint(body, prevent_cse=False, policy=chosen[policy])
+  return jax.checkpoint(body, prevent_cse=not looped, policy=chosen[policy])

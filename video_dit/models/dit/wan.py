@@ -18,7 +18,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.models.dit.layers import Linear, layer_norm
-from video_dit.models.dit.model import Row, rematerialised, self_attention, stream, whole
+from video_dit.models.dit.model import Row, self_attention, stream, through, whole
 from video_dit.parallel import stripes
 from video_dit.parallel.filled_attention import filled_attention, log_fill
 from video_dit.parallel.partition import constrain
@@ -190,10 +190,7 @@ class Wan(nnx.Module):
     condition = constrain(condition, "rows", along, None)
     text = constrain(text, "rows", None, None)
 
-    def body(x, block):
-      return block(x, condition, text, row), None
-
-    x, _ = jax.lax.scan(rematerialised(body, self.dit.remat), x, self.blocks)
+    x = through(self.blocks, x, (condition, text, row), self.dit)
 
     last = einops.rearrange(self.last[...], "two d -> two 1 1 d")
     shift, scale = time + last[0], time + last[1]
