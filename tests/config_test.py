@@ -15,7 +15,7 @@ from video_dit import config as config_lib
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
 # Of the files that have any.
-_PRESETS = {"autoencoder": ("demo", "demo_quick"), "demo": ("quick",)}
+_PRESETS = {"autoencoder": ("demo", "demo_quick"), "demo": ("quick",), "xl": ("v6e",)}
 _NAMES = [
   (path.stem, preset)
   for path in sorted(_CONFIGS.glob("*.py"))

@@ -7,7 +7,13 @@ from video_dit.plan.chips import CHIPS, Chip
 from video_dit.plan.walk import Kernel, Walker
 
 _CHIP = Chip(
-  name="test", peak=1e9, memory=1e9, bandwidth=1e9, link=1e6, clock=1e3, forward=0.5
+  name="test",
+  peak=1e9,
+  memory=1e9,
+  bandwidth=1e9,
+  link=1e6,
+  clock=1e3,
+  attention=((128, 0.5, 0.7), (256, 0.8, 0.9)),
 )
 _MESH = {"data": 2, "fsdp": 4, "tensor": 1, "context": 1}
 
@@ -164,8 +170,11 @@ def test_kernels_count_by_their_share_of_the_peak():
     "%x = f32[1000]{0} parameter(0)",
     'ROOT %y.3 = f32[1000]{0} custom-call(%x), custom_call_target="tpu_custom_call"',
   )
-  cost = _walk(call, lambda where, call: Kernel(1e9, backward=False))
-  assert (cost.seconds["kernel"], cost.kernel_flops) == (2.0, 1e9)
+  for head_size, seconds in ((64, 2.0), (128, 2.0), (192, 2.0), (256, 1.25), (512, 1.25)):
+    cost = _walk(call, lambda *_, k=Kernel(1e9, False, head_size): k)
+    assert (cost.seconds["kernel"], cost.kernel_flops) == (seconds, 1e9)
+  cost = _walk(call, lambda where, call: Kernel(1.8e9, backward=True, head_size=256))
+  assert cost.seconds["kernel"] == pytest.approx(2.0)
   assert _walk(call).unknown == ["y.3"]
 
 

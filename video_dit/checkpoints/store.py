@@ -114,11 +114,12 @@ class Store:
       if found is None:
         raise
       latest = self.latest()
-      kept = f"That of step {latest} is whole" if latest is not None else "None is whole"
+      kept, next_run = "None is whole yet", "begins anew"
+      if latest is not None:
+        kept, next_run = f"That of step {latest} is whole", "goes on from there"
       raise ValueError(
         f"{self.folder}: the disk did not take a checkpoint ({found}). {kept}. Make room,"
-        " or lower config.train.keep, and run the same command again: it goes on from"
-        " there."
+        f" or lower config.train.keep, and run the same command again: it {next_run}."
       ) from error
 
   def position(self, step: int | None = None) -> Position:

@@ -149,7 +149,8 @@ class DiT:
       `gather` them, pass them around a `ring`, trade tokens for heads (`all_to_all`), or
       `both`; `auto` trades heads as far as they divide and rings the rest.
     attention: the kernel of one device (parallel/local.py); `auto` chooses by device and
-      shape, and says in the log what it took.
+      shape, and says in the log what it took. `splash` cuts rows in blocks of 512 tokens,
+      `splash_256` and `splash_1024` in such.
   """
 
   architecture: Literal["adaln", "wan"] = "adaln"
@@ -169,7 +170,9 @@ class DiT:
   remat: Literal["none", "dots", "attention", "block", "offload"] = "block"
   unroll: int = 1
   context: Literal["auto", "gather", "ring", "all_to_all", "both"] = "auto"
-  attention: Literal["auto", "dense", "chunked", "splash", "tokamax", "cudnn"] = "auto"
+  attention: Literal[
+    "auto", "dense", "chunked", "tokamax", "cudnn", "splash", "splash_256", "splash_1024"
+  ] = "auto"
 
   @property
   def mlp_width(self) -> int:

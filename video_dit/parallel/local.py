@@ -16,7 +16,10 @@ import jax.numpy as jnp
 
 from video_dit.parallel.kernels import chunked, dense
 
-KERNELS = ("auto", "dense", "chunked", "splash", "tokamax", "cudnn")
+KERNELS = (
+  *("auto", "dense", "chunked", "tokamax", "cudnn"),
+  *("splash", "splash_256", "splash_1024"),  # with the tokens of a block, if not 512
+)
 SHORT = 1024  # queries and keys up to which all scores at once are faster than blocks
 SAVED = "attention"  # name of what the rematerialisation policy `attention` keeps
 
@@ -178,8 +181,8 @@ _local.defvjp(_forward, _backward)
 
 def _attention(name: str, kind: str):
   """The forward pass of a kernel."""
-  if name == "splash":
-    return functools.partial(_splash().attention, device=_tpu(kind))
+  if name.startswith("splash"):
+    return functools.partial(_splash().attention, device=_tpu(kind), block=_block(name))
   if name in ("tokamax", "cudnn"):
     from video_dit.parallel.kernels import gpu
 
@@ -189,8 +192,8 @@ def _attention(name: str, kind: str):
 
 def _gradients(name: str, kind: str):
   """The backward pass of a kernel; those of GPU have none for another's log-sum-exp."""
-  if name == "splash":
-    return functools.partial(_splash().gradients, device=_tpu(kind))
+  if name.startswith("splash"):
+    return functools.partial(_splash().gradients, device=_tpu(kind), block=_block(name))
   return (dense if name == "dense" else chunked).gradients
 
 
@@ -199,6 +202,11 @@ def _splash() -> types.ModuleType:
   from video_dit.parallel.kernels import splash
 
   return splash
+
+
+def _block(name: str) -> int:
+  """Tokens of a block that the kernel's name says; 0 leaves them to the kernel."""
+  return int(name.partition("_")[2] or 0)
 
 
 def _tpu(kind: str) -> str:

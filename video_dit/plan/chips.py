@@ -2,8 +2,9 @@
 
 Peaks, memories and bandwidths are the vendors'. `clock` turns the compiler's cycles into
 seconds. `link` is what two of a TPU's links carry between chips, as collectives have been
-seen to use. `forward` and `backward` are the shares of the matrix units' peak that
-attention kernels reach: on v5p from published steps, on the others estimates.
+seen to use. `attention` has the shares of the matrix units' peak that attention kernels
+reach: on v5p from published steps, on the others estimates. Matrix units of 256 by 256
+(v6e, 7x) are half empty where heads have 128.
 docs/performance.md says how far each can be trusted.
 """
 
@@ -23,7 +24,8 @@ class Chip:
     bandwidth: bytes/s of its memory.
     link: bytes/s to its neighbours, by all the links that one collective uses.
     clock: cycles/s of the compiler's estimates; 0 where there are none.
-    forward, backward: shares of the peak that attention kernels reach.
+    attention: head size, and shares of the peak that attention kernels reach from that
+      size on, forward and backward; by size.
     matrix: share of the peak that plain matrix products reach, for formulas.
     devices: of a chip.
     per_host: chips of a host.
@@ -37,16 +39,21 @@ class Chip:
   bandwidth: float
   link: float
   clock: float = 1.75e9
-  forward: float = 0.6
-  backward: float = 0.7
+  attention: tuple[tuple[int, float, float], ...] = ((128, 0.6, 0.7),)
   matrix: float = 0.7
   devices: int = 1
   per_host: int = 4
   host_link: float = 16e9
   options: tuple[tuple[str, str], ...] = ()
 
+  def attention_share(self, head_size: int, *, backward: bool) -> float:
+    """Share of the peak that attention kernels reach with heads of this size."""
+    fitting = [row for row in self.attention if row[0] <= head_size]
+    return (fitting or self.attention)[-1 if fitting else 0][2 if backward else 1]
+
 
 _GIB = 2.0**30
+_WIDE = ((128, 0.25, 0.40), (256, 0.45, 0.71))
 CHIPS = {
   chip.name: chip
   for chip in (
@@ -74,8 +81,7 @@ CHIPS = {
       memory=31.25 * _GIB,
       bandwidth=1.64e12,
       link=180e9,
-      forward=0.35,
-      backward=0.55,
+      attention=_WIDE,
     ),
     Chip(
       name="7x",
@@ -83,8 +89,7 @@ CHIPS = {
       memory=94.75 * _GIB,
       bandwidth=7.38e12 / 2,
       link=180e9,
-      forward=0.35,
-      backward=0.55,
+      attention=_WIDE,
       devices=2,
     ),
     Chip(
@@ -94,8 +99,7 @@ CHIPS = {
       bandwidth=3.35e12,
       link=450e9,
       clock=0.0,
-      forward=0.6,
-      backward=0.5,
+      attention=((128, 0.6, 0.5),),
       matrix=0.62,
       per_host=8,
       host_link=50e9,
@@ -107,8 +111,7 @@ CHIPS = {
       bandwidth=4.8e12,
       link=450e9,
       clock=0.0,
-      forward=0.6,
-      backward=0.5,
+      attention=((128, 0.6, 0.5),),
       matrix=0.62,
       per_host=8,
       host_link=50e9,
@@ -120,8 +123,7 @@ CHIPS = {
       bandwidth=2.0e12,
       link=300e9,
       clock=0.0,
-      forward=0.6,
-      backward=0.5,
+      attention=((128, 0.6, 0.5),),
       matrix=0.7,
       per_host=8,
       host_link=25e9,

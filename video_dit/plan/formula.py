@@ -63,11 +63,14 @@ def figures(
   attend_again = 1 if dit.remat == "block" else 0
   tokens = rows * mix.length / mesh["context"]
   moved = _PASSES * tokens * dit.width * item * dit.depth / mesh["tensor"]
+  reached = [
+    chip.peak * chip.attention_share(dit.width // dit.heads, backward=backward)
+    for backward in (False, True)
+  ]
   seconds = {
     "matrix": linear * (3 + again) / (chip.peak * chip.matrix),
-    "kernel": attention * (1 + attend_again) / (chip.peak * chip.forward)
-    # Five products of a pair of blocks instead of two.
-    + attention * 2.5 / (chip.peak * chip.backward),
+    # Backward, five products of a pair of blocks instead of two.
+    "kernel": attention * (1 + attend_again) / reached[0] + attention * 2.5 / reached[1],
     "vector": moved * (1 + (dit.remat != "none") / 3) / chip.bandwidth,
   }
   collectives = _collectives(config, chip, mesh, params, tokens, item)

@@ -15,7 +15,6 @@ _PRODUCTS = {
   "packed_attention_forward": (2, False),
   "packed_attention_backward": (5, True),
 }
-_BLOCK, _TEXT_BLOCK, _FEW_KEYS = 512, 128, 2048  # as `kernels/splash_sizes.py` cuts
 
 
 class Kernels:
@@ -34,21 +33,24 @@ class Kernels:
     if not found:
       return None
     products, backward = _PRODUCTS[found[0]]
+    given = [a for name in call.operands if name in where for a in where[name].arrays]
     # What the kernel owns, then the other side: (R, A, N, K), (R, A, M, K).
     wide = [
       array
-      for name in call.operands
-      if name in where
-      for array in where[name].arrays
+      for array in given
       if len(array.dims) == 4 and array.dtype in ("bf16", "f32") and array.dims[2] > 1
     ]
-    if len(wide) < 2:
+    # The map: three tables of its own blocks, one of the other side's.
+    tables = [a for a in given if len(a.dims) == 2 and a.dtype == "s32"]
+    if len(wide) < 2 or len(tables) < 4:
       return None
     rows, heads, own, size = wide[0].dims
     other = next((a.dims[2] for a in wide if a.dims[2] != own), own)
+    blocks = own // tables[0].dims[1], other // tables[3].dims[1]
     queries, keys = (other, own) if backward else (own, other)
+    block, key_block = reversed(blocks) if backward else blocks
     # Keys of one device of a ring are part of the row's own, as its queries are.
     row = keys if keys not in (queries, self._mix.length) else self._mix.length
-    key_block = _TEXT_BLOCK if keys <= _FEW_KEYS < queries else min(_BLOCK, keys)
-    share = self._mix.visited(row, _BLOCK, key_block)
-    return Kernel(2.0 * products * rows * heads * queries * keys * size * share, backward)
+    share = self._mix.visited(row, block, key_block)
+    pairs = rows * heads * queries * keys * share
+    return Kernel(2.0 * products * pairs * size, backward, head_size=size)

@@ -1,4 +1,7 @@
-"""Tries meshes, remat policies and ways over the context axis, and ranks what fits."""
+"""Tries meshes, remat policies, ways over `context` and attention's blocks, and ranks them.
+
+Plans that fit come first, by their seconds for a token.
+"""
 
 from collections.abc import Callable, Iterator
 import dataclasses
@@ -7,10 +10,12 @@ import math
 from typing import Any, get_args, get_type_hints
 
 from video_dit import config as config_lib
+from video_dit.parallel import local
 from video_dit.plan import devices, run
 
 _AXES = ("fsdp", "tensor", "context")
 _POLICIES = ("attention", "dots", "block", "none")
+_BLOCKS = ("splash_256", "splash_1024")  # beside those of `auto` on TPU
 
 
 def search(
@@ -67,8 +72,22 @@ def _choices(
     ways: list[dict[str, Any]] = [{}]
     if axes["context"] > 1:
       ways = [{"context": way} for way in _values("context") if way != "auto"]
-    for policy, way in itertools.product(policies, ways):
+    for number, (policy, way) in enumerate(itertools.product(policies, ways)):
       yield axes, policy | way
+      if number == 0 and _has_blocks(request):
+        for kernel in _BLOCKS:
+          yield axes, policy | way | {"attention": kernel}
+
+
+def _has_blocks(request: run.Request) -> bool:
+  """Whether attention goes by the kernel whose blocks may be cut otherwise."""
+  config = request.config
+  return (
+    config.objective == "diffusion"
+    and request.topology.platform == "tpu"
+    and config.dit.attention == "auto"
+    and config.data.row_length > local.SHORT
+  )
 
 
 def _values(name: str) -> list[str]:

@@ -40,10 +40,11 @@ _NO_ESTIMATE = 1e15  # the compiler writes 2^63 - 1 where it has none
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """What a custom kernel does: matrix FLOPs, and whether it is of a backward pass."""
+  """What an attention kernel does: matrix FLOPs, of which pass, on heads of what size."""
 
   flops: float
   backward: bool
+  head_size: int = 128
 
 
 @dataclasses.dataclass
@@ -202,7 +203,7 @@ class Walker:
     if found is None:
       cost.unknown.append(instruction.name)
       return
-    share = chip.backward if found.backward else chip.forward
+    share = chip.attention_share(found.head_size, backward=found.backward)
     moved = self._bytes(where, instruction)
     cost.seconds["kernel"] += max(
       found.flops / (chip.peak * share), moved / chip.bandwidth

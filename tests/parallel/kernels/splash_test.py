@@ -18,14 +18,15 @@ _PACKED = rows.segments((100, 30, 390, 60), (610,), length=620)
 _TEXT = rows.segments((20, 0, 200, 9), (240,), length=250)
 
 
-def _sizes(block: int, chunk: int) -> Sizes:
-  return Sizes(head=128, block=block, key_block=_B, chunk=chunk)
+def _sizes(block: int, chunk: int, head: int = 128) -> Sizes:
+  return Sizes(head=head, block=block, key_block=_B, chunk=chunk)
 
 
 # Segments, sizes of the forward pass, of the backward pass.
 _CASES = {
   "self, one chunk": (*(_PACKED, _PACKED), *(_sizes(_B, 640), _sizes(_B, 640))),
   "self, chunks": (*(_PACKED, _PACKED), *(_sizes(_B, 256), _sizes(256, 384))),
+  "wide heads": (*(_PACKED, _PACKED), *(_sizes(_B, 256, 256), _sizes(_B, 384, 256))),
   "text": (*(_PACKED, _TEXT), *(_sizes(256, 256), _sizes(_B, 640))),
   "text, queries by parts": (*(_PACKED, _TEXT), *(_sizes(256, 256), _sizes(_B, 256))),
 }
@@ -49,7 +50,9 @@ def _visits(segments, key_segments, sizes: Sizes):
 @pytest.mark.parametrize("case", _CASES.values(), ids=_CASES)
 def test_results_gradients_and_visits(case):
   segments, keys, forward, backward = case
-  arrays, dlse = rows.arrays(segments, keys, heads=2, size=8)
+  arrays, dlse = rows.arrays(
+    segments, keys, heads=2, size=8 if forward.head == 128 else 200
+  )
 
   @jax.jit
   def run(q, k, v, dout, dlse):

@@ -23,14 +23,16 @@ def attention(
   key_segments_RM: jax.Array,
   *,
   device: str = "",
+  block: int = 0,
 ) -> tuple[jax.Array, jax.Array]:
   """Softmax attention within segments; see `parallel.attention.local_attention`.
 
   Args:
     device: the kind of TPU, as JAX names it; empty runs the kernel as plain JAX.
+    block: tokens of a block; 0 is the default of `splash_sizes`.
   """
   arguments = q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM
-  size = choose(q_RNAK.shape, k_RMAK.shape[1], q_RNAK.dtype, device)
+  size = choose(q_RNAK.shape, k_RMAK.shape[1], q_RNAK.dtype, device, block=block)
   return counted(*arguments, sizes=size, interpret=not device)[:2]
 
 
@@ -65,13 +67,15 @@ def gradients(
   dout_RNAK: jax.Array,
   *,
   device: str = "",
+  block: int = 0,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Gradients of queries, keys and values; see `parallel.attention.local_gradients`."""
-  keys_shape = (q_RNAK.shape[0], k_RMAK.shape[1], *q_RNAK.shape[2:])
+  shape = (q_RNAK.shape[0], k_RMAK.shape[1], *q_RNAK.shape[2:])
+  others, dtype = q_RNAK.shape[1], q_RNAK.dtype
   return counted_gradients(
     *(q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM),
     *(lse_RNA, delta_RNA, dout_RNAK),
-    sizes=choose(keys_shape, q_RNAK.shape[1], q_RNAK.dtype, device, of_keys=True),
+    sizes=choose(shape, others, dtype, device, of_keys=True, block=block),
     interpret=not device,
   )[:3]
 

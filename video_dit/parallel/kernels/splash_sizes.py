@@ -9,7 +9,6 @@ import jax.numpy as jnp
 
 LANES = 128
 BLOCK = 512
-FEW_KEYS = 2048  # up to here keys are a row's text: short segments, small blocks
 
 # VMEM of one core in MiB, by the name that JAX gives to a chip.
 VMEM = {
@@ -69,7 +68,13 @@ def cost(q, k, products: int, arrays: int) -> pl.CostEstimate:
 
 
 def choose(
-  shape: tuple[int, ...], others: int, dtype, device: str, *, of_keys: bool = False
+  shape: tuple[int, ...],
+  others: int,
+  dtype,
+  device: str,
+  *,
+  of_keys: bool = False,
+  block: int = 0,
 ) -> Sizes:
   """Sizes for a pass whose blocks are of an array of `shape`.
 
@@ -81,23 +86,23 @@ def choose(
     of_keys: whether grid steps own keys. Then a chunk's queries, their cotangents and the
       sum of their gradient fit into 0.8 of VMEM; else its keys and values with two
       buffers each fit into half.
+    block: tokens of a row's blocks; 0 for `BLOCK`. A text's have `LANES`.
   """
   head = head_size(shape[-1])
   vmem = VMEM.get(device, 64)
   wide = head * jnp.dtype(dtype).itemsize
-  block = min(BLOCK, up_to(shape[1], LANES))
-  few, many = sorted((shape[1], others))
-  if few <= FEW_KEYS < many:  # a row and its text
-    text = LANES
-    block, key_block = (text, BLOCK) if shape[1] == few else (block, text)
-  else:
-    key_block = min(BLOCK, up_to(others, LANES))
+  most = block or BLOCK
+  block = min(most, up_to(shape[1], LANES))
+  key_block = min(most, up_to(others, LANES))
+  keys, queries = (shape[1], others) if of_keys else (others, shape[1])
+  if keys < queries:  # a row's text, of short segments
+    block, key_block = (LANES, key_block) if of_keys else (block, LANES)
   room, each = vmem * 2**20 / 2, 4 * wide
   if of_keys:
     # Queries, cotangents and the gradient's two buffers, and its float32 sum.
     room, each = 0.8 * vmem * 2**20, 4 * wide + 4 * head
-  most = max(key_block, int(room / each) // key_block * key_block)
-  chunks = math.ceil(others / most)
+  held = max(key_block, int(room / each) // key_block * key_block)
+  chunks = math.ceil(others / held)
   return Sizes(head, block, key_block, up_to(math.ceil(others / chunks), key_block), vmem)
 
 

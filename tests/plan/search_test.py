@@ -1,0 +1,60 @@
+"""A search: what it tries, and how it ranks."""
+
+import dataclasses
+import types
+
+import pytest
+
+from tests import tiny
+from video_dit.plan import chips, devices, run, search
+
+
+@pytest.fixture
+def tried(monkeypatch):
+  """Plans of 8 devices that take as long as `seconds` says, by what was chosen."""
+  asked: list[run.Request] = []
+
+  def plan(request: run.Request):
+    asked.append(request)
+    dit = request.config.dit
+    if request.axes["tensor"] > 1:
+      raise ValueError("heads do not divide\nmore")
+    fits = dit.remat != "none"
+    seconds = {"splash_256": 1.0, "auto": 2.0, "splash_1024": 3.0}[dit.attention]
+    return {"fits": fits, "step_seconds": seconds, "tokens_per_step": 10}
+
+  monkeypatch.setattr(run, "plan", plan)
+  monkeypatch.setattr(devices, "mesh_of", lambda *_: types.SimpleNamespace(size=8))
+  return asked
+
+
+def _request(topology: str, **data) -> run.Request:
+  config = dataclasses.replace(
+    tiny.CONFIG, data=dataclasses.replace(tiny.CONFIG.data, **data)
+  )
+  return run.Request(config=config, topology=chips.parse(topology), axes={}, stages=())
+
+
+def test_a_search_tries_block_sizes_on_tpu_and_ranks_what_fits_first(tried):
+  said: list[str] = []
+  found = search.search(_request("v5p:2x2x2", row_length=8192), 100, said.append)
+  assert len(found) == len(tried) == len(said)
+  kernels = {request.config.dit.attention for request in tried}
+  assert kernels == {"auto", "splash_256", "splash_1024"}
+  assert {request.config.dit.remat for request in tried} >= {"attention", "dots", "none"}
+  assert len({tuple(request.axes.items()) for request in tried}) > 1
+  fitting = [plan for plan in found if plan["fits"]]
+  assert found[: len(fitting)] == fitting
+  assert "attention=splash_256" in found[0]["choice"]
+  seconds = [plan["step_seconds"] for plan in fitting]
+  assert seconds == sorted(seconds)
+  assert any(plan.get("error") == "heads do not divide" for plan in found)
+
+
+@pytest.mark.parametrize(
+  ("topology", "data"), [("cpu:8", {"row_length": 8192}), ("v5p:2x2x2", {})]
+)
+def test_other_kernels_and_short_rows_have_no_blocks_to_try(topology, data, tried):
+  found = search.search(_request(topology, **data), 5, lambda _: None)
+  assert len(found) == 5
+  assert {request.config.dit.attention for request in tried} == {"auto"}
