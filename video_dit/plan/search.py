@@ -1,4 +1,4 @@
-"""Tries meshes, remat policies, ways over `context` and attention's blocks, and ranks them.
+"""Tries meshes, remat policies, ways over `context` and block sizes, and ranks them.
 
 Plans that fit come first, by their seconds for a token.
 """
