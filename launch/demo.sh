@@ -126,16 +126,16 @@ run "preprocess pixels" "$(settings $autoencoder "$media")" \
   "$out/data/pixels/dataset_info.json" "$out/data" -- \
   -m video_dit.preprocess --config=$autoencoder --input="$out/media" --output="$out/data"
 
-# fsdp: the eight devices share the optimizer's work, which each would do whole otherwise.
 run "train the autoencoder" "$(settings $autoencoder "$training")" \
   "$out/autoencoder/finished.json" "$out/autoencoder" -- \
   -m video_dit.main --config=$autoencoder "$data" --workdir="$out/autoencoder" \
-  --mesh=cpu:8,fsdp=4
+  --mesh=cpu:8
 
 run "preprocess latents" "$(settings configs/demo.py$preset "$media|text\.")" \
   "$out/data/latents/dataset_info.json" "$out/data/latents" "$out/data/text" -- \
   -m video_dit.preprocess "${demo[@]}" --input="$out/media" --output="$out/data"
 
+# fsdp: the eight devices share the optimizer's work, which each would do whole otherwise.
 run "train the transformer" "$(settings configs/demo.py$preset "$training")" \
   "$out/run/finished.json" "$out/run" -- \
   -m video_dit.main "${demo[@]}" "$data" --workdir="$out/run" --mesh=cpu:8,fsdp=8

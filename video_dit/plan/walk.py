@@ -40,11 +40,19 @@ _NO_ESTIMATE = 1e15  # the compiler writes 2^63 - 1 where it has none
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-  """What an attention kernel does: matrix FLOPs, of which pass, on heads of what size."""
+  """What an attention kernel does.
+
+  Attributes:
+    flops: of its matrix products.
+    backward: whether of a backward pass.
+    head_size: of its heads.
+    pace: FLOP/s over those with the usual blocks.
+  """
 
   flops: float
   backward: bool
   head_size: int = 128
+  pace: float = 1.0
 
 
 @dataclasses.dataclass
@@ -203,7 +211,7 @@ class Walker:
     if found is None:
       cost.unknown.append(instruction.name)
       return
-    share = chip.attention_share(found.head_size, backward=found.backward)
+    share = chip.attention_share(found.head_size, backward=found.backward) * found.pace
     moved = self._bytes(where, instruction)
     cost.seconds["kernel"] += max(
       found.flops / (chip.peak * share), moved / chip.bandwidth

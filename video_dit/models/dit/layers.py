@@ -35,18 +35,25 @@ class Linear(nnx.Module):
     bias = self.bias[...].astype(x.dtype)
     return y + jnp.expand_dims(bias, range(y.ndim - 1))
 
-  def to_heads(self, x_RND: jax.Array, heads: int) -> jax.Array:
-    """The same, cut into heads: `(R, N, A, K)`, which lies heads ahead of tokens.
+  def to_heads(self, x_RND: jax.Array, heads: int, parts: int = 1) -> list[jax.Array]:
+    """The same, cut into heads, and each head into parts, as queries, keys and values.
 
     A product that puts out heads at once lets a TPU keep a head's numbers in lanes. Cut
-    from a whole width, tokens end there, and each use for a kernel is a copy.
+    from a whole width, tokens end there, and each use for a kernel is a copy; so is a
+    part that is cut from a product of all.
+
+    Returns:
+      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens.
     """
-    kernel = einops.rearrange(self.kernel[...], "d (a k) -> d a k", a=heads)
-    y = jnp.einsum("rnd,dak->rank", x_RND, kernel.astype(x_RND.dtype))
+    kernels = einops.rearrange(self.kernel[...], "d (a p k) -> p d a k", a=heads, p=parts)
+    found = [
+      jnp.einsum("rnd,dak->rank", x_RND, kernel.astype(x_RND.dtype)) for kernel in kernels
+    ]
     if self.bias is not None:
-      bias = einops.rearrange(self.bias[...], "(a k) -> 1 a 1 k", a=heads)
-      y += bias.astype(y.dtype)
-    return y.swapaxes(1, 2)
+      shape = "(a p k) -> p 1 a 1 k"
+      biases = einops.rearrange(self.bias[...], shape, a=heads, p=parts)
+      found = [y + b.astype(y.dtype) for y, b in zip(found, biases, strict=True)]
+    return [y.swapaxes(1, 2) for y in found]
 
   def from_heads(self, x_RNAK: jax.Array) -> jax.Array:
     """The same of heads laid side by side."""

@@ -58,8 +58,8 @@ class Block(nnx.Module):
   @jax.named_scope("cross_attention")
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "Row") -> jax.Array:
     """Cross-attention to the caption of each token's segment."""
-    q = self.text_q.to_heads(h_RND, self.heads)
-    k, v = jnp.split(self.text_kv.to_heads(text_RLD, self.heads), 2, axis=-1)
+    (q,) = self.text_q.to_heads(h_RND, self.heads)
+    k, v = self.text_kv.to_heads(text_RLD, self.heads, parts=2)
     q, k = self.text_q_norm(q), self.text_k_norm(k)
     out = packed_attention(q, k, v, row.segments, row.text_segments, kernel=row.kernel)
     return self.text_out.from_heads(out)
@@ -78,7 +78,7 @@ class SelfAttention(Protocol):
 @jax.named_scope("self_attention")
 def self_attention(block: SelfAttention, h_RND: jax.Array, row: "Row") -> jax.Array:
   """Self-attention within segments, with norms and rotation of queries and keys."""
-  q, k, v = jnp.split(block.qkv.to_heads(h_RND, block.heads), 3, axis=-1)
+  q, k, v = block.qkv.to_heads(h_RND, block.heads, parts=3)
   q = rotate(block.q_norm(q), *row.rotation)
   k = rotate(block.k_norm(k), *row.rotation)
   out = packed_attention(
@@ -126,7 +126,7 @@ class Row:
       h = layer_norm(x_RND, epsilon) * (1 + scale) + shift
       return h.astype(dtype or x_RND.dtype)
 
-    return whole(run(x_RND, shift, scale))
+    return _made_once(whole(run(x_RND, shift, scale)))
 
   def add(self, x_RND: jax.Array, gate: jax.Array, h_RND: jax.Array) -> jax.Array:
     """Adds what passes a gate, of which the backward pass finds only the arguments."""
@@ -140,6 +140,17 @@ class Row:
   def _laid(self, table: jax.Array) -> jax.Array:
     """A modulation of segments or tokens, token by token."""
     return table if self.per_token else self.to_tokens(table)
+
+
+@jax.custom_jvp
+def _made_once(x: jax.Array) -> jax.Array:
+  """Keeps the compiler from making `x` again for each tile of a product that reads it."""
+  return jax.lax.optimization_barrier(x)
+
+
+@_made_once.defjvp
+def _made_once_jvp(primals, tangents):
+  return _made_once(*primals), *tangents
 
 
 class DiT(nnx.Module):

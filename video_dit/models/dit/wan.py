@@ -88,11 +88,11 @@ class WanBlock(nnx.Module):
 
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "WanRow"):
     """Cross-attention to the caption of each token's segment and what fills it up."""
-    q = self.text_q_norm(self.text_q.to_heads(h_RND, self.heads))
+    (q,) = self.text_q.to_heads(h_RND, self.heads)
     k, v = self.text_keys(text_RLD)
     fill_k, fill_v = self.text_keys(row.fill_11D.astype(text_RLD.dtype))
     out = filled_attention(
-      q,
+      self.text_q_norm(q),
       k,
       v,
       fill_k[0, 0],
@@ -106,7 +106,7 @@ class WanBlock(nnx.Module):
 
   def text_keys(self, text_RLD: jax.Array) -> list[jax.Array]:
     """Keys and values of caption tokens."""
-    k, v = jnp.split(self.text_kv.to_heads(text_RLD, self.heads), 2, axis=-1)
+    k, v = self.text_kv.to_heads(text_RLD, self.heads, parts=2)
     return [self.text_k_norm(k), v]
 
 
