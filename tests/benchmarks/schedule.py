@@ -95,8 +95,8 @@ def main(_) -> None:
       least = flops / (chip.peak / cores / chip.clock)
       found = min(bundles(pathlib.Path(path).read_text()))
       print(
-        f"{device.device_kind} {name}: blocks of {size.block} x {size.key_block}, heads of"
-        f" {size.head}: {found} bundles, matrix units {least:.0f} cycles:"
+        f"{kind} {name}: blocks of {size.block} x {size.key_block}, heads of {size.head}:"
+        f" {found} bundles, matrix units {least:.0f} cycles:"
         f" {least / max(found, least):.2f} of the peak",
         flush=True,
       )

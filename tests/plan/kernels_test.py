@@ -1,0 +1,63 @@
+"""What attention kernels do, read from their calls in a compiled module."""
+
+import pytest
+
+from video_dit.plan import hlo
+from video_dit.plan.kernels import Kernels
+from video_dit.plan.mix import Mix
+
+_CALL = """HloModule test
+
+ENTRY %main (first: s32[1,{own}]) -> bf16[1,2,{length},128] {{
+  %first = s32[1,{own}]{{1,0}} parameter(0)
+  %last = s32[1,{own}]{{1,0}} parameter(1)
+  %whole = s32[1,{own}]{{1,0}} parameter(2)
+  %others = s32[1,{theirs}]{{1,0}} parameter(3)
+  %q = bf16[1,2,{length},128]{{3,2,1,0}} parameter(4)
+  %k = bf16[1,2,{keys},128]{{3,2,1,0}} parameter(5)
+  ROOT %packed_attention_{name}.1 = bf16[1,2,{length},128]{{3,2,1,0}} \
+custom-call(%first, %last, %whole, %others, %q, %k, %k), \
+custom_call_target="tpu_custom_call", \
+metadata={{op_name="jit(step)/packed_attention_{name}/pallas_call"}}
+}}
+"""
+_PAIR = 2 * 2 * 128  # FLOPs of one query and key in one product, of both heads
+
+
+def _kernel(name: str, mix: Mix, *, own: int, theirs: int, length: int, keys: int):
+  text = _CALL.format(name=name, own=own, theirs=theirs, length=length, keys=keys)
+  (where,) = hlo.parse(text).computations.values()
+  return Kernels(mix)(where, where[f"packed_attention_{name}.1"])
+
+
+@pytest.mark.parametrize(
+  ("num_blocks", "pairs", "pace"),
+  [
+    # Clips of 1,536 and 2,560: two runs of whole blocks, and one block that holds both.
+    (8, 1536**2 + 2560**2, 1.0),
+    (16, 1536**2 + 2560**2, 0.69),
+    (4, 1024 * 2048 + 1024 * 4096 + 2048 * 3072, 1.09),
+  ],
+)
+def test_visited_pairs_and_pace_follow_from_the_blocks(num_blocks, pairs, pace):
+  mix = Mix((1536, 2560), (20, 20), 4096)
+  sizes = {"own": num_blocks, "theirs": num_blocks, "length": 4096, "keys": 4096}
+  found = _kernel("forward", mix, **sizes)
+  assert found.flops == pytest.approx(2 * _PAIR * pairs)
+  assert (found.backward, found.head_size, found.pace) == (False, 128, pace)
+  back = _kernel("backward", mix, **sizes)
+  assert back.flops == pytest.approx(5 * _PAIR * pairs) and back.backward
+
+
+def test_a_text_is_visited_by_its_own_blocks():
+  mix = Mix((4096,), (100,), 4096)
+  found = _kernel("forward", mix, own=8, theirs=8, length=4096, keys=1024)
+  assert found.flops == pytest.approx(2 * _PAIR * 4096 * 128)
+  back = _kernel("backward", mix, own=8, theirs=8, length=1024, keys=4096)
+  assert back.flops == pytest.approx(5 * _PAIR * 4096 * 128)
+  assert (found.pace, back.pace) == (0.66, 0.84)  # by the text's blocks of 128
+
+
+def test_other_kernels_are_not_known():
+  mix = Mix((4096,), (20,), 4096)
+  assert _kernel("sideways", mix, own=8, theirs=8, length=4096, keys=4096) is None
