@@ -4,8 +4,8 @@ Peaks, memories and bandwidths are the vendors'. `clock` turns the compiler's cy
 seconds. `link` is what two of a TPU's links carry between chips, as collectives were seen
 to use. `attention` has the shares of the matrix units' peak that attention kernels reach:
 on v5p from published steps, on the others estimates, none above what the compiler's
-schedule of these kernels allows (tests/benchmarks/schedule.py). Matrix units of 256 by 256
-(v6e, 7x) are half empty where heads have 128.
+schedule of these kernels allows (tests/benchmarks/schedule.py). Matrix units of 256 by
+256 (v6e, 7x) are half empty where heads have 128.
 docs/performance.md says how far each can be trusted.
 """
 
