@@ -1,7 +1,7 @@
 """The demo: captioned moving shapes, from files to videos on eight simulated devices.
 
 Presets:
-  (none): eight to thirteen minutes of training on two shared CPU cores.
+  (none): seven to thirteen minutes of training on two CPU cores, by their neighbours.
   quick: a minute of it, at lower quality.
 """
 

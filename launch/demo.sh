@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # From rendered clips to generated and measured video, on eight simulated devices.
 #
-#   ./launch/demo.sh            everything, in 15 to 20 minutes on two shared cores
+#   ./launch/demo.sh            everything, in 12 to 20 minutes on two cores, by their neighbours
 #   ./launch/demo.sh --quick    everything at lower quality, in some minutes
 #   ./launch/demo.sh --output=FOLDER    somewhere else than out/demo
 #

@@ -3,7 +3,8 @@ r"""One training step of the same transformer, ours and PyTorch's, in one run.
     python -m tests.benchmarks.step
     python -m tests.benchmarks.step --mesh=gpu --dtype=bfloat16 --width=1152 --depth=28 \
         --heads=9 --rows=1 --row_length=32768 --row_segments=64 --remat=attention \
-        --grid=4,32,32 --patch_dim=64 --text_width=2048 --text_tokens=20 --noturns
+        --unroll=1 --grid=4,32,32 --patch_dim=64 --text_width=2048 --text_tokens=20 \
+        --noturns
 
 Clips of many sizes are packed into rows. All sides have the same weights and the same
 clips, and do the whole step: noise, loss, gradient, clipping, AdamW, moving average.
@@ -43,9 +44,10 @@ from tests.benchmarks import step_clips, step_sides
 _SIDES = ("ours", "ours_padded", "torch", "torch_padded", "compiled")
 
 _WIDTH = flags.DEFINE_integer("width", 192, "Of the transformer.")
-_DEPTH = flags.DEFINE_integer("depth", 4, "Of the transformer.")
+_DEPTH = flags.DEFINE_integer("depth", 3, "Of the transformer.")
 _HEADS = flags.DEFINE_integer("heads", 4, "Of the transformer.")
-_REMAT = flags.DEFINE_string("remat", "block", "Our config.dit.remat.")
+_REMAT = flags.DEFINE_string("remat", "none", "Our config.dit.remat.")
+_UNROLL = flags.DEFINE_integer("unroll", 3, "Our config.dit.unroll.")
 _PATCH = flags.DEFINE_integer("patch_dim", 48, "Numbers of a patch.")
 _TEXT = flags.DEFINE_integer("text_width", 64, "Of the captions' encodings.")
 _TOKENS = flags.DEFINE_integer("text_tokens", 10, "Of a caption, on average.")
@@ -72,6 +74,7 @@ def _settings() -> step_sides.Settings:
     depth=_DEPTH.value,
     heads=_HEADS.value,
     remat=_REMAT.value,
+    unroll=_UNROLL.value,
     patch_dim=_PATCH.value,
     text_width=_TEXT.value,
     dtype=_DTYPE.value,

@@ -16,6 +16,7 @@ class Settings:
   depth: int
   heads: int
   remat: str
+  unroll: int
   patch_dim: int
   text_width: int
   dtype: str
@@ -32,6 +33,7 @@ def dit(settings: Settings):
     depth=settings.depth,
     heads=settings.heads,
     remat=settings.remat,
+    unroll=settings.unroll,
     patch=(1, 1, 1),
   )
 
