@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # From rendered clips to generated and measured video, on eight simulated devices.
 #
-#   ./launch/demo.sh            everything, in 12 to 20 minutes on two cores, by their neighbours
-#   ./launch/demo.sh --quick    everything at lower quality, in some minutes
+#   ./launch/demo.sh            everything, in 12 minutes on two cores, or 20 on busy ones
+#   ./launch/demo.sh --quick    everything at lower quality, in three to five
 #   ./launch/demo.sh --output=FOLDER    somewhere else than out/demo
 #
 # Each stage is a command of the project and is shown before it runs. Safe to stop and to
