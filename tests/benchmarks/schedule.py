@@ -49,7 +49,11 @@ def bundles(text: str) -> list[int]:
 
 def main(_) -> None:
   """Compiles and counts."""
-  folder = tempfile.mkdtemp()
+  with tempfile.TemporaryDirectory() as folder:
+    _count(folder)
+
+
+def _count(folder: str) -> None:
   os.environ["LIBTPU_INIT_ARGS"] = _DUMP.format(folder)
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")

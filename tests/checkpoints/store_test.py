@@ -145,11 +145,7 @@ with store_test.Store(sys.argv[1], keep=2) as store:
 """
 
 
-def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
-  saved, tmp_path
-):
-  folder = tmp_path / "checkpoints"
-  shutil.copytree(saved, folder)
+def _said_of_a_full_disk(folder: pathlib.Path) -> str:
   done = subprocess.run(
     [sys.executable, "-c", _FULL, str(folder)],
     cwd=pathlib.Path(__file__).parents[2],
@@ -160,7 +156,22 @@ def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
   assert done.returncode == 1
   said = [line for line in done.stderr.splitlines() if line.startswith("ValueError: ")]
   assert f"{folder}: the disk did not take a checkpoint" in said[-1]
-  assert "That of step 5 is whole. Make room" in said[-1]
+  return said[-1]
+
+
+def test_a_full_disk_before_the_first_checkpoint_is_said(tmp_path):
+  said = _said_of_a_full_disk(tmp_path / "checkpoints")
+  assert "None is whole yet. Make room" in said and said.endswith("it begins anew.")
+
+
+def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
+  saved, tmp_path
+):
+  folder = tmp_path / "checkpoints"
+  shutil.copytree(saved, folder)
+  said = _said_of_a_full_disk(folder)
+  assert "That of step 5 is whole. Make room" in said
+  assert said.endswith("it goes on from there.")
   with Store(folder, keep=2) as store:
     assert store.latest() == 5
     store.save(_state(6), _position(6))

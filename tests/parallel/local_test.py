@@ -65,6 +65,13 @@ def test_unknown_kernels_and_missing_libraries_are_refused(monkeypatch):
     local.choose("tokamax", (1, 8, 1, 4), 8)
 
 
+@pytest.mark.parametrize(("kernel", "block"), [("splash", 0), ("splash_1024", 1024)])
+def test_a_kernels_name_may_say_its_blocks(kernel, block):
+  assert local.choose(kernel, (1, 32_768, 9, 128), 32_768) == kernel
+  for part in (local._attention(kernel, ""), local._gradients(kernel, "")):
+    assert part.keywords["block"] == block
+
+
 @pytest.mark.parametrize("kernel", ["chunked", "splash"])
 def test_output_and_log_sum_exp_differentiate_as_in_the_dense_form(kernel, monkeypatch):
   monkeypatch.setattr(chunked, "BLOCK", 8)

@@ -54,6 +54,8 @@ def main() -> None:
     )
   if values.price is not None and values.price < 0:
     raise ValueError(f"--price={values.price}: must not be negative.")
+  if values.tries < 1:
+    raise ValueError(f"--tries={values.tries}: must be above 0, the plans of a search.")
   config = flags.config()
   devices.start(topology)
   request = run.Request(

@@ -49,8 +49,9 @@ class Chip:
 
   def attention_share(self, head_size: int, *, backward: bool) -> float:
     """Share of the peak that attention kernels reach with heads of this size."""
-    fitting = [row for row in self.attention if row[0] <= head_size]
-    return (fitting or self.attention)[-1 if fitting else 0][2 if backward else 1]
+    fitting = (row for row in self.attention if row[0] <= head_size)
+    _, ahead, back = max(fitting, default=self.attention[0])
+    return back if backward else ahead
 
 
 _GIB = 2.0**30

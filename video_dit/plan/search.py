@@ -15,7 +15,6 @@ from video_dit.plan import devices, run
 
 _AXES = ("fsdp", "tensor", "context")
 _POLICIES = ("attention", "dots", "block", "none")
-_BLOCKS = ("splash_256", "splash_1024")  # beside those of `auto` on TPU
 
 
 def search(
@@ -36,7 +35,7 @@ def search(
   if request.topology.platform == "tpu":
     count = devices.mesh_of(request.topology, {}, config_lib.Mesh()).size
   found: list[dict[str, Any]] = []
-  choices = itertools.islice(_choices(request, count), max(1, tries))
+  choices = itertools.islice(_choices(request, count), tries)
   for axes, changes in choices:
     words = [f"{axis}={size}" for axis, size in axes.items()]
     words += [f"{key}={value}" for key, value in changes.items()]
@@ -75,8 +74,9 @@ def _choices(
     for number, (policy, way) in enumerate(itertools.product(policies, ways)):
       yield axes, policy | way
       if number == 0 and _has_blocks(request):
-        for kernel in _BLOCKS:
-          yield axes, policy | way | {"attention": kernel}
+        for kernel in _values("attention"):
+          if kernel.startswith("splash_"):  # those of `auto`, in other blocks
+            yield axes, policy | way | {"attention": kernel}
 
 
 def _has_blocks(request: run.Request) -> bool:

@@ -38,7 +38,7 @@ def measure(
   def moments(params: Params, clips: jax.Array) -> tuple[jax.Array, jax.Array]:
     model = nnx.merge(graphdef, params)
     mean, _ = model.encode(to_unit(clips).astype(config.train.compute_dtype))
-    every = (0, 1, 2, 3)
+    mean, every = mean.astype(jnp.float32), (0, 1, 2, 3)
     return jnp.mean(mean, every), jnp.mean(jnp.square(mean), every)
 
   run = jax.jit(moments, out_shardings=partition.replicated(mesh))

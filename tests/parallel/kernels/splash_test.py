@@ -95,6 +95,18 @@ def test_on_v5p_queries_go_by_few_parts_in_the_backward_pass(length, parts):
   assert -(-length // sizes.chunk) == parts
 
 
+@pytest.mark.parametrize(("asked", "found"), [(0, 512), (256, 256), (1024, 1024)])
+def test_a_row_has_the_blocks_asked_for_and_a_text_small_ones(asked, found):
+  def sides(shape, others, **which):
+    sizes = choose(shape, others, jnp.bfloat16, "TPU v5", block=asked, **which)
+    return sizes.block, sizes.key_block
+
+  row, text = (1, 32_768, 2, 128), (1, 4096, 2, 128)
+  assert sides(row, 32_768) == sides(row, 32_768, of_keys=True) == (found, found)
+  assert sides(row, 4096) == (found, 128)
+  assert sides(text, 32_768, of_keys=True) == (128, found)
+
+
 @pytest.mark.parametrize(("size", "lanes"), [(72, 128), (128, 128), (192, 256)])
 def test_heads_are_filled_up_to_whole_lanes(size, lanes):
   assert choose((1, 2048, 2, size), 2048, jnp.bfloat16, "").head == lanes
