@@ -39,7 +39,7 @@ def test_a_good_set_has_no_faults(tmp_path):
 
 def test_a_damaged_record_is_named(tmp_path):
   clips.write(tmp_path, 40)
-  shard = tmp_path / "latents-train.array_record-00000-of-00002"
+  shard = tmp_path / "latents-train.array_record-00000"
   key = reader.Dataset(tmp_path)[0].key.encode()
   data = bytearray(shard.read_bytes())
   place = data.index(key)
@@ -53,7 +53,7 @@ def test_a_damaged_record_is_named(tmp_path):
 
 def test_a_lost_shard_is_named_and_only_its_clips_are_made_anew(tmp_path):
   clips.write(tmp_path, 40)
-  lost = tmp_path / "latents-train.array_record-00001-of-00002"
+  lost = tmp_path / "latents-train.array_record-00001"
   lost.unlink()
   (fault,) = verify.verify(tmp_path).faults
   assert str(lost.name) in fault.where or "missing" in fault.message

@@ -6,12 +6,13 @@ import pathlib
 import subprocess
 import sys
 
+from array_record.python import array_record_module
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
 from tests.data import clips
-from video_dit.data import reader, schema, writer
+from video_dit.data import disk, reader, schema, verify, writer
 
 _CHILD = """
 import os, sys
@@ -85,10 +86,10 @@ assert "tensorflow" not in sys.modules
 def test_shards_have_the_names_of_tfds(tmp_path):
   _write(tmp_path, 11)
   assert sorted(path.name for path in tmp_path.glob("*array_record*")) == [
-    "latents-train.array_record-00000-of-00003",
-    "latents-train.array_record-00001-of-00003",
-    "latents-train.array_record-00002-of-00003",
-    "latents-validation.array_record-00000-of-00001",
+    "latents-train.array_record-00000",
+    "latents-train.array_record-00001",
+    "latents-train.array_record-00002",
+    "latents-validation.array_record-00000",
   ]
 
 
@@ -121,9 +122,9 @@ def test_pixels_come_back_as_written(tmp_path):
 
 @pytest.mark.parametrize(
   ("stop", "where"),
-  # Renames: 2 of the metadata, 12 of six parts, then shards.json, 6 shards, the index,
+  # Renames: 2 of the metadata, 12 of six parts, then shards.json, the index,
   # features.json and dataset_info.json.
-  [(9, "write"), (7, "rename"), (18, "rename"), (23, "rename")],
+  [(9, "write"), (7, "rename"), (15, "rename"), (17, "rename")],
 )
 def test_killed_and_run_again_equals_uninterrupted(tmp_path, stop, where):
   assert _run(tmp_path / "killed", stop, where) == 9
@@ -147,8 +148,72 @@ def test_records_are_added_to_a_finished_set(tmp_path):
   _write(tmp_path / "twice", 6)
   _write(tmp_path / "twice", 5, start=6)
   assert _checksums(tmp_path / "once") == _checksums(tmp_path / "twice")
-  files = list((tmp_path / "twice").glob("*array_record*"))
-  assert {path.name[-5:] for path in files if "train" in path.name} == {"00003"}
+
+
+def test_a_set_grows_without_touching_its_shards(tmp_path):
+  _write(tmp_path, 6)
+  before = {path: path.stat().st_ino for path in tmp_path.glob("*array_record*")}
+  moves = _Moves()
+  with writer.ShardWriter(tmp_path, clips.metadata(), disk=moves) as w:
+    for record, split in clips.records(5, 6):
+      w.write(record, split)
+    w.finish()
+  assert len(reader.Dataset(tmp_path)) == 9
+  assert {path: path.stat().st_ino for path in before} == before
+  assert moves.made == []
+
+
+class _Moves(disk.Disk):
+  """Takes down what is moved, and breaks where told to."""
+
+  def __init__(self, most: int = 99):
+    self.made, self.most = [], most
+
+  def move(self, old, new):
+    if len(self.made) == self.most:
+      raise OSError("broken")
+    self.made.append((old.name, new.name))
+    super().move(old, new)
+
+
+def test_gaps_between_the_parts_of_hosts_are_filled_by_the_last(tmp_path):
+  def host(number: int, **settings) -> writer.ShardWriter:
+    return writer.ShardWriter(
+      tmp_path, clips.metadata(), shard_records=2, host=number, hosts=3, **settings
+    )
+
+  broken = host(0, disk=_Moves(most=1))
+  writers = [broken, host(1), host(2)]
+  for i, (record, _) in enumerate(clips.records(23)):
+    writers[0 if i > 5 else i % 3].write(record, "train")
+  for each in writers:
+    each.close()
+  numbers = [path.name[-5:] for path in sorted(tmp_path.glob("*array_record*"))]
+  assert numbers == [f"{n:05d}" for n in (0, 1, 2, 3, *range(6, 28, 3))]
+  with pytest.raises(OSError, match="broken"):
+    broken.finish()
+  assert verify.verify(tmp_path).records == 23
+  moves = _Moves()
+  with writer.ShardWriter(tmp_path, clips.metadata(), disk=moves) as again:
+    again.finish()
+  found = sorted(path.name for path in tmp_path.glob("*array_record*"))
+  assert found == [f"latents-train.array_record-{n:05d}" for n in range(12)]
+  (back, *moved) = moves.made
+  assert back == broken._disk.made[0][::-1]
+  assert [int(old[-5:]) for old, _ in moved] == [12, 15, 18, 21, 24, 27]
+  assert [int(new[-5:]) for _, new in moved] == [4, 5, 7, 8, 10, 11]
+  report = verify.verify(tmp_path)
+  assert (report.records, report.faults, report.finished) == (23, [], True)
+  # The index says of every record where it lies.
+  data = reader.Dataset(tmp_path)
+  lines = {record.key: record for record, _ in clips.records(23)}
+  for i in range(len(data)):
+    assert data[i].key == data.index.key[i].decode()
+    np.testing.assert_array_equal(data[i].latent, lines[data[i].key].latent)
+    shard, offset = (data.index.column(name)[i] for name in ("shard", "offset"))
+    source = array_record_module.ArrayRecordReader(str(tmp_path / shard))
+    found = schema.parse(data.metadata, source.read([int(offset)])[0])
+    assert found.key == data[i].key
 
 
 def test_finishing_again_changes_nothing(tmp_path):

@@ -34,7 +34,7 @@ def test_a_whole_set_is_counted(output):
 
 
 def test_a_cut_shard_is_named_with_what_to_do(output):
-  shard = output / "latents" / "latents-train.array_record-00001-of-00002"
+  shard = output / "latents" / "latents-train.array_record-00001"
   shard.write_bytes(shard.read_bytes()[:100])
   done = _verify(output)
   assert done.returncode == 1

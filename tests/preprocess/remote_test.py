@@ -95,7 +95,7 @@ def test_media_in_memory(config, folder, memory, tmp_path):
 
 def test_a_shard_takes_no_room_here_once_it_is_there(memory, tmp_path):
   disk = remote.RemoteDisk("memory://x", tmp_path)
-  path = tmp_path / "latents-train.array_record-00000-of-00001"
+  path = tmp_path / "latents-train.array_record-00000"
   path.write_bytes(b"1" * 100_000)
   disk.wrote(path)
   assert path.stat().st_size == 100_000 and path.stat().st_blocks < 8

@@ -86,7 +86,10 @@ def write_info(
   """
   kind = metadata.kind
   template = tfds.core.ShardedFileTemplate(
-    data_dir=epath.Path(folder), dataset_name=kind, filetype_suffix="array_record"
+    data_dir=epath.Path(folder),
+    template="{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_INDEX}",
+    dataset_name=kind,
+    filetype_suffix="array_record",
   )
   splits = []
   for split in schema.SPLITS:

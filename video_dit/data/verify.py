@@ -66,9 +66,10 @@ def verify(folder: str | os.PathLike[str]) -> Report:
   seen: set[bytes] = set()
   listed = 0
   for lines in sorted((folder / writer_lib.PARTS).glob("*.parquet")):
-    path = folder / names.get(lines.stem, "-")
-    if not path.exists():
-      path = lines.with_suffix(".array_record")
+    own = writer_lib.shard_name(metadata.kind, lines.stem)
+    path = folder / names.get(lines.stem, own)
+    if not path.exists():  # being moved, where a run was stopped
+      path = folder / own
     listed += _verify_shard(report, metadata, lines, path, seen)
   if report.finished:
     _verify_index(report, folder / schema.INDEX, listed)

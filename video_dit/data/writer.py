@@ -1,13 +1,15 @@
 """Writes a data set that a kill at any moment cannot spoil.
 
 Records go to numbered parts of `shard_records`, one file a part, under a temporary name
-until it is whole. A part counts once its list of lines, `parts/train-00007.parquet`,
-has its name: that rename is the only commit. `finish` gives the parts TFDS's shard names
+until it is whole, then under the name of a TFDS shard, which says the number and not how
+many there are: a set grows without renaming, which buckets do by copying. A part counts
+once its list of lines, `parts/train-00007.parquet`, has its name: that rename is the only
+commit. `finish` moves the last parts into gaps between the numbers, where there are any,
 and writes TFDS's own files, `dataset_info.json` last; a set without that file is
 unfinished, and the next writer puts the parts back first.
 
-Several hosts may write one set at a time: each names its parts after itself and leaves
-those of others alone; the first of them begins and finishes the set.
+Several hosts may write one set at a time: the numbers go round among them, and each
+leaves the parts of others alone; the first of them begins and finishes the set.
 """
 
 from collections.abc import Iterator
@@ -15,6 +17,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import re
 import shutil
 from typing import Any
 
@@ -168,26 +171,20 @@ class ShardWriter:
     if self.finished:
       return
     self.drop_repeated()
-    parts = {
-      split: sorted(p.stem for p in self._parts.glob(f"{split}-*.parquet"))
-      for split in schema.SPLITS
-    }
-    if not any(parts.values()):
+    if not any(self._parts.glob("*.parquet")):
       raise ValueError(
         f"{self.folder}: no record was written, so there is no data set to finish."
         " See the rejects for the reasons."
       )
-    kind = self.metadata.kind
-    names = {
-      part: f"{kind}-{split}.array_record-{i:05d}-of-{len(parts[split]):05d}"
-      for split in schema.SPLITS
-      for i, part in enumerate(parts[split])
-    }
+    names: dict[str, str] = {}
+    for split in schema.SPLITS:
+      names |= _without_gaps(self.metadata.kind, split, self._numbers(split))
     text = json.dumps(names, indent=2)
     schema.replace(self.folder / SHARDS, lambda path: path.write_text(text))
     self._disk.wrote(self.folder / SHARDS)
     for part, name in names.items():
-      self._disk.move(self._data(part), self.folder / name)
+      if self._data(part).name != name:
+        self._disk.move(self._data(part), self.folder / name)
     lengths = finish_lib.write_index(self.folder, self._parts, names)
     self._disk.wrote(self.folder / schema.INDEX)
     finish_lib.write_info(self.folder, self.metadata, names, lengths, self._disk)
@@ -199,7 +196,8 @@ class ShardWriter:
     """
     seen: set[str] = set()
     dropped = 0
-    for path in sorted(self._parts.glob("*.parquet")):
+    parts = [f"{s}-{n:05d}" for s in schema.SPLITS for n in self._numbers(s)]
+    for path in (self._parts / f"{part}.parquet" for part in parts):
       keys = pq.read_table(path, columns=["key"])["key"].to_pylist()
       if seen.isdisjoint(keys):
         seen.update(keys)
@@ -212,14 +210,14 @@ class ShardWriter:
     return dropped
 
   def reopen(self) -> None:
-    """Puts named shards back among the parts; the set is unreadable until `finish`."""
+    """Puts moved shards back to their numbers; the set is unreadable until `finish`."""
     shards = self.folder / SHARDS
     if not shards.exists():
       return
     for name in (finish_lib.INFO, schema.INDEX):
       self._disk.remove(self.folder / name)
     for part, name in json.loads(shards.read_text()).items():
-      if (self.folder / name).exists():
+      if name != self._data(part).name and (self.folder / name).exists():
         self._disk.move(self.folder / name, self._data(part))
     self._disk.remove(shards)
 
@@ -229,17 +227,22 @@ class ShardWriter:
     return all((self.folder / name).exists() for name in names)
 
   def _data(self, part: str) -> pathlib.Path:
-    return self._parts / f"{part}.array_record"
+    return self.folder / shard_name(self.metadata.kind, part)
 
-  def _mine(self, split: str) -> str:
-    """What the names of this host's parts begin with."""
-    return f"{split}-h{self._host:03d}-" if self._host else f"{split}-"
+  def _numbers(self, split: str) -> list[int]:
+    """Numbers of the committed parts of a split, in order."""
+    parts = self._parts.glob(f"{split}-*.parquet")
+    return sorted(int(path.stem.rpartition("-")[2]) for path in parts)
+
+  def _is_mine(self, path: pathlib.Path) -> bool:
+    """Whether a part's file, shard or list, whole or not, is of this host."""
+    number = re.search(r"-(\d+)", path.name)
+    return number is not None and int(number[1]) % self._hosts == self._host
 
   def _begin(self, split: str) -> _Part:
-    begin = self._mine(split)
-    tails = [p.stem.removeprefix(begin) for p in self._parts.glob(f"{begin}*.parquet")]
-    numbers = [int(tail) for tail in tails if tail.isdigit()]
-    name = f"{begin}{max(numbers, default=-1) + 1:05d}"
+    mine = [n for n in self._numbers(split) if n % self._hosts == self._host]
+    number = mine[-1] + self._hosts if mine else self._host
+    name = f"{split}-{number:05d}"
     path = self._parts / f"{name}.unfinished"
     file = array_record_module.ArrayRecordWriter(str(path), OPTIONS)
     self._open[split] = _Part(name, path, file, [])
@@ -276,25 +279,44 @@ class ShardWriter:
 
   def _sweep(self) -> None:
     """Removes what was not committed, or lacks its half; of this host, or of all."""
-    alone = self._hosts == 1
-    beginnings = tuple(self._mine(split) for split in schema.SPLITS)
-    for path in self._parts.iterdir():
-      mine = path.name.startswith(beginnings) and (self._host or "-h" not in path.name)
-      if not (alone or mine):
-        continue
-      committed = path.with_suffix(".parquet").exists()
-      if path.is_dir():
-        shutil.rmtree(path)
-      elif path.suffix == ".unfinished" or not committed:
+    for path in self._parts.glob("*.unfinished"):
+      if self._is_mine(path):
+        path.unlink()
+    named = json.loads((self.folder / SHARDS).read_text()) if self.finished else {}
+    for path in self.folder.glob("*.array_record-*"):
+      part = part_name(path.name)
+      committed = (self._parts / f"{part}.parquet").exists()
+      if self._is_mine(path) and not committed and path.name not in named.values():
         self._disk.remove(path)
     if self._host:
       return
-    named = json.loads((self.folder / SHARDS).read_text()) if self.finished else {}
     for path in self._parts.glob("*.parquet"):
       if path.stem not in named and not self._data(path.stem).exists():
         self._disk.remove(path)
     for path in self.folder.glob("*.unfinished"):
       shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def shard_name(kind: str, part: str) -> str:
+  """Name of the shard of a part, such as `latents-train.array_record-00007`."""
+  split, _, number = part.rpartition("-")
+  return f"{kind}-{split}.array_record-{number}"
+
+
+def part_name(shard: str) -> str:
+  """Name of the part whose shard has this name, such as `train-00007`."""
+  split, _, number = shard.partition("-")[2].partition(".array_record-")
+  return f"{split}-{number}"
+
+
+def _without_gaps(kind: str, split: str, numbers: list[int]) -> dict[str, str]:
+  """Shards of parts with these numbers: their own, but the last ones fill the gaps."""
+  gaps = iter(sorted(set(range(len(numbers))) - set(numbers)))
+  places = {n if n < len(numbers) else next(gaps): n for n in numbers}
+  return {
+    f"{split}-{places[i]:05d}": shard_name(kind, f"{split}-{i:05d}")
+    for i in range(len(numbers))
+  }
 
 
 def committed(
