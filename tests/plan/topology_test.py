@@ -101,3 +101,31 @@ def test_a_scanned_program_for_v5p_is_walked_with_its_turns():
     [sys.executable, "-c", _PROGRAM], capture_output=True, text=True, env=environment
   )
   assert run.returncode == 0, run.stderr[-3000:]
+
+
+_GATHER = """
+import dataclasses, types
+import jax
+jax.config.update("jax_platforms", "cpu")
+from video_dit import config
+from video_dit.plan import chips, devices, hlo, programs, walk
+mesh = devices.mesh_of(chips.parse("v5p:2x2x1"), {}, config.Mesh())
+text = config.Text(vocabulary=32_000, width=2048, depth=1, heads=2, mlp_width=256)
+program = programs.captioning(types.SimpleNamespace(text=text), mesh, 32)
+assert "sparsecore" in program.text
+module = hlo.parse(program.text)
+cost = walk.Walker(module, chips.CHIPS["v5p"], dict(mesh.shape), lambda *_: None).entry()
+assert not cost.unknown, cost.unknown
+assert cost.flops > 2 * 8 * 226 * 2048 * (4 * 128 + 3 * 256), cost.flops
+"""
+
+
+@_TPU
+def test_a_program_with_work_for_sparse_cores_is_read_too():
+  run = subprocess.run(
+    [sys.executable, "-c", _GATHER],
+    capture_output=True,
+    text=True,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+  )
+  assert run.returncode == 0, run.stderr[-3000:]

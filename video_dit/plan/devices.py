@@ -108,6 +108,8 @@ def _cpu(topology: Topology) -> list:
 def start(topology: Topology) -> None:
   """Keeps JAX to the CPU, with the topology's simulated devices."""
   jax.config.update("jax_platforms", "cpu")
+  if topology.platform == "tpu":  # Programs for devices that are not there can't be kept.
+    jax.config.update("jax_enable_compilation_cache", False)
   if topology.platform == "cpu":
     try:
       jax.config.update("jax_num_cpu_devices", topology.count)

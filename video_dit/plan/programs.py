@@ -6,7 +6,9 @@ All arrays are abstract: shapes, dtypes and layouts. The training step is the on
 
 from collections.abc import Callable
 import dataclasses
+import pathlib
 import re
+import tempfile
 import time
 from typing import Any
 
@@ -231,12 +233,27 @@ def _compile(
   )
   memory["total"] = float(total)
   return Program(
-    text=compiled.as_text(),
+    text=_text(lowered, compiled),
     memory=memory,
     seconds=time.monotonic() - began,
     too_large="",
     shapes=shapes,
   )
+
+
+def _text(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> str:
+  """The compiled module as text."""
+  try:
+    return compiled.as_text() or ""
+  except jax.errors.JaxRuntimeError:
+    # JAX does not take back what libtpu gives a chip's sparse cores (large gathers); the
+    # compiler writes the same text down itself.
+    with tempfile.TemporaryDirectory(prefix="video_dit_plan") as folder:
+      lowered.compile({"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
+      found = sorted(pathlib.Path(folder).glob("*.after_codegen.txt"))
+      if not found:
+        raise
+      return max((path.read_text() for path in found), key=len)
 
 
 def needed(message: str, known: float) -> dict[str, float]:

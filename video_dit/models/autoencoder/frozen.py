@@ -14,6 +14,9 @@ import numpy as np
 
 from video_dit.models.autoencoder.inside import Inside
 
+# By default steps that could run side by side are ordered for that, and take more memory.
+_OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
+
 
 class Model(Protocol):
   """What an autoencoder must be to be used frozen.
@@ -91,8 +94,11 @@ class Frozen:
     self._params = jax.device_put(params, whole)
     self._statistics = jax.device_put(statistics, whole)
     both = programs(graph, dtype)
+    platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     # The cache of each chunk takes the place of the one before.
-    self._encode, self._decode = (jax.jit(f, donate_argnums=3) for f in both)
+    self._encode, self._decode = (
+      jax.jit(f, donate_argnums=3, compiler_options=_OPTIONS.get(platform)) for f in both
+    )
 
   def encode(self, clip_FHWC: np.ndarray) -> np.ndarray:
     """Encodes one clip; see `encode_batch`."""

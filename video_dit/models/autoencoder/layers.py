@@ -7,7 +7,7 @@ carries the few frames that each convolution still needs from the chunk before.
 Source: the causal convolutions of MAGVIT-v2 (Yu et al., 2023, arXiv:2310.05737).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import functools
 
 import einops
@@ -66,6 +66,39 @@ class Stream:
       x_BFHWC = jnp.concatenate([next(self._old).astype(x_BFHWC.dtype), x_BFHWC], axis=1)
     self._new.append(x_BFHWC[:, x_BFHWC.shape[1] - (reach + 1 - stride) :])
     return x_BFHWC
+
+  def by_frames(
+    self, layers: Callable[[jax.Array, "Stream"], jax.Array], x_BFHWC: jax.Array
+  ) -> jax.Array:
+    """Runs layers frame by frame, for which a frame's memory is enough.
+
+    Args:
+      layers: take a chunk and a stream and give as many frames; they have no strides in
+        time.
+      x_BFHWC: the chunk.
+
+    Returns:
+      What `layers` give of the chunk.
+    """
+
+    def frame(cache: Cache | None, x_BHWC: jax.Array) -> tuple[Cache, jax.Array]:
+      stream = Stream(cache, self.before, self.inside)
+      y_BFHWC = layers(x_BHWC[:, None], stream)
+      return stream.cache(), y_BFHWC[:, 0]
+
+    x_FBHWC = jnp.moveaxis(x_BFHWC, 1, 0)
+    parts = []
+    if self.first:
+      cache, y_BHWC = frame(None, x_FBHWC[0])
+      parts, x_FBHWC = [y_BHWC[None]], x_FBHWC[1:]
+    else:
+      caches, _ = jax.eval_shape(lambda x_BHWC: frame(None, x_BHWC), x_FBHWC[0])
+      cache = tuple(next(self._old).astype(x_BFHWC.dtype) for _ in caches)
+    if len(x_FBHWC):
+      cache, y_FBHWC = jax.lax.scan(frame, cache, x_FBHWC)
+      parts.append(y_FBHWC)
+    self._new.extend(cache)
+    return jnp.moveaxis(jnp.concatenate(parts), 0, 1)
 
   def cache(self) -> Cache:
     """What the next chunk needs."""

@@ -209,6 +209,7 @@ class Encoder(nnx.Module):
     widths = [arch.base_dim * m for m in (1, *arch.dim_mult)]
     last = len(arch.dim_mult) - 1
     both = 2 * arch.z_dim
+    self.lone = (*arch.temperal_downsample, True).index(True)
     self.conv_in = CausalConv(3 * self.patch**2, widths[0], rngs=rngs)
     self.levels = nnx.List(
       DownLevel(
@@ -232,12 +233,19 @@ class Encoder(nnx.Module):
     h_BFHWC = einops.rearrange(
       x_BFHWC, "b f (h q) (w p) c -> b f h w (c p q)", p=self.patch, q=self.patch
     )
-    h_BFHWC = self.conv_in(h_BFHWC, stream)
-    for level in self.levels:
+    h_BFHWC = stream.by_frames(self._finest, h_BFHWC)
+    for level in self.levels[self.lone :]:
       h_BFHWC = level(h_BFHWC, stream)
     h_BFHWC = self.middle(h_BFHWC, stream)
     h_BFHWC = self.conv_out(jax.nn.silu(self.norm(h_BFHWC)), stream)
     return self.quantize(h_BFHWC, stream)
+
+  def _finest(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    """The levels that keep the number of frames: the ones of the largest frames."""
+    h_BFHWC = self.conv_in(x_BFHWC, stream)
+    for level in self.levels[: self.lone]:
+      h_BFHWC = level(h_BFHWC, stream)
+    return h_BFHWC
 
 
 class Decoder(nnx.Module):
@@ -250,6 +258,7 @@ class Decoder(nnx.Module):
     widths = [base * m for m in (multiples[0], *multiples)]
     last = len(multiples) - 1
     times = arch.temperal_downsample[::-1]
+    self.lone = len(times) - (*times[::-1], True).index(True)
     # Upsampling has halved the channels, but where shortcuts keep them.
     halved = [1 if arch.is_residual or i == 0 else 2 for i in range(last + 1)]
     self.dequantize = CausalConv(arch.z_dim, arch.z_dim, kernel=(1, 1, 1), rngs=rngs)
@@ -273,12 +282,18 @@ class Decoder(nnx.Module):
   def __call__(self, z_BFHWC: jax.Array, stream: Stream) -> jax.Array:
     h_BFHWC = self.conv_in(self.dequantize(z_BFHWC, stream), stream)
     h_BFHWC = self.middle(h_BFHWC, stream)
-    for level in self.levels:
+    for level in self.levels[: self.lone]:
       h_BFHWC = level(h_BFHWC, stream)
-    h_BFHWC = self.conv_out(jax.nn.silu(self.norm(h_BFHWC)), stream)
+    h_BFHWC = stream.by_frames(self._finest, h_BFHWC)
     return einops.rearrange(
       h_BFHWC, "b f h w (c p q) -> b f (h q) (w p) c", p=self.patch, q=self.patch
     )
+
+  def _finest(self, h_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    """The levels that keep the number of frames: the ones of the largest frames."""
+    for level in self.levels[self.lone :]:
+      h_BFHWC = level(h_BFHWC, stream)
+    return self.conv_out(jax.nn.silu(self.norm(h_BFHWC)), stream)
 
 
 class Wan(nnx.Module):
