@@ -5,7 +5,9 @@ import dataclasses
 import pyarrow.parquet
 import pytest
 
+from tests.data import clips
 from tests.preprocess import ingest_test, scenes
+from video_dit.data import pack, pieces, reader
 from video_dit.media import write
 from video_dit.preprocess import data_report, examine, ingest, sources, statistics
 from video_dit.preprocess import facts as facts_lib
@@ -82,3 +84,25 @@ def test_another_report_decodes_no_picture_again(done, monkeypatch):
   monkeypatch.setattr(examine, "work", None)
   data_report.write(out, ingest_test.CONFIG, counts, ingest_test._Here())
   assert "data:image/jpeg" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_packing_goes_by_the_tokens_that_encoded_captions_have(done, tmp_path):
+  out, _ = done
+  text = (out / "report.html").read_text(encoding="utf-8")
+  assert "tokens of captions" in text and "estimated" in text  # nothing is encoded there
+  clips.write(tmp_path / "latents", 40)
+  data = dataclasses.replace(
+    ingest_test.CONFIG.data, row_length=64, row_segments=12, row_text=48
+  )
+  dit = dataclasses.replace(ingest_test.CONFIG.dit, patch=(1, 2, 2))
+  config = dataclasses.replace(
+    ingest_test.CONFIG, objective="diffusion", data=data, dit=dit
+  )
+  found = data_report.plan(tmp_path, config)
+  index = reader.Dataset(tmp_path / "latents", "train").index
+  assert (found["clips"], found["tokens of captions"]) == (len(index), "counted")
+  cut = pieces.cut(
+    index.t, index.h, index.w, index.text_tokens, data=data, patch=dit.patch
+  )
+  planned = pack.plan_epoch(cut.tokens, cut.text_tokens, data, config.seed, 0)
+  assert (found["rows"], found["fill"]) == (len(planned), planned.fill)

@@ -15,7 +15,7 @@ from PIL import Image
 import pyarrow.parquet
 
 from video_dit import config as config_lib
-from video_dit.data import pack, pieces
+from video_dit.data import pack, pieces, schema
 from video_dit.media import resize
 from video_dit.preprocess import examine, ingest, statistics, workers
 from video_dit.report import histogram, page
@@ -75,29 +75,25 @@ def write(
 def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
   """What to expect of packing the training split, at the config's patch and rows.
 
-  Captions are counted as a token in four characters: no encoder is asked here.
+  The tokens of captions are those of the encoded set. Where there is none, as for pixels,
+  a caption counts as a token in four characters: no encoder is asked here.
   """
-  extents: list[list[int]] = []
-  text: list[int] = []
-  names = ["latent_frames", "latent_height", "latent_width", "caption", "split"]
-  with pyarrow.parquet.ParquetFile(folder / ingest.CLIPS) as file:
-    for batch in file.iter_batches(batch_size=65_536, columns=names):
-      for row in batch.to_pylist():
-        if row["split"] == "train" and len(text) < _MOST_PLANNED:
-          extents.append([row[name] for name in names[:3]])
-          length = 1 + len(row["caption"] or "") // 4
-          text.append(min(length, config.text.max_tokens, config.data.row_text))
-  facts: dict[str, Any] = {"row length": config.data.row_length, "clips": len(text)}
-  if not text:
+  index = folder / "latents" / schema.INDEX
+  is_counted = config.objective == "diffusion" and index.is_file()
+  clips_N4 = _encoded(index) if is_counted else _estimated(folder, config)
+  facts: dict[str, Any] = {"row length": config.data.row_length, "clips": len(clips_N4)}
+  if not len(clips_N4):
     return facts
+  facts["tokens of captions"] = "counted" if is_counted else "estimated"
+  text = clips_N4[:, 3]
   # Of pixels, whose grid is finer, the whole tokens count.
-  t, h, w = (np.array(extents, np.int32) // config.dit.patch * config.dit.patch).T
+  t, h, w = (clips_N4[:, :3] // config.dit.patch * config.dit.patch).T
   is_some = (t > 0) & (h > 0) & (w > 0)
   if not is_some.any():
     return facts
   try:
     cut = pieces.cut(
-      *(column[is_some] for column in (t, h, w, np.array(text, np.int32))),
+      *(column[is_some] for column in (t, h, w, text)),
       data=config.data,
       patch=config.dit.patch,
     )
@@ -109,6 +105,30 @@ def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
     "tokens of the longest": int(cut.tokens.max()),
   }
   return facts | tokens | {"rows": len(made), "fill": made.fill}
+
+
+def _encoded(index: pathlib.Path) -> np.ndarray:
+  """Latent extents and caption tokens `(N, 4)` of the training split, of its index."""
+  names = ["t", "h", "w", "text_tokens", "split"]
+  table = pyarrow.parquet.read_table(
+    index, columns=names, filters=[("split", "=", "train")]
+  )
+  table = table.slice(0, _MOST_PLANNED)
+  return np.stack([table[name].to_numpy() for name in names[:4]], axis=1)
+
+
+def _estimated(folder: pathlib.Path, config: config_lib.Config) -> np.ndarray:
+  """The same of the table of clips, a token of text for every four characters."""
+  found: list[list[int]] = []
+  most = min(config.text.max_tokens, config.data.row_text)
+  names = ["latent_frames", "latent_height", "latent_width", "caption", "split"]
+  with pyarrow.parquet.ParquetFile(folder / ingest.CLIPS) as file:
+    for batch in file.iter_batches(batch_size=65_536, columns=names):
+      for row in batch.to_pylist():
+        if row["split"] == "train" and len(found) < _MOST_PLANNED:
+          length = 1 + len(row["caption"] or "") // 4
+          found.append([*(row[name] for name in names[:3]), min(length, most)])
+  return np.array(found, np.int32).reshape(-1, 4)
 
 
 def _pictures(
