@@ -237,6 +237,16 @@ def test_one_set_has_one_maker(tmp_path):
     writer.ShardWriter(tmp_path, clips.metadata(autoencoder="ae-2"))
 
 
+@pytest.mark.parametrize("name", ["train-00000.array_record", "train-h001-00000.parquet"])
+def test_parts_of_an_earlier_version_are_refused_and_stay(tmp_path, name):
+  _write(tmp_path, 6)
+  (tmp_path / "parts" / name).write_bytes(b"1")
+  with pytest.raises(ValueError, match=rf"{name}: .*earlier version.*output folder"):
+    writer.ShardWriter(tmp_path, clips.metadata())
+  assert (tmp_path / "parts" / name).exists()
+  assert len(reader.Dataset(tmp_path)) == 5
+
+
 def test_nothing_to_finish_is_an_error(tmp_path):
   with pytest.raises(ValueError, match="no record was written"):
     writer.ShardWriter(tmp_path, clips.metadata()).finish()

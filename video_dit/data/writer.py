@@ -107,6 +107,7 @@ class ShardWriter:
         if (self.folder / name).exists():
           disk.wrote(self.folder / name)
     self._parts.mkdir(parents=True, exist_ok=True)
+    self._refuse_earlier()
     if host == 0 and not (self.finished and self._has_all_shards()):
       self.reopen()
     self._sweep()
@@ -220,6 +221,16 @@ class ShardWriter:
       if name != self._data(part).name and (self.folder / name).exists():
         self._disk.move(self.folder / name, self._data(part))
     self._disk.remove(shards)
+
+  def _refuse_earlier(self) -> None:
+    """Refuses parts whose names would be misread."""
+    for path in self._parts.iterdir():
+      if path.suffix == ".array_record" or "-h" in path.name:
+        raise ValueError(
+          f"{path}: the set was made by an earlier version, which named parts otherwise."
+          " Add to it with that version, or choose another output folder. A finished set"
+          " can be trained on as it is."
+        )
 
   def _has_all_shards(self) -> bool:
     shards = self.folder / SHARDS
