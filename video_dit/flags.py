@@ -69,10 +69,10 @@ def config() -> config_lib.Config:
     raise ValueError(_explain_file(sys.argv, error)) from error
 
 
-def mesh(config: config_lib.Config) -> jax.sharding.Mesh:
-  """Starts the devices that --mesh names and lays the mesh over them."""
+def mesh(config: config_lib.Config, *, keep: bool = True) -> jax.sharding.Mesh:
+  """Starts the devices that --mesh names, and lays the mesh over them."""
   hosts.join(FLAGS.distributed)
-  return mesh_lib.start(FLAGS.mesh, config.mesh)
+  return mesh_lib.start(FLAGS.mesh, config.mesh, keep=keep)
 
 
 _FULL = ". Make room, and run the same command again: what it had finished is kept."

@@ -102,6 +102,12 @@ def device() -> tuple[str, str]:
   return found.platform, found.device_kind
 
 
+def one_cpu() -> bool:
+  """Whether a single CPU device is compiled for: nothing is sharded, layouts are free."""
+  mesh = jax.sharding.get_abstract_mesh()
+  return device()[0] == "cpu" and (mesh.empty or mesh.size == 1)
+
+
 def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
   """Names the kernel for queries of a shape `(R, N, A, K)` and so many keys.
 

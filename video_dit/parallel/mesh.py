@@ -15,6 +15,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
 from video_dit import config as config_lib
+from video_dit.parallel import heap
 
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
@@ -82,7 +83,9 @@ def parse(text: str) -> Spec:
   return Spec(platform or None, int(count) if count else None, axes)
 
 
-def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
+def start(
+  text: str, defaults: config_lib.Mesh, *, keep: bool = True
+) -> jax.sharding.Mesh:
   """Starts the devices and lays the mesh over all of them.
 
   Must come before anything else touches a device.
@@ -90,6 +93,7 @@ def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
   Args:
     text: the --mesh flag.
     defaults: axis sizes where the flag gives none.
+    keep: on cpu, hold on to freed memory: for programs that run over and over.
 
   Raises:
     ValueError: no such devices here, fewer than asked for, or axes that do not divide.
@@ -102,6 +106,8 @@ def start(text: str, defaults: config_lib.Mesh) -> jax.sharding.Mesh:
     with contextlib.suppress(RuntimeError):
       jax.config.update("jax_num_cpu_devices", spec.devices)
   if spec.platform == "cpu":
+    if keep:
+      heap.keep()
     given = os.environ.get("XLA_FLAGS", "")
     ours = [f"{k}={v}" for k, v in _CPU_FLAGS.items() if k not in given]
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *ours])

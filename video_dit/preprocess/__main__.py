@@ -63,7 +63,7 @@ def main() -> None:
   source = flags.required("input", "clips/")
   output = os.path.expanduser(flags.required("output", "data/"))
   config = flags.config()
-  mesh = flags.mesh(config)
+  mesh = flags.mesh(config, keep=False)  # Large frames need all the memory there is.
   host, hosts = jax.process_index(), jax.process_count()
   if hosts > 1:  # each works by itself
     devices = jax.local_devices()

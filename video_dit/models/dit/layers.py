@@ -6,9 +6,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.parallel.local import one_cpu
+
 
 class Linear(nnx.Module):
-  """`x @ kernel + bias`: parameters float32, product in the dtype of `x`."""
+  """`x @ kernel + bias`: parameters float32, product in the dtype of `x`.
+
+  Forms are chosen for the device: a TPU lays out what it likes, while a CPU's compiler
+  copies whatever a product of more than two axes has not in the order that it wants.
+  """
 
   def __init__(
     self,
@@ -29,11 +35,12 @@ class Linear(nnx.Module):
     )
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    y = jnp.dot(x, self.kernel[...].astype(x.dtype))
-    if self.bias is None:
-      return y
-    bias = self.bias[...].astype(x.dtype)
-    return y + jnp.expand_dims(bias, range(y.ndim - 1))
+    flat = x.reshape(-1, x.shape[-1]) if one_cpu() else x
+    y = jnp.dot(flat, self.kernel[...].astype(x.dtype))
+    if self.bias is not None:
+      bias = self.bias[...].astype(x.dtype)
+      y += jnp.expand_dims(bias, range(y.ndim - 1))
+    return y.reshape(*x.shape[:-1], -1)
 
   def to_heads(self, x_RND: jax.Array, heads: int, parts: int = 1) -> list[jax.Array]:
     """The same, cut into heads, and each head into parts, as queries, keys and values.
@@ -43,8 +50,12 @@ class Linear(nnx.Module):
     part that is cut from a product of all.
 
     Returns:
-      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens.
+      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens but on a CPU.
     """
+    if one_cpu():
+      y = einops.rearrange(self(x_RND), "r n (a p k) -> r n a p k", a=heads, p=parts)
+      # The gradient of a split is one array; that of slices a sum of padded ones.
+      return [part.squeeze(3) for part in jax.lax.split(y, (1,) * parts, axis=3)]
     kernels = einops.rearrange(self.kernel[...], "d (a p k) -> p d a k", a=heads, p=parts)
     found = [
       jnp.einsum("rnd,dak->rank", x_RND, kernel.astype(x_RND.dtype)) for kernel in kernels
@@ -57,6 +68,8 @@ class Linear(nnx.Module):
 
   def from_heads(self, x_RNAK: jax.Array) -> jax.Array:
     """The same of heads laid side by side."""
+    if one_cpu():
+      return self(einops.rearrange(x_RNAK, "r n a k -> r n (a k)"))
     heads = x_RNAK.shape[2]
     kernel = einops.rearrange(self.kernel[...], "(a k) d -> a k d", a=heads)
     y = jnp.einsum("rnak,akd->rnd", x_RNAK, kernel.astype(x_RNAK.dtype))
