@@ -50,7 +50,7 @@ class Linear(nnx.Module):
     part that is cut from a product of all.
 
     Returns:
-      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens but on a CPU.
+      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens but on one CPU.
     """
     if one_cpu():
       y = einops.rearrange(self(x_RND), "r n (a p k) -> r n a p k", a=heads, p=parts)
