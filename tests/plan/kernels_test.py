@@ -2,7 +2,7 @@
 
 import pytest
 
-from video_dit.plan import hlo
+from video_dit.plan import chips, hlo
 from video_dit.plan.kernels import Kernels
 from video_dit.plan.mix import Mix
 
@@ -61,3 +61,12 @@ def test_a_text_is_visited_by_its_own_blocks():
 def test_other_kernels_are_not_known():
   mix = Mix((4096,), (20,), 4096)
   assert _kernel("sideways", mix, own=8, theirs=8, length=4096, keys=4096) is None
+
+
+def test_heads_that_leave_matrix_units_empty_are_told():
+  v5p, v6e = chips.CHIPS["v5p"], chips.CHIPS["v6e"]
+  assert not v5p.empty(1152, 9) and not v6e.empty(1280, 5)
+  told = v6e.empty(1152, 9)
+  assert "heads of 128 leave part of v6e's matrix units empty" in told
+  assert told.endswith("--config.dit.width=1280 --config.dit.heads=5")
+  assert v5p.empty(1152, 16).endswith("--config.dit.width=1152 --config.dit.heads=9")

@@ -53,6 +53,18 @@ class Chip:
     _, ahead, back = max(fitting, default=self.attention[0])
     return back if backward else ahead
 
+  def empty(self, width: int, heads: int) -> str:
+    """Says where a transformer's heads leave matrix units empty in attention, or ''."""
+    size, full = width // heads, max(self.attention)[0]
+    if size % full == 0:
+      return ""
+    wide = -(-width // full) * full
+    return (
+      f"heads of {size} leave part of {self.name}'s matrix units empty in attention;"
+      f" heads of {full} fill them, as with --config.dit.width={wide}"
+      f" --config.dit.heads={wide // full}"
+    )
+
 
 _GIB = 2.0**30
 _WIDE = ((128, 0.25, 0.40), (256, 0.41, 0.71))
