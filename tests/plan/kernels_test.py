@@ -65,8 +65,9 @@ def test_other_kernels_are_not_known():
 
 def test_heads_that_leave_matrix_units_empty_are_told():
   v5p, v6e = chips.CHIPS["v5p"], chips.CHIPS["v6e"]
-  assert not v5p.empty(1152, 9) and not v6e.empty(1280, 5)
-  told = v6e.empty(1152, 9)
+  assert not v5p.note_on_heads(1152, 9) and not v6e.note_on_heads(1280, 5)
+  told = v6e.note_on_heads(1152, 9)
   assert "heads of 128 leave part of v6e's matrix units empty" in told
   assert told.endswith("--config.dit.width=1280 --config.dit.heads=5")
-  assert v5p.empty(1152, 16).endswith("--config.dit.width=1152 --config.dit.heads=9")
+  told = v5p.note_on_heads(1152, 16)
+  assert told.endswith("--config.dit.width=1152 --config.dit.heads=9")

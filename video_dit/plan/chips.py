@@ -53,16 +53,16 @@ class Chip:
     _, ahead, back = max(fitting, default=self.attention[0])
     return back if backward else ahead
 
-  def empty(self, width: int, heads: int) -> str:
-    """Says where a transformer's heads leave matrix units empty in attention, or ''."""
+  def note_on_heads(self, width: int, heads: int) -> str:
+    """Says whether heads leave matrix units empty in attention; '' if they fill them."""
     size, full = width // heads, max(self.attention)[0]
     if size % full == 0:
       return ""
     wide = -(-width // full) * full
     return (
       f"heads of {size} leave part of {self.name}'s matrix units empty in attention;"
-      f" heads of {full} fill them, as with --config.dit.width={wide}"
-      f" --config.dit.heads={wide // full}"
+      f" where sizes are yours to choose, heads of {full} fill them, as with"
+      f" --config.dit.width={wide} --config.dit.heads={wide // full}"
     )
 
 

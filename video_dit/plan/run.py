@@ -61,8 +61,8 @@ def plan(
   request, notes = _filled(request, dict(mesh.shape))
   config = request.config
   if request.topology.platform == "tpu" and trains_dit and not config.dit.checkpoint:
-    empty = chip.empty(config.dit.width, config.dit.heads)
-    notes += [empty] if empty else []
+    note = chip.note_on_heads(config.dit.width, config.dit.heads)
+    notes += [note] if note else []
   # More rows a step need fewer steps for the config's tokens.
   steps = config.train.steps * rows / config.data.rows
   found = _head(request, chip, dict(mesh.shape), mix) | {"notes": notes}
