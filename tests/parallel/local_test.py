@@ -41,9 +41,18 @@ def test_long_rows_take_the_kernel_of_the_device(monkeypatch):
       assert local.choose("chunked", shape, shape[1]) == "chunked"
   with _on("gpu", "NVIDIA H100"):
     monkeypatch.setattr(local, "_has_tokamax", lambda: False)
-    assert local.choose("auto", shape, shape[1]) == "chunked"
+    assert local.choose("auto", shape, shape[1]) == "triton"
+    with monkeypatch.context() as without:
+      without.setattr(local, "_has_triton", lambda: False)
+      assert local.choose("auto", shape, shape[1]) == "chunked"
     monkeypatch.setattr(local, "_has_tokamax", lambda: True)
     assert local.choose("auto", shape, shape[1]) == "tokamax"
+    wide = (1, 32_768, 2, 512)
+    assert local.choose("auto", wide, wide[1]) == "chunked"
+    with pytest.raises(ValueError, match="heads of 512 are wider than 256"):
+      local.choose("triton", wide, wide[1])
+  with _on("gpu", "Tesla T4"):
+    assert local.choose("auto", shape, shape[1]) == "chunked"
 
 
 def test_the_choice_is_said_once_for_each_shape(caplog):
@@ -72,7 +81,7 @@ def test_a_kernels_name_may_say_its_blocks(kernel, block):
     assert part.keywords["block"] == block
 
 
-@pytest.mark.parametrize("kernel", ["chunked", "splash"])
+@pytest.mark.parametrize("kernel", ["chunked", "splash", "triton"])
 def test_output_and_log_sum_exp_differentiate_as_in_the_dense_form(kernel, monkeypatch):
   monkeypatch.setattr(chunked, "BLOCK", 8)
   arrays, dlse = rows.arrays(_SEGMENTS, _SEGMENTS, heads=2, size=4)

@@ -171,7 +171,15 @@ class DiT:
   unroll: int = 1
   context: Literal["auto", "gather", "ring", "all_to_all", "both"] = "auto"
   attention: Literal[
-    "auto", "dense", "chunked", "tokamax", "cudnn", "splash", "splash_256", "splash_1024"
+    "auto",
+    "dense",
+    "chunked",
+    "triton",
+    "tokamax",
+    "cudnn",
+    "splash",
+    "splash_256",
+    "splash_1024",
   ] = "auto"
 
   @property

@@ -1,8 +1,8 @@
 """One device's attention: which kernel, and its gradients.
 
 `auto` takes the plain form for short rows, else the kernel of the device: `splash` on
-TPU, `tokamax` on GPU where it is installed, `chunked` elsewhere. What is taken is said
-once in the log, for each shape.
+TPU, `tokamax` on GPU where it is installed, else `triton`, `chunked` elsewhere. What is
+taken is said once in the log, for each shape.
 """
 
 import functools
@@ -17,10 +17,13 @@ import jax.numpy as jnp
 from video_dit.parallel.kernels import chunked, dense
 
 KERNELS = (
-  *("auto", "dense", "chunked", "tokamax", "cudnn"),
+  *("auto", "dense", "chunked", "triton", "tokamax", "cudnn"),
   *("splash", "splash_256", "splash_1024"),  # with the tokens of a block, if not 512
 )
 SHORT = 1024  # queries and keys up to which all scores at once are faster than blocks
+_GPU = ("gpu", "cuda")  # as JAX names the platform
+_OLD_GPUS = ("T4", "V100", "RTX 20", "Quadro RTX", "TITAN")  # without bfloat16
+_WIDEST = 256  # heads on GPU
 SAVED = "attention"  # name of what the rematerialisation policy `attention` keeps
 
 
@@ -124,16 +127,28 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
       "config.dit.attention='tokamax': Tokamax is not installed. Install it with"
       " pip install 'video_dit[tokamax]', or choose 'chunked'."
     )
+  on_gpu = platform in _GPU
+  if on_gpu and kernel in ("triton", "tokamax", "cudnn") and shape[3] > _WIDEST:
+    raise ValueError(
+      f"config.dit.attention={kernel!r}: heads of {shape[3]} are wider than {_WIDEST},"
+      " the most that the GPU's kernels take. Choose 'chunked', or more heads."
+    )
   name, why = kernel, "chosen by name"
   if kernel == "auto":
     if shape[1] * keys <= SHORT**2:
       name, why = "dense", "a short row"
     elif platform == "tpu":
       name, why = "splash", "a TPU"
-    elif platform in ("gpu", "cuda") and _has_tokamax():
+    elif on_gpu and any(old in kind for old in _OLD_GPUS):
+      name, why = "chunked", "a GPU older than the kernels"
+    elif on_gpu and shape[3] > _WIDEST:
+      name, why = "chunked", "heads wider than the GPU's kernels take"
+    elif on_gpu and _has_tokamax():
       name, why = "tokamax", "a GPU"
-    elif platform in ("gpu", "cuda"):
-      name, why = "chunked", "a GPU without Tokamax: pip install 'video_dit[tokamax]'"
+    elif on_gpu and not _has_triton():
+      name, why = "chunked", "a JAX without Pallas for Triton"
+    elif on_gpu:
+      name, why = "triton", "a GPU without Tokamax: pip install 'video_dit[tokamax]'"
     else:
       name, why = "chunked", f"a long row on {platform}"
   _say(name, why, kind, shape, keys)
@@ -151,6 +166,12 @@ def _say(name: str, why: str, kind: str, shape: tuple[int, ...], keys: int):
 @functools.cache
 def _has_tokamax() -> bool:
   return importlib.util.find_spec("tokamax") is not None
+
+
+@functools.cache
+def _has_triton() -> bool:
+  # JAX says that a later version will be without it.
+  return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
@@ -189,17 +210,22 @@ def _attention(name: str, kind: str):
   """The forward pass of a kernel."""
   if name.startswith("splash"):
     return functools.partial(_splash().attention, device=_tpu(kind), block=_block(name))
+  if name == "triton":
+    return functools.partial(_triton().attention, device=_gpu(kind))
   if name in ("tokamax", "cudnn"):
     from video_dit.parallel.kernels import gpu
 
-    return getattr(gpu, name)
+    return functools.partial(getattr(gpu, name), device=_gpu(kind))
   return {"dense": dense, "chunked": chunked}[name].attention
 
 
 def _gradients(name: str, kind: str):
-  """The backward pass of a kernel; those of GPU have none for another's log-sum-exp."""
+  """The backward pass of a kernel; the libraries' would visit every block of a row."""
   if name.startswith("splash"):
     return functools.partial(_splash().gradients, device=_tpu(kind), block=_block(name))
+  by_library = name in ("tokamax", "cudnn") and _gpu(kind) and _has_triton()
+  if name == "triton" or by_library:
+    return functools.partial(_triton().gradients, device=_gpu(kind))
   return (dense if name == "dense" else chunked).gradients
 
 
@@ -210,9 +236,20 @@ def _splash() -> types.ModuleType:
   return splash
 
 
+def _triton() -> types.ModuleType:
+  from video_dit.parallel.kernels import triton
+
+  return triton
+
+
 def _block(name: str) -> int:
   """Tokens of a block that the kernel's name says; 0 leaves them to the kernel."""
   return int(name.partition("_")[2] or 0)
+
+
+def _gpu(kind: str) -> str:
+  """The kind of GPU; empty elsewhere, where the kernels run as plain JAX."""
+  return kind if device()[0] in _GPU else ""
 
 
 def _tpu(kind: str) -> str:

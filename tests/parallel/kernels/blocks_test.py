@@ -65,3 +65,26 @@ def test_padding_visits_nothing_and_is_visited_by_nothing():
 def test_a_block_is_whole_where_one_segment_fills_it():
   segments = np.array([[1, 1, 1, 2, 2, 2, 0, 0, 3, 0]])
   assert np.asarray(blocks.whole(segments, 2, -1)).tolist() == [[1, -1, 2, -1, -1]]
+
+
+def test_the_run_without_masks_is_that_of_the_blocks_that_one_segment_fills():
+  rng = np.random.default_rng(2)
+  packed = _packed(rng, 16, 96, 4)
+  packed[::2, -20:] = 0
+  mixed = rng.integers(0, 3, (16, 12)).repeat(8, axis=1)
+  for segments in (packed, mixed):
+    found = blocks.block_map(segments, segments, 8, 4)
+    first, whole, behind, last = np.moveaxis(
+      np.asarray(blocks.runs(segments, segments, 8, 4)), -1, 0
+    )
+    np.testing.assert_array_equal(first, found.first_RI)
+    np.testing.assert_array_equal(last, found.last_RI)
+    assert ((first <= whole) & (whole <= behind) & (behind <= last)).all()
+    mine, keys = segments.reshape(16, 12, 8), segments.reshape(16, 24, 4)
+    for r, i in np.ndindex(16, 12):
+      number = mine[r, i, 0]
+      same = (mine[r, i] == number).all() & (number > 0)
+      full = np.flatnonzero((keys[r] == number).all(-1)) if same else np.array([])
+      together = len(full) > 0 and full[-1] - full[0] + 1 == len(full)
+      wanted = range(full[0], full[-1] + 1) if together else range(0)
+      assert list(range(whole[r, i], behind[r, i])) == list(wanted)

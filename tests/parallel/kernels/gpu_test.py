@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from tests.parallel.kernels import rows
-from video_dit.parallel.kernels import dense, gpu
+from video_dit.parallel import local
+from video_dit.parallel.kernels import dense, gpu, triton
 
 _PACKED = rows.segments((5, 3, 26, 8), (9, 40), length=50)
 _TEXT = rows.segments((4, 0, 9, 2), (6, 6), length=19)
@@ -32,3 +33,10 @@ def test_results_are_those_of_the_dense_form(name, keys):
   wanted = dense.attention(*arrays[:3], _PACKED, keys)
   for a, b in zip(found, wanted, strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6)
+
+
+def test_the_gradients_under_a_library_are_those_of_our_kernels_on_a_gpu(monkeypatch):
+  monkeypatch.setattr(local, "_gpu", lambda kind: kind)
+  for name in ("tokamax", "cudnn"):
+    found = local._gradients(name, "NVIDIA H100")
+    assert found.func is triton.gradients and found.keywords["device"] == "NVIDIA H100"

@@ -55,6 +55,34 @@ def block_map(
   )
 
 
+def runs(
+  segments_RN: jax.Array, key_segments_RM: jax.Array, block: int, key_block: int
+) -> jax.Array:
+  """The block map, with the run inside it that needs no mask.
+
+  Args:
+    segments_RN, key_segments_RM, block, key_block: as of `block_map`.
+
+  Returns:
+    `(R, I, 4)` int32: the first key block visited; the first that holds the segment that
+    fills the block of queries, and no other; one behind the last such; one behind the
+    last visited. The two in the middle are equal where there is none, or where others
+    lie between.
+  """
+  found = block_map(segments_RN, key_segments_RM, block, key_block)
+  full_RI = whole(segments_RN, block, -1)
+  full_RJ = whole(key_segments_RM, key_block, -2)
+  same_RIJ = full_RI[:, :, None] == full_RJ[:, None]
+  count_RI = same_RIJ.sum(-1)
+  first_RI = jnp.argmax(same_RIJ, axis=-1)
+  behind_RI = same_RIJ.shape[-1] - jnp.argmax(same_RIJ[:, :, ::-1], axis=-1)
+  run_RI = (count_RI > 0) & (behind_RI - first_RI == count_RI)
+  first_RI = jnp.where(run_RI, first_RI, found.first_RI)
+  behind_RI = jnp.where(run_RI, behind_RI, found.first_RI)
+  ends = found.first_RI, first_RI, behind_RI, found.last_RI
+  return jnp.stack(ends, axis=-1).astype(jnp.int32)
+
+
 def whole(segments_RN: jax.Array, block: int, other: int) -> jax.Array:
   """The one segment that fills a block, `(R, I)`; `other` where there is none."""
   blocks = einops.rearrange(jnp.int32(segments_RN), "r (i b) -> r i b", b=block)

@@ -1,10 +1,10 @@
-"""Attention on GPU by libraries: Tokamax's kernels, and cuDNN's through `jax.nn`.
+"""Forward passes on GPU by libraries: Tokamax's kernels, and cuDNN's through `jax.nn`.
 
 Tokamax (optional, `video_dit[tokamax]`) takes a first and a last key for each query and
 skips the blocks outside; its Mosaic kernels run on Hopper and Blackwell, Triton's on
 others. cuDNN takes a mask, so its work grows with the square of the row: it is never
-chosen by itself. Neither has been run by this project on a GPU; the ranges and the
-masks are tested on CPU.
+chosen by itself. The backward pass under both is this project's (triton.py). Neither has
+been run by this project on a GPU; the ranges and the masks are tested on CPU.
 """
 
 import jax
@@ -42,13 +42,20 @@ def tokamax(
   v_RMAK: jax.Array,
   segments_RN: jax.Array,
   key_segments_RM: jax.Array,
+  *,
+  device: str = "",
 ) -> tuple[jax.Array, jax.Array]:
-  """Tokamax's kernels; as `local_attention`, for segments of keys that ascend."""
+  """Tokamax's kernels; as `local_attention`, for segments of keys that ascend.
+
+  Args:
+    device: the kind of GPU; empty elsewhere, where Tokamax's plain form runs.
+  """
   from tokamax._src.ops.attention import api, base
 
   first_RN, last_RN = key_ranges(segments_RN, key_segments_RM)
   mask = base.Mask(k_start=first_RN[:, None], k_end=last_RN[:, None])
-  for name in tokamax_kernels():
+  names = ("mosaic_gpu", "triton", "xla_chunked") if device else ("xla",)
+  for name in names:  # the fastest first
     try:
       with jax.numpy_rank_promotion("allow"):  # which its code relies on
         out, (most, total) = api.IMPLEMENTATIONS[name](
@@ -64,19 +71,14 @@ def tokamax(
   )
 
 
-def tokamax_kernels() -> tuple[str, ...]:
-  """Names of Tokamax's kernels to try here, the fastest first."""
-  if jax.default_backend() == "gpu":
-    return "mosaic_gpu", "triton", "xla_chunked"
-  return ("xla",)
-
-
 def cudnn(
   q_RNAK: jax.Array,
   k_RMAK: jax.Array,
   v_RMAK: jax.Array,
   segments_RN: jax.Array,
   key_segments_RM: jax.Array,
+  *,
+  device: str = "",
 ) -> tuple[jax.Array, jax.Array]:
   """CuDNN's fused attention under a mask; elsewhere than on a GPU, XLA's."""
   seen_RNM = segments_RN[:, :, None] == key_segments_RM[:, None, :]
@@ -86,7 +88,7 @@ def cudnn(
     k_RMAK,
     v_RMAK,
     mask=seen_RNM[:, None],
-    implementation="cudnn" if jax.default_backend() == "gpu" else "xla",
+    implementation="cudnn" if device else "xla",
     return_residual=True,
   )
   return _blind_are_zero(out, lse_RNA, seen_RNM.any(-1))

@@ -1,0 +1,180 @@
+"""Flash attention over a block map, as a Pallas kernel for Triton: the forward pass.
+
+Online softmax (Dao et al., 2022, arXiv:2205.14135, algorithm 1) for one block of queries
+of a head a program. First the run of key blocks that hold the block's own segment and
+no other, which need no mask; then the blocks around it. Exponentials are of base 2.
+"""
+
+from collections.abc import Callable
+import functools
+import math
+
+import jax
+from jax.experimental import pallas as pl
+import jax.numpy as jnp
+
+from video_dit.parallel.kernels import blocks
+from video_dit.parallel.kernels.dense import NO_KEYS
+from video_dit.parallel.kernels.triton_sizes import Sizes
+
+LOG2E = math.log2(math.e)
+
+
+def forward(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  segments_RN: jax.Array,
+  key_segments_RM: jax.Array,
+  *,
+  scale: float,
+  sizes: Sizes,
+  interpret: bool,
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The kernel on padded arrays.
+
+  Args:
+    q, k, v: `(R, N, A, K)` and `(R, M, A, K)`, K a power of two.
+    segments_RN, key_segments_RM: padded with 0 like them.
+    scale: of the scores.
+    sizes: its `block` divides N, its `other` M.
+    interpret: run it as plain JAX.
+
+  Returns:
+    Output `(R, N, A, K)`, log-sum-exp `(R, A, N)`, and the key blocks that were visited,
+    counted in the loops, `(R, A, I)`.
+  """
+  call = Call(q, k, segments_RN, key_segments_RM, sizes)
+  rows, length, heads, _ = q.shape
+  return pl.pallas_call(
+    functools.partial(
+      _kernel,
+      scale=scale * LOG2E,
+      size=sizes.other,
+      dot=functools.partial(dot, interpret=interpret),
+    ),
+    grid=call.grid,
+    in_specs=[
+      *(call.runs_spec, call.mine, call.theirs, call.theirs),
+      *(call.my_segments, call.their_segments),
+    ],
+    out_specs=[call.mine, call.my_row, call.visits],
+    out_shape=[
+      jax.ShapeDtypeStruct(q.shape, q.dtype),
+      jax.ShapeDtypeStruct((rows, heads, length), jnp.float32),
+      call.visits_shape,
+    ],
+    compiler_params=compiler(sizes),
+    interpret=interpret,
+    name="packed_attention_forward",
+  )(call.runs, q, k, v, segments_RN, key_segments_RM)
+
+
+class Call:
+  """Grid, runs and specs of a kernel with blocks of `x`, looping over those of `y`."""
+
+  def __init__(self, x, y, segments_RN, other_segments_RM, sizes: Sizes):
+    rows, length, heads, head = x.shape
+    others, count = y.shape[1], length // sizes.block
+    self.grid = (count, heads, rows)
+    self.runs = blocks.runs(segments_RN, other_segments_RM, sizes.block, sizes.other)
+    self.runs_spec = pl.BlockSpec((None, None, 4), lambda i, a, r: (r, i, 0))
+    self.mine = pl.BlockSpec(
+      (None, sizes.block, None, head), lambda i, a, r: (r, i, a, 0)
+    )
+    self.theirs = pl.BlockSpec((None, others, None, head), lambda i, a, r: (r, 0, a, 0))
+    self.my_row = pl.BlockSpec((None, None, sizes.block), lambda i, a, r: (r, a, i))
+    self.their_row = pl.BlockSpec((None, None, others), lambda i, a, r: (r, a, 0))
+    self.my_segments = pl.BlockSpec((None, sizes.block), lambda i, a, r: (r, i))
+    self.their_segments = pl.BlockSpec((None, others), lambda i, a, r: (r, 0))
+    self.visits = pl.BlockSpec((None, None, 1), lambda i, a, r: (r, a, i))
+    self.visits_shape = jax.ShapeDtypeStruct((rows, heads, count), jnp.int32)
+
+
+def compiler(sizes: Sizes):
+  """Triton's parameters."""
+  # Imported where it is used: jax says that a later version will be without it.
+  from jax.experimental.pallas import triton
+
+  return triton.CompilerParams(num_warps=sizes.warps, num_stages=sizes.stages)
+
+
+def visit_runs(runs_ref, visit, carry, size: int):
+  """Calls `visit(slice, carry, masked)` for the blocks that the runs name.
+
+  Returns:
+    The last carry, and the blocks visited.
+  """
+  first, whole, behind, last = (runs_ref[n] for n in range(4))
+
+  def unmasked(j, state):
+    carry, count = state
+    return visit(pl.ds(j * size, size), carry, False), count + 1
+
+  def masked(n, state):
+    carry, count = state
+    j = first + n
+    j += jnp.where(j >= whole, behind - whole, 0)
+    return visit(pl.ds(j * size, size), carry, True), count + 1
+
+  state = jax.lax.fori_loop(whole, behind, unmasked, (carry, jnp.int32(0)))
+  return jax.lax.fori_loop(0, (last - first) - (behind - whole), masked, state)
+
+
+def dot(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:
+  """Matrix product, summed in float32.
+
+  Products of float32 are made of three of TensorFloat-32: whole ones leave the matrix
+  units, and their operands the registers.
+  """
+  precision: jax.lax.PrecisionLike = None
+  if a.dtype == jnp.float32:
+    whole, thrice = jax.lax.Precision.HIGHEST, jax.lax.DotAlgorithmPreset
+    precision = whole if interpret else thrice.TF32_TF32_F32_X3
+  return jnp.dot(a, b, precision=precision, preferred_element_type=jnp.float32)
+
+
+def seen(mine: jax.Array, theirs: jax.Array) -> jax.Array:
+  """Pairs of the same segment, which is no padding."""
+  return (mine[:, None] == theirs[None, :]) & (mine > 0)[:, None]
+
+
+def _kernel(
+  runs_ref,
+  q_ref,
+  k_ref,
+  v_ref,
+  segments_ref,
+  key_segments_ref,
+  out_ref,
+  lse_ref,
+  visits_ref,
+  *,
+  scale: float,
+  size: int,
+  dot: Callable[[jax.Array, jax.Array], jax.Array],
+):
+  q, segments = q_ref[...], segments_ref[...]
+
+  def visit(here, carry, masked: bool):
+    most, total, acc = carry
+    scores = dot(q, k_ref[here, :].T)
+    if masked:
+      scores = jnp.where(seen(segments, key_segments_ref[here]), scores, NO_KEYS)
+    new = jnp.maximum(most, scores.max(-1))
+    old = jnp.exp2((most - new) * scale)
+    weights = jnp.exp2(scores * scale - (new * scale)[:, None])
+    v = v_ref[here, :]
+    acc = acc * old[:, None] + dot(weights.astype(v.dtype), v)
+    return new, total * old + weights.sum(-1), acc
+
+  most = jnp.full(q.shape[:1], NO_KEYS, jnp.float32)
+  carry = most, jnp.zeros_like(most), jnp.zeros(q.shape, jnp.float32)
+  (most, total, acc), count = visit_runs(runs_ref, visit, carry, size)
+  # Where a query saw no key, its weights are those of scores of -1e30: none.
+  some = most > NO_KEYS / 2
+  total = jnp.where(some, total, 1.0)
+  out_ref[...] = (acc * jnp.where(some, 1.0 / total, 0.0)[:, None]).astype(out_ref.dtype)
+  lse = (most * scale + jnp.log2(total)) * (1 / LOG2E)
+  lse_ref[...] = jnp.where(some, lse, NO_KEYS)
+  visits_ref[0] = count
