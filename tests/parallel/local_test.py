@@ -46,6 +46,11 @@ def test_long_rows_take_the_kernel_of_the_device(monkeypatch):
       without.setattr(local, "_has_triton", lambda: False)
       assert local.choose("auto", shape, shape[1]) == "chunked"
     monkeypatch.setattr(local, "_has_tokamax", lambda: True)
+    # Tokamax asks the machine's GPU: a plan is made without one.
+    assert local.choose("auto", shape, shape[1]) == "triton"
+    with pytest.raises(ValueError, match=r"there is none\. Choose 'triton' or 'auto'"):
+      local.choose("tokamax", shape, shape[1])
+    monkeypatch.setattr(local, "_gpu_is_here", lambda: True)
     assert local.choose("auto", shape, shape[1]) == "tokamax"
     wide = (1, 32_768, 2, 512)
     assert local.choose("auto", wide, wide[1]) == "chunked"

@@ -58,6 +58,39 @@ def test_a_text_is_visited_by_its_own_blocks():
   assert (found.pace, back.pace) == (0.66, 0.84)  # by the text's blocks of 128
 
 
+_TRITON = """HloModule test
+
+ENTRY %main (runs: s32[1,{blocks},4]) -> bf16[1,{own},2,128] {{
+  %runs = s32[1,{blocks},4]{{2,1,0}} parameter(0)
+  %x = bf16[1,{own},2,128]{{3,2,1,0}} parameter(1)
+  %y = bf16[1,{other},2,128]{{3,2,1,0}} parameter(2)
+  %n = s32[1,{own}]{{1,0}} parameter(3)
+  ROOT %pallas_call.1 = bf16[1,{own},2,128]{{3,2,1,0}} custom-call(%runs, %x, %y, %n), \
+custom_call_target="__gpu$xla.gpu.triton", \
+metadata={{op_name="jit(step)/packed_attention_{name}/pallas_call"}}
+}}
+"""
+
+
+@pytest.mark.parametrize(
+  ("name", "products", "backward"),
+  [("forward", 2, False), ("backward_queries", 3, True), ("backward_keys", 4, True)],
+)
+def test_kernels_of_a_gpu_are_read_too(name, products, backward):
+  def kernel(own, other, mix):
+    text = _TRITON.format(name=name, own=own, other=other, blocks=own // 128)
+    (where,) = hlo.parse(text).computations.values()
+    return Kernels(mix)(where, where["pallas_call.1"])
+
+  found = kernel(4096, 4096, Mix((1536, 2560), (20, 20), 4096))
+  assert found.flops == pytest.approx(products * _PAIR * (1536**2 + 2560**2))
+  assert (found.backward, found.head_size, found.pace) == (backward, 128, 1.0)
+  # A row and its text of 100 tokens, in a block of 128 or two of 64.
+  sides = (1024, 4096) if name == "backward_keys" else (4096, 1024)
+  text = kernel(*sides, Mix((4096,), (100,), 4096))
+  assert text.flops == pytest.approx(products * _PAIR * 4096 * 128)
+
+
 def test_other_kernels_are_not_known():
   mix = Mix((4096,), (20,), 4096)
   assert _kernel("sideways", mix, own=8, theirs=8, length=4096, keys=4096) is None

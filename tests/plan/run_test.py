@@ -10,7 +10,7 @@ import pytest
 from tests import tiny
 from video_dit.data import batch as batch_lib
 from video_dit.models.dit import flops
-from video_dit.plan import chips, estimate, programs, run
+from video_dit.plan import chips, estimate, gpus, programs, run
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
 from video_dit.trainer.step import Trainer
@@ -187,10 +187,12 @@ def test_a_mesh_that_does_not_divide_is_refused(axes, message):
     run.plan(_request(axes=axes))
 
 
-def test_a_gpu_plan_is_by_formula():
+def test_without_their_compiler_gpus_are_planned_by_formula(monkeypatch):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
   request = _request(topology=chips.parse("gpu:h100x64"), axes={"fsdp": 8}, price=2.5)
   found = run.plan(request)
   assert found["estimated_by"] == "formula"
+  assert any("pip install 'video_dit[plan]'" in note for note in found["notes"])
   assert (found["chips"], found["hosts"]) == (64, 8)
   assert 0 < found["mfu"] < 1
   assert found["memory"]["parameters"] == pytest.approx(4 * found["parameters"] / 8)

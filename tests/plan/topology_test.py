@@ -1,5 +1,6 @@
 """Topologies: how they are named, and a program compiled for chips that are not there."""
 
+import dataclasses
 import importlib.util
 import os
 import subprocess
@@ -7,12 +8,19 @@ import sys
 
 import pytest
 
+from tests import tiny
 from video_dit import config as config_lib
-from video_dit.plan import chips, devices
+from video_dit.plan import chips, devices, gpus, run
 
 _TPU = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,
   reason="libtpu is not installed: pip install 'video_dit[plan]'",
+)
+
+
+_GPU = pytest.mark.skipif(
+  not gpus.has_compiler(),
+  reason="JAX's CUDA plugin is not installed: pip install 'video_dit[plan]'",
 )
 
 
@@ -129,3 +137,33 @@ def test_a_program_with_work_for_sparse_cores_is_read_too():
     env=os.environ | {"JAX_PLATFORMS": "cpu"},
   )
   assert run.returncode == 0, run.stderr[-3000:]
+
+
+def test_each_gpu_is_described_to_the_compiler():
+  for name, gpu in gpus.GPUS.items():
+    chip = chips.CHIPS[name]
+    assert gpu.memory > chip.memory and gpu.bandwidth == pytest.approx(
+      chip.bandwidth, 0.02
+    )
+    assert f'name: "{gpu.kind}"' in gpu.target and name.upper() in gpu.kind
+    assert gpu.target.count("{") == gpu.target.count("}") == 3
+    assert chip.network and not chip.clock
+
+
+@_GPU
+def test_a_run_is_compiled_for_gpus_that_are_not_here():
+  topology = chips.parse("gpu:h100x16")
+  request = run.Request(config=tiny.CONFIG, topology=topology, axes={"fsdp": 2})
+  found = run.plan(request)
+  assert (found["estimated_by"], found["hosts"], found["devices"]) == ("compiler", 2, 16)
+  assert found["fits"] and 0 < found["mfu"] < 1
+  assert found["memory"]["total"] > found["memory"]["parameters"] > 0
+  assert found["flops"] * 16 > found["model_flops"]
+  assert found["sampler"]["clips_per_second"] and found["encoder"]["clips_per_second"]
+
+
+@_GPU
+def test_a_description_that_the_compiler_refuses_is_named():
+  broken = dataclasses.replace(gpus.GPUS["h100"], kind='"')
+  with pytest.raises(ValueError, match=r"makes no .* to compile for .* constraints\.txt"):
+    gpus.devices(broken, 1, 1)

@@ -1,5 +1,7 @@
 """The walk over compiled modules, on modules written by hand."""
 
+import dataclasses
+
 import pytest
 
 from video_dit.plan import hlo, loops, residuals, work
@@ -207,6 +209,110 @@ def test_convolutions_count_what_meets(line, flops):
   )
   where = module.computations["main"]
   assert work.flops(where, where["y"]) == flops
+
+
+@pytest.mark.parametrize(
+  "line",
+  [
+    # What a GPU's library does with a 3x3 convolution of 2 images, 4 to 8 channels: the
+    # convolution, and the gradients of its input and its taps.
+    "(f32[2,5,5,8]{3,2,1,0}, u8[0]{0}) custom-call(%a, %b), {},"
+    ' custom_call_target="__cudnn$convBiasActivationForward"',
+    "(f32[2,5,5,4]{3,2,1,0}, u8[0]{0}) custom-call(%e, %b), {},"
+    ' custom_call_target="__cudnn$convBackwardInput"',
+    "(f32[3,3,4,8]{3,2,1,0}, u8[0]{0}) custom-call(%a, %e), {},"
+    ' custom_call_target="__cudnn$convBackwardFilter"',
+  ],
+)
+def test_a_librarys_convolutions_count_as_their_forward_pass(line):
+  window = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
+  module = hlo.parse(
+    _entry(
+      "%a = f32[2,5,5,4]{3,2,1,0} parameter(0)",
+      "%b = f32[3,3,4,8]{3,2,1,0} parameter(1)",
+      "%e = f32[2,5,5,8]{3,2,1,0} parameter(2)",
+      f"ROOT %y = {line.replace('{},', window + ',')}",
+    )
+  )
+  where = module.computations["main"]
+  assert work.flops(where, where["y"]) == 2 * 2 * 8 * 4 * (3 * 3 + 2 * 2) ** 2
+
+
+def test_a_librarys_matrix_product_counts_and_any_other_call_does_not():
+  numbers = '{"lhs_contracting_dimensions":["1"]}'
+  said = f'{{"gemm_backend_config":{{"dot_dimension_numbers":{numbers}}}}}'
+  module = hlo.parse(
+    _entry(
+      "%a = bf16[6,9]{1,0} parameter(0)",
+      "%b = bf16[9,7]{1,0} parameter(1)",
+      "%y = (bf16[6,7]{1,0}, s8[4]{0}) custom-call(%a, %b),"
+      f' custom_call_target="__cublas$gemm", backend_config={said}',
+      'ROOT %z = bf16[6,9]{1,0} custom-call(%a), custom_call_target="__other"',
+    )
+  )
+  where = module.computations["main"]
+  assert work.flops(where, where["y"]) == 2 * 6 * 7 * 9
+  assert work.flops(where, where["z"]) == 0
+
+
+_STACKS = """HloModule test
+
+%take (p: f32[8,100], i: s32[]) -> f32[1,100] {{
+  %p = f32[8,100]{{1,0}} parameter(0)
+  %i = s32[] parameter(1)
+  %b = f32[8,1,100]{{2,1,0}} bitcast(%p)
+  %zero = s32[] constant(0)
+  %s = f32[1,1,100]{{2,1,0}} dynamic-slice(%b, %i, %zero, %zero), \
+dynamic_slice_sizes={{1,1,100}}
+  ROOT %r = f32[1,100]{{1,0}} bitcast(%s)
+}}
+
+%put (p: f32[8,100], u: f32[1,100], i: s32[]) -> f32[8,100] {{
+  %p = f32[8,100]{{1,0}} parameter(0)
+  %u = f32[1,100]{{1,0}} parameter(1)
+  %i = s32[] parameter(2)
+  %zero = s32[] constant(0)
+  ROOT %r = f32[8,100]{{1,0}} dynamic-update-slice(%p, %u, %i, %zero)
+}}
+
+ENTRY %main (x: f32[8,100], i: s32[]) -> f32[8,100] {{
+  %x = f32[8,100]{{1,0}} parameter(0)
+  %i = s32[] parameter(1)
+  {part}
+  ROOT %y = f32[8,100]{{1,0}} fusion(%x, %part, %i), kind=kLoop, calls=%put
+}}
+"""
+
+
+@pytest.mark.parametrize(
+  "part",
+  [
+    "%part = f32[1,100]{1,0} fusion(%x, %i), kind=kLoop, calls=%take",
+    "%go = ((f32[8,100]{1,0}, s32[]), f32[1,100]{1,0}, u32[]) fusion-start(%x, %i),"
+    " kind=kLoop, calls=%take\n  %part = f32[1,100]{1,0} fusion-done(%go)",
+  ],
+  ids=["at once", "begun early"],
+)
+def test_of_stacks_the_parts_count_that_are_taken_and_put(part):
+  chip = dataclasses.replace(_CHIP, clock=0.0)
+  walker = Walker(hlo.parse(_STACKS.format(part=part)), chip, _MESH, lambda *_: None)
+  # A row is read and written, then read and written again; and the number of it, read.
+  expected = (4 * 400 + (4 if "start" in part else 0) + 4) / chip.bandwidth
+  assert walker.entry().total == pytest.approx(expected, rel=0.01)
+
+
+def test_groups_of_several_hosts_go_over_their_network():
+  chip = dataclasses.replace(_CHIP, per_host=4, network=1e5)
+
+  def seconds(groups):
+    text = _entry(
+      "%x = f32[1000]{0} parameter(0)",
+      f"ROOT %y = f32[1000]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%s",
+    )
+    return Walker(hlo.parse(text), chip, _MESH, lambda *_: None).entry().total
+
+  assert seconds("{{0,1,2,3},{4,5,6,7}}") == pytest.approx(2 * 4000 * 3 / 4 / 1e6)
+  assert seconds("{{0,4},{1,5},{2,6},{3,7}}") == pytest.approx(2 * 4000 / 2 / 1e5)
 
 
 def test_sizes_in_memory_are_filled_up_to_tiles():

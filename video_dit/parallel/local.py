@@ -111,6 +111,11 @@ def one_cpu() -> bool:
   return device()[0] == "cpu" and (mesh.empty or mesh.size == 1)
 
 
+def on_gpu() -> bool:
+  """Whether it is compiled for a GPU, whose memory has no lanes to fill."""
+  return device()[0] in _GPU
+
+
 def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
   """Names the kernel for queries of a shape `(R, N, A, K)` and so many keys.
 
@@ -127,8 +132,13 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
       "config.dit.attention='tokamax': Tokamax is not installed. Install it with"
       " pip install 'video_dit[tokamax]', or choose 'chunked'."
     )
-  on_gpu = platform in _GPU
-  if on_gpu and kernel in ("triton", "tokamax", "cudnn") and shape[3] > _WIDEST:
+  gpu = platform in _GPU
+  if gpu and kernel == "tokamax" and not _gpu_is_here():
+    raise ValueError(
+      "config.dit.attention='tokamax': Tokamax asks the GPU of this machine what it can"
+      " do, and there is none. Choose 'triton' or 'auto' to compile for one."
+    )
+  if gpu and kernel in ("triton", "tokamax", "cudnn") and shape[3] > _WIDEST:
     raise ValueError(
       f"config.dit.attention={kernel!r}: heads of {shape[3]} are wider than {_WIDEST},"
       " the most that the GPU's kernels take. Choose 'chunked', or more heads."
@@ -139,15 +149,17 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
       name, why = "dense", "a short row"
     elif platform == "tpu":
       name, why = "splash", "a TPU"
-    elif on_gpu and any(old in kind for old in _OLD_GPUS):
+    elif gpu and any(old in kind for old in _OLD_GPUS):
       name, why = "chunked", "a GPU older than the kernels"
-    elif on_gpu and shape[3] > _WIDEST:
+    elif gpu and shape[3] > _WIDEST:
       name, why = "chunked", "heads wider than the GPU's kernels take"
-    elif on_gpu and _has_tokamax():
+    elif gpu and _has_tokamax() and _gpu_is_here():
       name, why = "tokamax", "a GPU"
-    elif on_gpu and not _has_triton():
+    elif gpu and not _has_triton():
       name, why = "chunked", "a JAX without Pallas for Triton"
-    elif on_gpu:
+    elif gpu and _has_tokamax():
+      name, why = "triton", "a GPU that is not here"
+    elif gpu:
       name, why = "triton", "a GPU without Tokamax: pip install 'video_dit[tokamax]'"
     else:
       name, why = "chunked", f"a long row on {platform}"
@@ -166,6 +178,10 @@ def _say(name: str, why: str, kind: str, shape: tuple[int, ...], keys: int):
 @functools.cache
 def _has_tokamax() -> bool:
   return importlib.util.find_spec("tokamax") is not None
+
+
+def _gpu_is_here() -> bool:
+  return jax.default_backend() == "gpu"
 
 
 @functools.cache
@@ -249,7 +265,7 @@ def _block(name: str) -> int:
 
 def _gpu(kind: str) -> str:
   """The kind of GPU; empty elsewhere, where the kernels run as plain JAX."""
-  return kind if device()[0] in _GPU else ""
+  return kind if on_gpu() else ""
 
 
 def _tpu(kind: str) -> str:

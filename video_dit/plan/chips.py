@@ -24,10 +24,12 @@ class Chip:
     memory: bytes of a device that programs may use.
     bandwidth: bytes/s of its memory.
     link: bytes/s to its neighbours, by all the links that one collective uses.
+    network: bytes/s of a device to those of other hosts; 0 where links reach them.
     clock: cycles/s of the compiler's estimates; 0 where there are none.
     attention: head size, and shares of the peak that attention kernels reach from that
       size on, forward and backward; by size.
-    matrix: share of the peak that plain matrix products reach, for formulas.
+    matrix: share of the peak that plain matrix products reach, where no compiler has
+      an estimate.
     devices: of a chip.
     per_host: chips of a host.
     host_link: bytes/s between a device and its host.
@@ -39,6 +41,7 @@ class Chip:
   memory: float
   bandwidth: float
   link: float
+  network: float = 0.0
   clock: float = 1.75e9
   attention: tuple[tuple[int, float, float], ...] = ((128, 0.6, 0.7),)
   matrix: float = 0.7
@@ -67,6 +70,8 @@ class Chip:
 
 
 _GIB = 2.0**30
+_NETWORK = 50e9  # of a GPU: one card of 400 Gbit/s each
+_ON_GPU = ((128, 0.45, 0.42),)
 _WIDE = ((128, 0.25, 0.40), (256, 0.41, 0.71))
 CHIPS = {
   chip.name: chip
@@ -112,8 +117,9 @@ CHIPS = {
       memory=79.1 * _GIB,
       bandwidth=3.35e12,
       link=450e9,
+      network=_NETWORK,
       clock=0.0,
-      attention=((128, 0.6, 0.5),),
+      attention=_ON_GPU,
       matrix=0.62,
       per_host=8,
       host_link=50e9,
@@ -124,8 +130,9 @@ CHIPS = {
       memory=140.0 * _GIB,
       bandwidth=4.8e12,
       link=450e9,
+      network=_NETWORK,
       clock=0.0,
-      attention=((128, 0.6, 0.5),),
+      attention=_ON_GPU,
       matrix=0.62,
       per_host=8,
       host_link=50e9,
@@ -136,15 +143,15 @@ CHIPS = {
       memory=79.1 * _GIB,
       bandwidth=2.0e12,
       link=300e9,
+      network=_NETWORK,
       clock=0.0,
-      attention=((128, 0.6, 0.5),),
+      attention=_ON_GPU,
       matrix=0.7,
       per_host=8,
       host_link=25e9,
     ),
   )
 }
-NETWORK = 50e9  # bytes/s of a GPU to other hosts: one 400 Gbit/s card each
 _GPUS = ("h100", "h200", "a100")
 _TPUS = tuple(name for name in CHIPS if name not in _GPUS)
 

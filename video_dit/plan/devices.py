@@ -1,4 +1,4 @@
-"""Devices of a topology: those of a TPU compiler, or simulated on the CPU."""
+"""Devices of a topology: of a TPU's or GPU's compiler, or simulated on the CPU."""
 
 import os
 import time
@@ -9,6 +9,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.parallel import mesh as mesh_lib
+from video_dit.plan import gpus
 from video_dit.plan.chips import CHIPS, Chip, Topology
 
 
@@ -25,6 +26,7 @@ def chip_of(topology: Topology) -> Chip:
     bandwidth=20e9 / topology.count,
     link=5e9 / topology.count,
     clock=0.0,
+    matrix=1.0,  # it was measured
     per_host=topology.count,
   )
 
@@ -32,7 +34,7 @@ def chip_of(topology: Topology) -> Chip:
 def mesh_of(
   topology: Topology, axes: dict[str, int], defaults: config_lib.Mesh
 ) -> jax.sharding.Mesh:
-  """The mesh over all devices of a tpu or cpu topology.
+  """The mesh over all devices of a topology.
 
   Args:
     topology: whose devices are used; none has to be there.
@@ -40,9 +42,9 @@ def mesh_of(
     defaults: sizes of the config.
 
   Raises:
-    ValueError: no such slice, libtpu is not installed, or axes that do not divide.
+    ValueError: no such slice, no compiler is installed, or axes that do not divide.
   """
-  devices = _tpu(topology) if topology.platform == "tpu" else _cpu(topology)
+  devices = {"tpu": _tpu, "gpu": _gpu, "cpu": _cpu}[topology.platform](topology)
   return mesh_lib.make(devices, axis_sizes(topology, len(devices), axes, defaults))
 
 
@@ -91,6 +93,11 @@ def _tpu(topology: Topology) -> list:
   return list(found.devices)
 
 
+def _gpu(topology: Topology) -> list:
+  per_host = CHIPS[topology.chip].per_host
+  return gpus.devices(gpus.GPUS[topology.chip], topology.count, per_host)
+
+
 def _example(chip: str) -> str:
   return f"{chip}:4x4" if chip in ("v5e", "v6e") else f"{chip}:2x2x2 or {chip}:4x4x4"
 
@@ -108,7 +115,7 @@ def _cpu(topology: Topology) -> list:
 def start(topology: Topology) -> None:
   """Keeps JAX to the CPU, with the topology's simulated devices."""
   jax.config.update("jax_platforms", "cpu")
-  if topology.platform == "tpu":  # Programs for devices that are not there can't be kept.
+  if topology.platform != "cpu":  # Programs for devices that are not there can't be kept.
     jax.config.update("jax_enable_compilation_cache", False)
   if topology.platform == "cpu":
     try:

@@ -1,4 +1,4 @@
-"""A plan by formula, for GPUs, whose compiler is not at hand.
+"""A plan by formula, for GPUs whose compiler is not installed.
 
 step      sum over matrix products, attention forward, attention backward and elementwise
           work of FLOPs over a share of the peak, or bytes over memory bandwidth
@@ -16,11 +16,15 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit.models.dit import flops
 from video_dit.plan import mix as mix_lib
-from video_dit.plan.chips import NETWORK, Chip
+from video_dit.plan.chips import Chip
 
 # Passes over the tokens' width that elementwise work makes in a block, forward and
 # backward: norms, modulations, rotations, residuals, casts.
 _PASSES = 60
+
+# Attention's backward pass over its forward pass: seven products of a pair of blocks, in
+# two kernels, instead of two.
+_BACKWARD = 3.5
 
 # What a block saves, in widths of the row: its input; with it attention's output; with
 # these the eleven widths that its linear maps put out; all that its backward pass reads.
@@ -69,8 +73,8 @@ def figures(
   ]
   seconds = {
     "matrix": linear * (3 + again) / (chip.peak * chip.matrix),
-    # Backward, five products of a pair of blocks instead of two.
-    "kernel": attention * (1 + attend_again) / reached[0] + attention * 2.5 / reached[1],
+    "kernel": attention * (1 + attend_again) / reached[0]
+    + attention * _BACKWARD / reached[1],
     "vector": moved * (1 + (dit.remat != "none") / 3) / chip.bandwidth,
   }
   collectives = _collectives(config, chip, mesh, params, tokens, item)
@@ -81,8 +85,8 @@ def figures(
     "memory": memory,
     "step_seconds": sum(seconds.values()),
     "seconds": seconds,
-    "flops": linear * (3 + again) + attention * (3.5 + attend_again),
-    "kernel_flops": attention * (3.5 + attend_again),
+    "flops": linear * (3 + again) + attention * (1 + _BACKWARD + attend_again),
+    "kernel_flops": attention * (1 + _BACKWARD + attend_again),
     "bytes": moved,
     "collectives": collectives,
     "not_estimated": [],
@@ -102,7 +106,7 @@ def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int
   def add(axes: str, kind: str, sent: float, ways: int, hidden: float) -> None:
     if ways == 1:
       return
-    rate = chip.link if reach[axes] <= chip.per_host else NETWORK
+    rate = chip.link if reach[axes] <= chip.per_host else chip.network
     seconds = sent * (ways - 1) / ways / rate
     exposed = seconds * (1 - hidden)
     part = {"axes": axes, "kind": kind, "count": config.dit.depth, "bytes": sent}

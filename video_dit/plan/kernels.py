@@ -6,14 +6,17 @@ and keys, those are visited that the rows' segments ask for.
 
 import re
 
-from video_dit.plan.hlo import Computation, Instruction
+from video_dit.plan.hlo import Array, Computation, Instruction
 from video_dit.plan.mix import Mix
 from video_dit.plan.walk import Kernel
 
-# Matrix products of a visited pair of blocks, and whether of a backward pass.
+# Matrix products of a visited pair of blocks, whether of a backward pass, and whether the
+# blocks are the keys'. The last is that of TPU, the two before it those of GPU.
 _PRODUCTS = {
-  "packed_attention_forward": (2, False),
-  "packed_attention_backward": (5, True),
+  "packed_attention_forward": (2, False, False),
+  "packed_attention_backward_queries": (3, True, False),
+  "packed_attention_backward_keys": (4, True, True),
+  "packed_attention_backward": (5, True, True),
 }
 # FLOP/s, forward and backward, over those with blocks of 512, by a block's shorter side:
 # as the compiler's schedules for v5p have it (tests/benchmarks/schedule.py).
@@ -35,26 +38,53 @@ class Kernels:
     found = re.search("|".join(_PRODUCTS), call.text)
     if not found:
       return None
-    products, backward = _PRODUCTS[found[0]]
+    products, backward, of_keys = _PRODUCTS[found[0]]
     given = [a for name in call.operands if name in where for a in where[name].arrays]
-    # What the kernel owns, then the other side: (R, A, N, K), (R, A, M, K).
-    wide = [
-      array
-      for array in given
-      if len(array.dims) == 4 and array.dtype in ("bf16", "f32") and array.dims[2] > 1
-    ]
-    # The map: three tables of its own blocks, one of the other side's.
-    tables = [a for a in given if len(a.dims) == 2 and a.dtype == "s32"]
-    if len(wide) < 2 or len(tables) < 4:
+    read = _of_triton(given) if "triton" in call.text else _of_mosaic(given)
+    if read is None:
       return None
-    rows, heads, own, size = wide[0].dims
-    other = next((a.dims[2] for a in wide if a.dims[2] != own), own)
-    blocks = own // tables[0].dims[1], other // tables[3].dims[1]
-    queries, keys = (other, own) if backward else (own, other)
-    block, key_block = reversed(blocks) if backward else blocks
+    rows, heads, size, (own, block), (other, other_block) = read
+    if of_keys:
+      queries, keys, block, key_block = other, own, other_block, block
+    else:
+      queries, keys, key_block = own, other, other_block
     # Keys of one device of a ring are part of the row's own, as its queries are.
     row = keys if keys not in (queries, self._mix.length) else self._mix.length
     share = self._mix.visited(row, block, key_block)
     pairs = rows * heads * queries * keys * share
-    pace = _PACES.get(min(block, key_block), (1.0, 1.0))[backward]
+    paces = {} if "triton" in call.text else _PACES
+    pace = paces.get(min(block, key_block), (1.0, 1.0))[backward]
     return Kernel(2.0 * products * pairs * size, backward, head_size=size, pace=pace)
+
+
+# Rows, heads, head size; tokens and a block's tokens of what the kernel owns, and of the
+# other side.
+_Read = tuple[int, int, int, tuple[int, int], tuple[int, int]]
+
+
+def _of_mosaic(given: list[Array]) -> _Read | None:
+  """On TPU: `(R, A, N, K)`, `(R, A, M, K)`; three tables of own blocks, one of others."""
+  wide = [array for array in _wide(given) if array.dims[2] > 1]
+  tables = [a for a in given if len(a.dims) == 2 and a.dtype == "s32"]
+  if len(wide) < 2 or len(tables) < 4:
+    return None
+  rows, heads, own, size = wide[0].dims
+  other = next((a.dims[2] for a in wide if a.dims[2] != own), own)
+  blocks = own // tables[0].dims[1], other // tables[3].dims[1]
+  return rows, heads, size, (own, blocks[0]), (other, blocks[1])
+
+
+def _of_triton(given: list[Array]) -> _Read | None:
+  """On GPU: `(R, N, A, K)`, `(R, M, A, K)`, and a table `(R, I, 4)` of own blocks."""
+  wide = _wide(given)
+  tables = [a for a in given if a.dtype == "s32" and a.dims[2:] == (4,)]
+  if len(wide) < 2 or not tables:
+    return None
+  rows, own, heads, size = wide[0].dims
+  other = next((a.dims[1] for a in wide if a.dims[1] != own), own)
+  block = own // tables[0].dims[1]
+  return rows, heads, size, (own, block), (other, max(16, block // 2))
+
+
+def _wide(given: list[Array]) -> list[Array]:
+  return [a for a in given if len(a.dims) == 4 and a.dtype in ("bf16", "f16", "f32")]

@@ -10,7 +10,7 @@ import jax
 from video_dit import config as config_lib
 from video_dit.generator import generator
 from video_dit.generator.request import Grid
-from video_dit.plan import devices, estimate, formula, programs
+from video_dit.plan import devices, estimate, formula, gpus, programs
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip, Topology
 
@@ -54,7 +54,7 @@ def plan(
   chip = devices.chip_of(request.topology)
   trains_dit = config.objective == "diffusion"
   mix = mix_lib.of(config, request.clips) if trains_dit else None
-  if request.topology.platform == "gpu":
+  if request.topology.platform == "gpu" and not gpus.has_compiler():
     return _by_formula(request, chip, mix)
   mesh = devices.mesh_of(request.topology, request.axes, config.mesh)
   rows = config.data.rows
@@ -99,7 +99,7 @@ def _head(request: Request, chip: Chip, axes: dict[str, int], mix) -> dict[str, 
   head = {
     "config": request.config.name,
     "topology": request.topology.text,
-    "estimated_by": "formula" if request.topology.platform == "gpu" else "compiler",
+    "estimated_by": "compiler",
     "devices": devices_,
     "chips": chips,
     "hosts": max(1, math.ceil(chips / chip.per_host)),
@@ -217,7 +217,11 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
       f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
       f" of the mesh. Choose a multiple of {ways}, or a mesh with less of the two."
     )
-  found = _head(request, chip, axes, mix) | {"notes": notes}
+  notes.append(
+    "by formula: pip install 'video_dit[plan]' has XLA's compiler for GPUs, which says"
+    " memory, FLOPs and traffic, and needs no GPU"
+  )
+  found = _head(request, chip, axes, mix) | {"notes": notes, "estimated_by": "formula"}
   figures = formula.figures(config, chip, axes, mix, params)
   found |= estimate.training_figures(
     figures,

@@ -3,7 +3,8 @@
 A computation's instructions run one after the other, in the order of the schedule:
 
     fusion      the compiler's own `estimated_cycles` over the clock; where it has none,
-                the larger of matrix FLOPs over the peak and bytes over bandwidth
+                the larger of matrix FLOPs over what products reach of the peak and bytes
+                over bandwidth
     kernel      its matrix FLOPs over the share of the peak that such kernels reach
     collective  bytes that leave the device over the links' bandwidth; one that is started
                 early costs only what is left when it is waited for
@@ -18,7 +19,7 @@ from collections.abc import Callable
 import dataclasses
 import functools
 
-from video_dit.plan import groups, loops, work
+from video_dit.plan import groups, loops, traffic, work
 from video_dit.plan.chips import Chip
 from video_dit.plan.hlo import Computation, Instruction, Module
 
@@ -190,9 +191,9 @@ class Walker:
 
   def _run_operation(self, cost, where, instruction) -> None:
     """A fusion or a single operation."""
-    if instruction.opcode == "custom-call":
-      return
     flops = work.flops(where, instruction)
+    if instruction.opcode == "custom-call" and not flops:
+      return
     for name in instruction.calls.get("calls", ()):
       flops += self.matrix_flops(name)
     moved = self._bytes(where, instruction)
@@ -201,10 +202,22 @@ class Walker:
     if 0 < cycles < _NO_ESTIMATE and self._chip.clock:
       seconds = cycles / self._chip.clock
     else:
-      seconds = max(flops / self._chip.peak, moved / self._chip.bandwidth)
+      reached = self._chip.peak * (1.0 if self._chip.clock else self._chip.matrix)
+      if self._chip.network and self._in_float32(where, instruction):
+        reached /= 2  # a GPU takes it as TensorFloat-32
+      seconds = max(flops / reached, moved / self._chip.bandwidth)
     cost.seconds["matrix" if flops else "vector"] += seconds
     cost.flops += flops
     cost.bytes += moved
+
+  def _in_float32(self, where, instruction) -> bool:
+    """Whether a product's operands are float32, or those of products in a fusion."""
+    if work.flops(where, instruction):
+      given = (where[name] for name in instruction.operands[:2] if name in where)
+      return any(operand.arrays[0].dtype == "f32" for operand in given)
+    names = instruction.calls.get("calls", ())
+    inner = (self._module.computations[name] for name in names)
+    return any(self._in_float32(i, product) for i in inner for product in i.values())
 
   def _run_kernel(self, cost, where, instruction) -> None:
     chip, found = self._chip, self._kernel(where, instruction)
@@ -236,6 +249,10 @@ class Walker:
         if instruction.opcode in COLLECTIVES:
           found = self._collective(inner, instruction, instruction.opcode)
           return (*found, "collective")
+    if kind == "fusion":
+      inner = self._module.computations[start.calls["calls"][0]]
+      moved = traffic.touched(inner, where, start)
+      return None, Collected(seconds=moved / self._chip.bandwidth), "copy"
     array = start.arrays[0]
     host = 5 in (a.space for a in start.arrays)
     rate = self._chip.host_link if host else self._chip.bandwidth
@@ -269,21 +286,27 @@ class Walker:
       "permute": given,
     }[kind]
     # A permutation moves one way, over half of the links.
-    rate = self._chip.link / (2 if kind == "permute" else 1)
+    rate = self._rate(found) / (2 if kind == "permute" else 1)
     part = Collected(count=1.0, bytes=sent, seconds=sent / rate)
     return (groups.axes(found, self._mesh), kind), part
+
+  def _rate(self, found) -> float:
+    """Bytes/s between members of a group, which may be on several hosts."""
+    hosts = ({member // self._chip.per_host for member in group} for group in found)
+    far = self._chip.network and any(len(host) > 1 for host in hosts)
+    return self._chip.network if far else self._chip.link
 
   def _bytes(self, where: Computation, instruction: Instruction) -> float:
     """Bytes of the device's memory that an operation touches."""
     if instruction.opcode in ("dynamic-update-slice", "dynamic-slice", "slice"):
       index = 1 if instruction.opcode == "dynamic-update-slice" else None
       touched = where[instruction.operands[index]] if index else instruction
-      return 2 * sum(a.bytes for a in touched.arrays if a.space == 0)
-    arrays = list(instruction.arrays)
-    for name in instruction.operands:
-      if name in where:
-        arrays += where[name].arrays
-    return sum(array.bytes for array in arrays if array.space == 0)
+      return 2 * _main(touched)
+    if instruction.opcode == "fusion":
+      inner = self._module.computations[instruction.calls["calls"][0]]
+      return traffic.touched(inner, where, instruction)
+    operands = (where[name] for name in instruction.operands if name in where)
+    return _main(instruction) + sum(map(_main, operands))
 
   def _matrix_flops(self, name: str) -> float:
     """FLOPs of products inside a fusion, fusions in it included."""
@@ -294,3 +317,8 @@ class Walker:
       for inner in instruction.calls.get("calls", ()):
         total += self.matrix_flops(inner)
     return total
+
+
+def _main(instruction: Instruction) -> float:
+  """Bytes of a result in the device's main memory."""
+  return sum(array.bytes for array in instruction.arrays if array.space == 0)

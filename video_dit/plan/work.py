@@ -1,4 +1,4 @@
-"""FLOPs of matrix products and convolutions in a compiled module.
+"""FLOPs of matrix products and convolutions in a compiled module, a library's too.
 
 Two a multiply-add, as models count them; padding and dilation that only meet zeros count
 nothing, so that the compiler's way of writing a product as a convolution costs no more.
@@ -13,17 +13,30 @@ OPCODES = ("dot", "convolution")
 
 
 def flops(where: Computation, instruction: Instruction) -> float:
-  """FLOPs of one `dot` or `convolution`; 0 for anything else."""
+  """FLOPs of one `dot` or `convolution`, or a library's; 0 for anything else."""
   if instruction.opcode == "dot":
-    return _dot(where, instruction)
-  if instruction.opcode == "convolution":
+    return _dot(
+      where, instruction, _numbers(instruction.attribute("lhs_contracting_dims"))
+    )
+  if instruction.opcode == "convolution" or "$conv" in _target(instruction):
     return _convolution(where, instruction)
+  if _target(instruction).startswith("__cublas"):
+    gemm = instruction.backend.get("gemm_backend_config", {})
+    numbers = gemm.get("dot_dimension_numbers", {})
+    axes = [int(n) for n in numbers.get("lhs_contracting_dimensions", ())]
+    return _dot(where, instruction, axes)
   return 0.0
 
 
-def _dot(where: Computation, dot: Instruction) -> float:
+def _target(instruction: Instruction) -> str:
+  """The library's function that is called; empty for what is no such call."""
+  if instruction.opcode != "custom-call":
+    return ""
+  return instruction.attribute("custom_call_target").strip('"')
+
+
+def _dot(where: Computation, dot: Instruction, axes: list[int]) -> float:
   left = where[dot.operands[0]].arrays[0].dims
-  axes = _numbers(dot.attribute("lhs_contracting_dims"))
   contracted = math.prod(left[axis] for axis in axes)
   return 2.0 * math.prod(dot.arrays[0].dims) * contracted
 
@@ -35,6 +48,11 @@ def _convolution(where: Computation, convolution: Instruction) -> float:
   source, taps, out = found.groups()
   inputs, kernel = (where[name].arrays[0].dims for name in convolution.operands[:2])
   output = convolution.arrays[0].dims
+  # A library's gradients: the labels and the window are those of the forward pass.
+  if "BackwardInput" in _target(convolution):
+    inputs, output = output, inputs
+  elif "BackwardFilter" in _target(convolution):
+    kernel, output = output, kernel
   window = _window(convolution)
   pairs = 1.0
   for number in range(len(out) - 2):

@@ -6,14 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from video_dit.parallel.local import one_cpu
+from video_dit.parallel.local import on_gpu, one_cpu
 
 
 class Linear(nnx.Module):
   """`x @ kernel + bias`: parameters float32, product in the dtype of `x`.
 
-  Forms are chosen for the device: a TPU lays out what it likes, while a CPU's compiler
-  copies whatever a product of more than two axes has not in the order that it wants.
+  Forms are chosen for the device: a TPU lays out what it likes, while the compilers of
+  CPU and GPU copy what a product of more than two axes has not in the order they want.
   """
 
   def __init__(
@@ -50,12 +50,17 @@ class Linear(nnx.Module):
     part that is cut from a product of all.
 
     Returns:
-      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens but on one CPU.
+      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens on TPU.
     """
     if one_cpu():
       y = einops.rearrange(self(x_RND), "r n (a p k) -> r n a p k", a=heads, p=parts)
       # The gradient of a split is one array; that of slices a sum of padded ones.
       return [part.squeeze(3) for part in jax.lax.split(y, (1,) * parts, axis=3)]
+    if on_gpu():
+      return [
+        einops.rearrange(y, "r n (a k) -> r n a k", a=heads)
+        for y in self._parts(x_RND, heads, parts)
+      ]
     kernels = einops.rearrange(self.kernel[...], "d (a p k) -> p d a k", a=heads, p=parts)
     found = [
       jnp.einsum("rnd,dak->rank", x_RND, kernel.astype(x_RND.dtype)) for kernel in kernels
@@ -66,9 +71,19 @@ class Linear(nnx.Module):
       found = [y + b.astype(y.dtype) for y, b in zip(found, biases, strict=True)]
     return [y.swapaxes(1, 2) for y in found]
 
+  def _parts(self, x_RND: jax.Array, heads: int, parts: int) -> list[jax.Array]:
+    """A product for each part of all heads, `(R, N, A K)`, as a GPU's kernel reads it."""
+    cut = {"a": heads, "p": parts}
+    kernels = einops.rearrange(self.kernel[...], "d (a p k) -> p d (a k)", **cut)
+    found = [jnp.dot(x_RND, kernel.astype(x_RND.dtype)) for kernel in kernels]
+    if self.bias is not None:
+      biases = einops.rearrange(self.bias[...], "(a p k) -> p 1 1 (a k)", **cut)
+      found = [y + b.astype(y.dtype) for y, b in zip(found, biases, strict=True)]
+    return found
+
   def from_heads(self, x_RNAK: jax.Array) -> jax.Array:
     """The same of heads laid side by side."""
-    if one_cpu():
+    if one_cpu() or on_gpu():
       return self(einops.rearrange(x_RNAK, "r n a k -> r n (a k)"))
     heads = x_RNAK.shape[2]
     kernel = einops.rearrange(self.kernel[...], "(a k) d -> a k d", a=heads)

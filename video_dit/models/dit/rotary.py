@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit.parallel.local import on_gpu
 
 
 def pairs(dit: config_lib.DiT) -> tuple[int, int, int]:
@@ -37,8 +38,13 @@ def rotate(x_RNAK: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
   """Turns the pairs (first half, second half) of each head by their angles.
 
   Halves are exchanged by a product with a permutation, which is exact: cut apart they
-  would fill half of a TPU's lanes.
+  would fill half of a TPU's lanes. On a GPU, whose memory has none, they are cut apart.
   """
+  if on_gpu():
+    first, second = jnp.split(x_RNAK.astype(jnp.float32), 2, axis=-1)
+    cosine, sine = cosine[:, :, None], sine[:, :, None]
+    halves = first * cosine - second * sine, second * cosine + first * sine
+    return jnp.concatenate(halves, axis=-1).astype(x_RNAK.dtype)
   size = x_RNAK.shape[-1]
   exchange = np.roll(np.eye(size, dtype=np.float32), size // 2, axis=1)
   exchanged = jnp.einsum(

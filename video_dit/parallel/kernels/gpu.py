@@ -7,9 +7,11 @@ chosen by itself. The backward pass under both is this project's (triton.py). Ne
 been run by this project on a GPU; the ranges and the masks are tested on CPU.
 """
 
+from absl import logging
 import jax
 import jax.numpy as jnp
 
+from video_dit.parallel.kernels import triton
 from video_dit.parallel.kernels.dense import NO_KEYS
 
 
@@ -54,7 +56,7 @@ def tokamax(
 
   first_RN, last_RN = key_ranges(segments_RN, key_segments_RM)
   mask = base.Mask(k_start=first_RN[:, None], k_end=last_RN[:, None])
-  names = ("mosaic_gpu", "triton", "xla_chunked") if device else ("xla",)
+  names = ("mosaic_gpu", "triton") if device else ("xla",)
   for name in names:  # the fastest first
     try:
       with jax.numpy_rank_promotion("allow"):  # which its code relies on
@@ -65,10 +67,9 @@ def tokamax(
       continue
     lse_RNA = (most + jnp.log(total)).swapaxes(1, 2)
     return _blind_are_zero(out, lse_RNA, last_RN > first_RN)
-  raise ValueError(
-    "config.dit.attention='tokamax': no kernel of Tokamax takes queries of shape"
-    f" {q_RNAK.shape} and {q_RNAK.dtype} on this device. Choose 'chunked'."
-  )
+  logging.info("attention: Tokamax takes no %s %s: triton", q_RNAK.dtype, q_RNAK.shape)
+  arguments = q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM
+  return triton.attention(*arguments, device=device)
 
 
 def cudnn(

@@ -1,0 +1,116 @@
+"""The GPU kernels of attention as the compiler leaves them, on GPUs that are not here.
+
+    python -m tests.benchmarks.gpu_kernels --tokens=32768 --heads=9
+
+For each GPU, dtype and head size: blocks, warps and stages, shared memory, and, by
+NVIDIA's assembler, registers of a thread and bytes spilled from them; `wgmma` are
+Hopper's products of a warp group, `mma` those of a warp. Needs pip install
+'video_dit[plan]', and for the assembler nvidia-cuda-nvcc. Nothing is run, so nothing is
+timed; it compiles for some fifteen minutes on two cores.
+"""
+
+import functools
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from absl import app, flags
+import jax
+import jax.numpy as jnp
+
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.parallel.kernels import triton
+from video_dit.parallel.kernels.triton_sizes import backward_sizes, forward_sizes
+from video_dit.plan import gpus
+
+_TOKENS = flags.DEFINE_integer("tokens", 32_768, "Of the row.")
+_HEADS = flags.DEFINE_integer("heads", 9, "Of each size.")
+_SIZES = flags.DEFINE_list("sizes", ["64", "128", "256"], "Of the heads.")
+_DTYPES = flags.DEFINE_list("dtypes", ["bfloat16", "float32"], "Of the arrays.")
+
+_RTX_4090 = gpus.Gpu(
+  kind="NVIDIA GeForce RTX 4090",
+  major=8,
+  minor=9,
+  cores=128,
+  lanes=128,
+  clock=2.52,
+  memory=24 * 2**30,
+  bandwidth=1_008_000_000_000,
+  cache=72 * 2**20,
+  shared=100 * 1024,
+)
+_GPUS = (gpus.GPUS["h100"], gpus.GPUS["a100"], _RTX_4090)
+_LINE = "{:24} {:9} {:5} {:9} {:>18} {:>8} {:>9} {:>8} {:>6} {:>5}"
+
+
+def main(argv) -> None:
+  """One line a kernel."""
+  del argv
+  jax.config.update("jax_platforms", "cpu")
+  jax.config.update("jax_enable_compilation_cache", False)
+  if not gpus.has_compiler():
+    sys.exit("JAX's CUDA plugin is not installed: pip install 'video_dit[plan]'.")
+  names = ("GPU", "dtype", "heads", "pass", "block,other,warps", "shared", "registers")
+  print(_LINE.format(*names, "spilled", "wgmma", "mma"))
+  for gpu in _GPUS:
+    mesh = mesh_lib.make(gpus.devices(gpu, 1, 1), (1, 1, 1, 1))
+    for dtype in _DTYPES.value:
+      for size in map(int, _SIZES.value):
+        for found in _kernels(gpu, mesh, jnp.dtype(dtype), size):
+          print(_LINE.format(gpu.kind.removeprefix("NVIDIA "), dtype, size, *found))
+
+
+def _kernels(gpu: gpus.Gpu, mesh: jax.sharding.Mesh, dtype, size: int):
+  shape = (1, _TOKENS.value, _HEADS.value, size)
+  whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+  array = functools.partial(jax.ShapeDtypeStruct, sharding=whole)
+  heads, numbers = array(shape, dtype), array(shape[:2], jnp.int32)
+  row = array(shape[:3], jnp.float32)
+  ahead = functools.partial(triton.attention, device=gpu.kind)
+  back = functools.partial(triton.gradients, device=gpu.kind)
+  arguments = heads, heads, heads, numbers, numbers
+  used = {
+    "forward": forward_sizes(size, dtype, gpu.kind),
+    "queries": backward_sizes(size, dtype, gpu.kind),
+    "keys": backward_sizes(size, dtype, gpu.kind),
+  }
+  with tempfile.TemporaryDirectory() as folder, jax.set_mesh(mesh):
+    options = {"xla_dump_to": folder, "xla_dump_emitter_re": ".*"}
+    jax.jit(ahead).lower(*arguments).compile(options)
+    jax.jit(back).lower(*arguments, row, row, heads).compile(options)
+    paths = sorted(pathlib.Path(folder).glob("*.ptx"))
+    thunks = "".join(
+      p.read_text() for p in pathlib.Path(folder).glob("*thunk_sequence.txt")
+    )
+    for name, sizes in used.items():
+      (path,) = (
+        p for p in paths if re.search(rf"\.entry packed\w*_{name}\(", p.read_text())
+      )
+      text = path.read_text()
+      shared = re.search(rf"packed\w*_{name} .*shared_memory: (\d+)", thunks)
+      cut = f"{sizes.block},{sizes.other},{sizes.warps}x{sizes.stages}"
+      products = text.count("wgmma.mma_async"), text.count("mma.sync.aligned")
+      yield name, cut, shared[1] if shared else "?", *_registers(path), *products
+
+
+def _registers(path: pathlib.Path) -> tuple[str, str]:
+  """Registers of a thread and bytes spilled, by the assembler; `?` without it."""
+  found = sorted(
+    p for at in sys.path for p in pathlib.Path(at).glob("nvidia/*/bin/ptxas")
+  )
+  if not found:
+    return "?", "?"
+  target = re.search(r"\.target (\w+)", path.read_text())
+  assert target, path
+  command = [found[0], f"-arch={target[1]}", "-v", path, "-o", path.with_suffix(".cubin")]
+  said = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+  registers = re.search(r"Used (\d+) registers", said)
+  spilled = re.search(r"(\d+) bytes spill stores", said)
+  return registers[1] if registers else "?", spilled[1] if spilled else "?"
+
+
+if __name__ == "__main__":
+  app.run(main)
