@@ -81,21 +81,24 @@ class Gpu:
     )
 
 
-_HOPPER = {"major": 9, "cores": 132, "lanes": 128, "clock": 1.98, "shared": 228 * 1024}
+_H100 = Gpu(
+  kind="NVIDIA H100 80GB HBM3",
+  major=9,
+  cores=132,
+  lanes=128,
+  clock=1.98,
+  memory=84_942_979_072,
+  bandwidth=3_352_320_000_000,
+  cache=50 * 2**20,
+  shared=228 * 1024,
+)
 GPUS = {
-  "h100": Gpu(
-    kind="NVIDIA H100 80GB HBM3",
-    memory=84_942_979_072,
-    bandwidth=3_352_320_000_000,
-    cache=50 * 2**20,
-    **_HOPPER,
-  ),
-  "h200": Gpu(
+  "h100": _H100,
+  "h200": dataclasses.replace(
+    _H100,
     kind="NVIDIA H200",
     memory=151_397_597_184,
     bandwidth=4_800_000_000_000,
-    cache=50 * 2**20,
-    **_HOPPER,
   ),
   "a100": Gpu(
     kind="NVIDIA A100-SXM4-80GB",
