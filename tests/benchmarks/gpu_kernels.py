@@ -2,11 +2,11 @@
 
     python -m tests.benchmarks.gpu_kernels --tokens=32768 --heads=9
 
-For each GPU, dtype and head size: blocks, warps and stages, shared memory, and, by
-NVIDIA's assembler, registers of a thread and bytes spilled from them; `wgmma` are
-Hopper's products of a warp group, `mma` those of a warp. Needs pip install
-'video_dit[plan]', and for the assembler nvidia-cuda-nvcc. Nothing is run, so nothing is
-timed. It takes two minutes; others by --sizes=64,256 and --dtypes=float32.
+For each GPU, dtype and head size: blocks, warps and stages, programs that share a block,
+shared memory, and, by NVIDIA's assembler, registers of a thread and bytes spilled from
+them; `wgmma` are Hopper's products of a warp group, `mma` those of a warp. Needs pip
+install 'video_dit[plan]', and for the assembler nvidia-cuda-nvcc. Nothing is run, so
+nothing is timed. It takes four minutes; others by --sizes=64,256 and --dtypes=float32.
 """
 
 import functools
@@ -22,10 +22,16 @@ import jax.numpy as jnp
 
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel.kernels import triton
-from video_dit.parallel.kernels.triton_sizes import backward_sizes, forward_sizes
+from video_dit.parallel.kernels.triton_sizes import (
+  Sizes,
+  backward_sizes,
+  forward_sizes,
+  key_sizes,
+)
 from video_dit.plan import gpus
 
 _TOKENS = flags.DEFINE_integer("tokens", 32_768, "Of the row.")
+_TEXT = flags.DEFINE_integer("text", 4096, "Tokens of its captions.")
 _HEADS = flags.DEFINE_integer("heads", 9, "Of each size.")
 _SIZES = flags.DEFINE_list("sizes", ["128"], "Of the heads.")
 _DTYPES = flags.DEFINE_list("dtypes", ["bfloat16"], "Of the arrays.")
@@ -53,7 +59,7 @@ def main(argv) -> None:
   jax.config.update("jax_enable_compilation_cache", False)
   if not gpus.has_compiler():
     sys.exit("JAX's CUDA plugin is not installed: pip install 'video_dit[plan]'.")
-  names = ("GPU", "dtype", "heads", "pass", "block,other,warps", "shared", "registers")
+  names = ("GPU", "dtype", "heads", "pass", "blocks,warps/parts", "shared", "registers")
   print(_LINE.format(*names, "spilled", "wgmma", "mma"))
   for gpu in _GPUS:
     mesh = mesh_lib.make(gpus.devices(gpu, 1, 1), (1, 1, 1, 1))
@@ -64,36 +70,45 @@ def main(argv) -> None:
 
 
 def _kernels(gpu: gpus.Gpu, mesh: jax.sharding.Mesh, dtype, size: int):
-  shape = (1, _TOKENS.value, _HEADS.value, size)
+  of = size, dtype, gpu.kind
+  row = _compiled(gpu, mesh, dtype, size, _TOKENS.value)
+  yield "forward", *_cut(forward_sizes(*of)), *row["forward"]
+  yield "queries", *_cut(backward_sizes(*of)), *row["queries"]
+  yield "keys", *_cut(*key_sizes(*of, of_text=False)), *row["keys"]
+  text = _compiled(gpu, mesh, dtype, size, _TEXT.value)
+  yield "text", *_cut(*key_sizes(*of, of_text=True)), *text["keys"]
+
+
+def _cut(sizes: Sizes, parts: int = 1) -> tuple[str]:
+  return (f"{sizes.block},{sizes.other},{sizes.warps}x{sizes.stages}/{parts}",)
+
+
+def _compiled(gpu: gpus.Gpu, mesh, dtype, size: int, keys: int) -> dict[str, tuple]:
+  """Shared memory, registers, bytes spilled, and products, of each kernel."""
+  shape, length = (1, _TOKENS.value, _HEADS.value, size), (1, keys, _HEADS.value, size)
   whole = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
   array = functools.partial(jax.ShapeDtypeStruct, sharding=whole)
-  heads, numbers = array(shape, dtype), array(shape[:2], jnp.int32)
-  row = array(shape[:3], jnp.float32)
+  q, k, row = array(shape, dtype), array(length, dtype), array(shape[:3], jnp.float32)
+  numbers = array(shape[:2], jnp.int32), array(length[:2], jnp.int32)
   ahead = functools.partial(triton.attention, device=gpu.kind)
   back = functools.partial(triton.gradients, device=gpu.kind)
-  arguments = heads, heads, heads, numbers, numbers
-  used = {
-    "forward": forward_sizes(size, dtype, gpu.kind),
-    "queries": backward_sizes(size, dtype, gpu.kind),
-    "keys": backward_sizes(size, dtype, gpu.kind),
-  }
+  found: dict[str, tuple] = {}
   with tempfile.TemporaryDirectory() as folder, jax.set_mesh(mesh):
     options = {"xla_dump_to": folder, "xla_dump_emitter_re": ".*"}
-    jax.jit(ahead).lower(*arguments).compile(options)
-    jax.jit(back).lower(*arguments, row, row, heads).compile(options)
-    paths = sorted(pathlib.Path(folder).glob("*.ptx"))
-    thunks = "".join(
-      p.read_text() for p in pathlib.Path(folder).glob("*thunk_sequence.txt")
-    )
-    for name, sizes in used.items():
-      (path,) = (
-        p for p in paths if re.search(rf"\.entry packed\w*_{name}\(", p.read_text())
-      )
+    jax.jit(ahead).lower(q, k, k, *numbers).compile(options)
+    jax.jit(back).lower(q, k, k, *numbers, row, row, q).compile(options)
+    thunks = pathlib.Path(folder).glob("*thunk_sequence.txt")
+    said = "".join(path.read_text() for path in thunks)
+    for path in pathlib.Path(folder).glob("*.ptx"):
       text = path.read_text()
-      shared = re.search(rf"packed\w*_{name} .*shared_memory: (\d+)", thunks)
-      cut = f"{sizes.block},{sizes.other},{sizes.warps}x{sizes.stages}"
+      name = re.search(r"\.entry (packed\w*_(\w+))\(", text)
+      if not name:
+        continue
+      shared = re.search(rf"{name[1]} .*shared_memory: (\d+)", said)
+      assert shared, name[1]
       products = text.count("wgmma.mma_async"), text.count("mma.sync.aligned")
-      yield name, cut, shared[1] if shared else "?", *_registers(path), *products
+      found[name[2]] = shared[1], *_registers(path), *products
+  return found
 
 
 def _registers(path: pathlib.Path) -> tuple[str, str]:

@@ -57,6 +57,8 @@ class Kernels:
     return Kernel(2.0 * products * pairs * size, backward, head_size=size, pace=pace)
 
 
+_LOOPED = 64  # tokens of the blocks that a GPU's kernels loop over
+
 # Rows, heads, head size; tokens and a block's tokens of what the kernel owns, and of the
 # other side.
 _Read = tuple[int, int, int, tuple[int, int], tuple[int, int]]
@@ -83,7 +85,7 @@ def _of_triton(given: list[Array]) -> _Read | None:
   rows, own, heads, size = wide[0].dims
   other = next((a.dims[1] for a in wide if a.dims[1] != own), own)
   block = own // tables[0].dims[1]
-  return rows, heads, size, (own, block), (other, max(16, block // 2))
+  return rows, heads, size, (own, block), (other, _LOOPED)
 
 
 def _wide(given: list[Array]) -> list[Array]:

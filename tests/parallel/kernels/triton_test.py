@@ -14,12 +14,13 @@ _PACKED = rows.segments((100, 30, 390, 60), (610,), length=620)
 _TEXT = rows.segments((20, 0, 200, 9), (240,), length=250)
 _MIXED = np.random.default_rng(1).integers(0, 3, (2, 90)).astype(np.int32)
 
-# Segments of queries and of keys, head size, sizes of both passes.
+# Segments of queries and of keys, head size, sizes, programs that share a key's queries.
 _CASES = {
-  "self": (_PACKED, _PACKED, 16, Sizes(64, 32, 4, 2)),
-  "self, heads to fill up": (_PACKED, _PACKED, 24, Sizes(32, 64, 4, 2)),
-  "text": (_PACKED, _TEXT, 16, Sizes(64, 32, 4, 2)),
-  "no runs": (_MIXED, _MIXED, 16, Sizes(16, 16, 4, 1)),
+  "self": (_PACKED, _PACKED, 16, Sizes(64, 32, 4, 2), 1),
+  "self, heads to fill up": (_PACKED, _PACKED, 24, Sizes(32, 64, 4, 2), 1),
+  "text": (_PACKED, _TEXT, 16, Sizes(64, 32, 4, 2), 1),
+  "text, shared": (_PACKED, _TEXT, 16, Sizes(32, 32, 4, 2), 3),
+  "no runs": (_MIXED, _MIXED, 16, Sizes(16, 16, 4, 1), 2),
 }
 
 
@@ -38,7 +39,7 @@ def _visits(segments, key_segments, sizes: Sizes):
 
 @pytest.mark.parametrize("case", _CASES.values(), ids=_CASES)
 def test_results_gradients_and_visits(case):
-  segments, keys, size, sizes = case
+  segments, keys, size, sizes, parts = case
   arrays, dlse = rows.arrays(segments, keys, heads=2, size=size)
 
   @jax.jit
@@ -47,7 +48,7 @@ def test_results_gradients_and_visits(case):
     out, lse, count = triton.counted(*arguments, sizes=sizes, interpret=True)
     *found, counts = triton.counted_gradients(
       *(*arguments, lse, rows.delta(out, dout, dlse), dout),
-      **{"sizes": sizes, "interpret": True},
+      **{"sizes": sizes, "key_sizes": (sizes, parts), "interpret": True},
     )
     want, want_lse = dense.attention(*arguments)
     wanted = dense.gradients(*arguments, want_lse, rows.delta(want, dout, dlse), dout)
@@ -106,3 +107,7 @@ def test_blocks_fit_the_shared_memory_of_each_gpu(device, kib, size, dtype):
   need = (ahead.block + 2 * ahead.other * ahead.stages) * head * item
   assert need < kib * 1024
   assert 2 * (back.block + back.other * back.stages) * head * item < kib * 1024
+  whole, parts = triton_sizes.key_sizes(size, dtype, device, of_text=False)
+  assert (whole, parts) == (back, 1)
+  text, parts = triton_sizes.key_sizes(size, dtype, device, of_text=True)
+  assert text.block <= 32 and text.other == back.other and parts == 4

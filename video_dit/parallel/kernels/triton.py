@@ -16,6 +16,7 @@ from video_dit.parallel.kernels.triton_sizes import (
   backward_sizes,
   forward_sizes,
   head_size,
+  key_sizes,
 )
 
 
@@ -72,10 +73,12 @@ def gradients(
   device: str = "",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """Gradients of queries, keys and values; see `parallel.attention.local_gradients`."""
+  of = q_RNAK.shape[-1], q_RNAK.dtype, device
   return counted_gradients(
     *(q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM),
     *(lse_RNA, delta_RNA, dout_RNAK),
-    sizes=backward_sizes(q_RNAK.shape[-1], q_RNAK.dtype, device),
+    sizes=backward_sizes(*of),
+    key_sizes=key_sizes(*of, of_text=k_RMAK.shape[1] < q_RNAK.shape[1]),
     interpret=not device,
   )[:3]
 
@@ -91,12 +94,14 @@ def counted_gradients(
   dout_RNAK,
   *,
   sizes: Sizes,
+  key_sizes: tuple[Sizes, int],
   interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array, tuple[jax.Array, jax.Array]]:
   """`gradients`, and the blocks visited by those of queries and by those of keys."""
+  of_keys, parts = key_sizes
   # exp(score - lse) of a query that sees nothing has to be 0, not exp(0).
   lse_RNA = jnp.where(lse_RNA > NO_KEYS / 2, lse_RNA, -NO_KEYS)
-  step = max(sizes.block, sizes.other)
+  step = max(sizes.block, sizes.other, of_keys.block, of_keys.other)
   queries, keys = _up_to(q_RNAK.shape[1], step), _up_to(k_RMAK.shape[1], step)
 
   def ahead(x_RNA):
@@ -108,9 +113,11 @@ def counted_gradients(
     *(ahead(lse_RNA), ahead(delta_RNA)),
     _filled(dout_RNAK.astype(q_RNAK.dtype), queries),
   )
-  rest = {"scale": q_RNAK.shape[-1] ** -0.5, "sizes": sizes, "interpret": interpret}
-  dq, query_visits = triton_backward.of_queries(*arguments, **rest)
-  dk, dv, key_visits = triton_backward.of_keys(*arguments, **rest)
+  rest = {"scale": q_RNAK.shape[-1] ** -0.5, "interpret": interpret}
+  dq, query_visits = triton_backward.of_queries(*arguments, **rest, sizes=sizes)
+  dk, dv, key_visits = triton_backward.of_keys(
+    *arguments, **rest, sizes=of_keys, parts=parts
+  )
   visits = query_visits, key_visits
   return _cut(dq, q_RNAK), _cut(dk, k_RMAK), _cut(dv, v_RMAK), visits
 

@@ -52,7 +52,7 @@ def of_queries(
     `(R, N, A, K)`, and the key blocks visited, `(R, A, I)`.
   """
   call = Call(q, k, segments_RN, key_segments_RM, sizes)
-  return pl.pallas_call(
+  dq, visits = pl.pallas_call(
     functools.partial(
       _queries_kernel,
       scale=scale,
@@ -70,6 +70,7 @@ def of_queries(
     interpret=interpret,
     name="packed_attention_backward_queries",
   )(call.runs, q, dout, lse_RAN, delta_RAN, segments_RN, k, v, key_segments_RM)
+  return dq, visits[0]
 
 
 def of_keys(
@@ -84,23 +85,28 @@ def of_keys(
   *,
   scale: float,
   sizes: Sizes,
+  parts: int,
   interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The gradients of the keys and the values.
 
   Args:
     sizes: its `block` divides M, its `other` N. Others as of `of_queries`.
+    parts: programs that share the queries of a block of keys. A text has few blocks of
+      keys, and a GPU many cores.
 
   Returns:
     Two of `(R, M, A, K)`, and the query blocks visited, `(R, A, J)`.
   """
-  call = Call(k, q, key_segments_RM, segments_RN, sizes)
-  like_k = jax.ShapeDtypeStruct(k.shape, k.dtype)
-  return pl.pallas_call(
+  call = Call(k, q, key_segments_RM, segments_RN, sizes, parts)
+  dtype = k.dtype if parts == 1 else jnp.float32
+  like_k = jax.ShapeDtypeStruct((parts, *k.shape), dtype)
+  dk, dv, visits = pl.pallas_call(
     functools.partial(
       _keys_kernel,
       scale=scale,
       size=sizes.other,
+      parts=parts,
       dot=functools.partial(dot, interpret=interpret),
     ),
     grid=call.grid,
@@ -108,12 +114,13 @@ def of_keys(
       *(call.runs_spec, call.mine, call.mine, call.my_segments),
       *(call.theirs, call.theirs, call.their_row, call.their_row, call.their_segments),
     ],
-    out_specs=[call.mine, call.mine, call.visits],
+    out_specs=[call.my_part, call.my_part, call.visits],
     out_shape=[like_k, like_k, call.visits_shape],
     compiler_params=compiler(sizes),
     interpret=interpret,
     name="packed_attention_backward_keys",
   )(call.runs, k, v, key_segments_RM, q, dout, lse_RAN, delta_RAN, segments_RN)
+  return dk.sum(0), dv.sum(0), visits.sum(0)
 
 
 def _queries_kernel(
@@ -165,6 +172,7 @@ def _keys_kernel(
   *,
   scale: float,
   size: int,
+  parts: int,
   dot: Callable[[jax.Array, jax.Array], jax.Array],
 ):
   k, v, key_segments = k_ref[...], v_ref[...], key_segments_ref[...]
@@ -181,7 +189,7 @@ def _keys_kernel(
     return dk + dot(of_scores.astype(q.dtype), q), dv
 
   zeros = jnp.zeros(k.shape, jnp.float32)
-  (dk, dv), count = visit_runs(runs_ref, visit, (zeros, zeros), size)
+  (dk, dv), count = visit_runs(runs_ref, visit, (zeros, zeros), size, parts)
   dk_ref[...] = (dk * scale).astype(dk_ref.dtype)
   dv_ref[...] = dv.astype(dv_ref.dtype)
   visits_ref[0] = count

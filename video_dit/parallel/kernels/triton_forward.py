@@ -46,7 +46,7 @@ def forward(
   """
   call = Call(q, k, segments_RN, key_segments_RM, sizes)
   rows, length, heads, _ = q.shape
-  return pl.pallas_call(
+  out, lse, visits = pl.pallas_call(
     functools.partial(
       _kernel,
       scale=scale * LOG2E,
@@ -68,27 +68,39 @@ def forward(
     interpret=interpret,
     name="packed_attention_forward",
   )(call.runs, q, k, v, segments_RN, key_segments_RM)
+  return out, lse, visits[0]
 
 
 class Call:
-  """Grid, runs and specs of a kernel with blocks of `x`, looping over those of `y`."""
+  """Grid, runs and specs of a kernel with blocks of `x`, looping over those of `y`.
 
-  def __init__(self, x, y, segments_RN, other_segments_RM, sizes: Sizes):
+  Args:
+    parts: programs that share the visits of a block, in the last axis of the grid.
+  """
+
+  def __init__(self, x, y, segments_RN, other_segments_RM, sizes: Sizes, parts: int = 1):
     rows, length, heads, head = x.shape
     others, count = y.shape[1], length // sizes.block
-    self.grid = (count, heads, rows)
+
+    def spec(shape, place):
+      def of_step(i, a, step):
+        return place(i, a, jax.lax.div(step, parts), jax.lax.rem(step, parts))
+
+      return pl.BlockSpec(shape, of_step)
+
+    self.grid = (count, heads, rows * parts)
     self.runs = blocks.runs(segments_RN, other_segments_RM, sizes.block, sizes.other)
-    self.runs_spec = pl.BlockSpec((None, None, 4), lambda i, a, r: (r, i, 0))
-    self.mine = pl.BlockSpec(
-      (None, sizes.block, None, head), lambda i, a, r: (r, i, a, 0)
-    )
-    self.theirs = pl.BlockSpec((None, others, None, head), lambda i, a, r: (r, 0, a, 0))
-    self.my_row = pl.BlockSpec((None, None, sizes.block), lambda i, a, r: (r, a, i))
-    self.their_row = pl.BlockSpec((None, None, others), lambda i, a, r: (r, a, 0))
-    self.my_segments = pl.BlockSpec((None, sizes.block), lambda i, a, r: (r, i))
-    self.their_segments = pl.BlockSpec((None, others), lambda i, a, r: (r, 0))
-    self.visits = pl.BlockSpec((None, None, 1), lambda i, a, r: (r, a, i))
-    self.visits_shape = jax.ShapeDtypeStruct((rows, heads, count), jnp.int32)
+    self.runs_spec = spec((None, None, 4), lambda i, a, r, p: (r, i, 0))
+    wide = (None, sizes.block, None, head)
+    self.mine = spec(wide, lambda i, a, r, p: (r, i, a, 0))
+    self.my_part = spec((None, *wide), lambda i, a, r, p: (p, r, i, a, 0))
+    self.theirs = spec((None, others, None, head), lambda i, a, r, p: (r, 0, a, 0))
+    self.my_row = spec((None, None, sizes.block), lambda i, a, r, p: (r, a, i))
+    self.their_row = spec((None, None, others), lambda i, a, r, p: (r, a, 0))
+    self.my_segments = spec((None, sizes.block), lambda i, a, r, p: (r, i))
+    self.their_segments = spec((None, others), lambda i, a, r, p: (r, 0))
+    self.visits = spec((None, None, None, 1), lambda i, a, r, p: (p, r, a, i))
+    self.visits_shape = jax.ShapeDtypeStruct((parts, rows, heads, count), jnp.int32)
 
 
 def compiler(sizes: Sizes):
@@ -99,8 +111,8 @@ def compiler(sizes: Sizes):
   return triton.CompilerParams(num_warps=sizes.warps, num_stages=sizes.stages)
 
 
-def visit_runs(runs_ref, visit, carry, size: int):
-  """Calls `visit(slice, carry, masked)` for the blocks that the runs name.
+def visit_runs(runs_ref, visit, carry, size: int, parts: int = 1):
+  """Calls `visit(slice, carry, masked)` for the blocks that the runs name, or a part.
 
   Returns:
     The last carry, and the blocks visited.
@@ -117,8 +129,15 @@ def visit_runs(runs_ref, visit, carry, size: int):
     j += jnp.where(j >= whole, behind - whole, 0)
     return visit(pl.ds(j * size, size), carry, True), count + 1
 
-  state = jax.lax.fori_loop(whole, behind, unmasked, (carry, jnp.int32(0)))
-  return jax.lax.fori_loop(0, (last - first) - (behind - whole), masked, state)
+  part = jax.lax.rem(pl.program_id(2), parts)
+
+  def loop(start, count, body, state):
+    low = start + jax.lax.div(count * part, parts)
+    high = start + jax.lax.div(count * (part + 1), parts)
+    return jax.lax.fori_loop(low, high, body, state)
+
+  state = loop(whole, behind - whole, unmasked, (carry, jnp.int32(0)))
+  return loop(0, (last - first) - (behind - whole), masked, state)
 
 
 def dot(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:

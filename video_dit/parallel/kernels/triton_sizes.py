@@ -45,8 +45,23 @@ def forward_sizes(size: int, dtype: jax.typing.DTypeLike, device: str) -> Sizes:
   return _of(_FORWARD, size, dtype, device)
 
 
+def key_sizes(
+  size: int, dtype: jax.typing.DTypeLike, device: str, *, of_text: bool
+) -> tuple[Sizes, int]:
+  """Sizes of the keys' kernel, and programs that share a block's queries.
+
+  Args:
+    of_text: whether keys are few, so that a block of them has more queries and there are
+      fewer blocks than cores.
+  """
+  sizes = _of(_BACKWARD, size, dtype, device)
+  if not of_text:
+    return sizes, 1
+  return dataclasses.replace(sizes, block=min(32, sizes.block), warps=4), 4
+
+
 def backward_sizes(size: int, dtype: jax.typing.DTypeLike, device: str) -> Sizes:
-  """Sizes of both kernels of the backward pass."""
+  """Sizes of the queries' kernel of the backward pass."""
   return _of(_BACKWARD, size, dtype, device)
 
 
