@@ -19,7 +19,7 @@ from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip
 
 # Passes over the tokens' width that elementwise work makes in a block, forward and
-# backward: norms, modulations, rotations, residuals, casts; as XLA's programs for H100 do.
+# backward, in XLA's programs for H100: norms, modulations, rotations, residuals, casts.
 _PASSES = 120
 
 # Attention's backward pass over its forward pass: seven products of a pair of blocks, in
