@@ -2,14 +2,25 @@
 
     taskset -c 1 python -m tests.benchmarks.attention --tokens=8192 --repeats=3
     python -m tests.benchmarks.attention --topologies=v5p:2x2x1,v6e:2x2x1
+    python -m tests.benchmarks.attention --kernels=triton,tokamax,chunked --tokens=32768 \
+        --heads=9 --repeats=20 --torch_python=/path/to/a/python/with/torch
 
 The first compares, on the CPU, `chunked` with chunks of queries against all keys under a
 mask: processor seconds of outputs and gradients, the compiler's temporary memory, and the
 largest difference. The second compiles the kernels of TPU for chips that are not here
-(pip install 'video_dit[plan]').
+(pip install 'video_dit[plan]'). The third is for a GPU: kernels of ours, and PyTorch's
+flash attention over the segments, forward and with the backward pass, in bfloat16; each
+in a process of its own, with FLOP/s of the segments alone and how far results lie from
+PyTorch's. (With --dtype=float32 and few tokens it runs on a CPU, too.)
 """
 
+import dataclasses
+import json
 import os
+import pathlib
+import subprocess
+import sys
+import tempfile
 import time
 
 from absl import app, flags
@@ -18,12 +29,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from tests.benchmarks import attention_sides
 from video_dit.parallel.kernels import blocks, chunked, dense, splash
 from video_dit.parallel.kernels.splash_sizes import choose
 
 _TOKENS = flags.DEFINE_integer("tokens", 8192, "Of the row.")
 _HEADS = flags.DEFINE_integer("heads", 2, "Of size 128.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Runs of each; the least counts.")
+_KERNELS = flags.DEFINE_list("kernels", [], "Compare these with PyTorch's instead.")
+_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "Of the comparison with PyTorch's.")
+_TORCH = flags.DEFINE_string("torch_python", sys.executable, "A Python with torch.")
 _TOPOLOGIES = flags.DEFINE_string("topologies", "", "Compile for these TPUs instead.")
 
 _SHARES = (1, 1, 2, 4, 4, 8, 12, 16, 16)  # lengths of a row's segments, of 64
@@ -141,8 +156,38 @@ def _compile_one(kind: str, here, length: int, keys: int) -> None:
   )
 
 
+def _compare_with_torch() -> None:
+  lengths = tuple(np.bincount(_segments(_TOKENS.value)[0])[1:].tolist())
+  settings = attention_sides.Settings(
+    lengths, _HEADS.value, 128, _DTYPE.value, _REPEATS.value
+  )
+  # Backward five products of a pair, where forward has two; more is a kernel's own.
+  flops = {"forward": settings.flops, "both": 3.5 * settings.flops}
+  with tempfile.TemporaryDirectory() as folder:
+    base: dict[str, float] = {}
+    for name in ("torch", *_KERNELS.value):
+      python = _TORCH.value if name == "torch" else sys.executable
+      command = [python, "-m", "tests.benchmarks.attention_sides", name, folder]
+      command.append(json.dumps(dataclasses.asdict(settings)))
+      done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+      found = json.loads(done.stdout.splitlines()[-1])
+      base = base or found
+      print(f"{name:8}", end="")
+      for part, seconds in found.items():
+        rate, ratio = flops[part] / seconds / 1e12, base[part] / seconds
+        print(
+          f" {part} {seconds * 1e3:9.2f} ms {rate:7.2f} TFLOP/s {ratio:5.2f}x", end=""
+        )
+      far = attention_sides.difference(pathlib.Path(folder), name, "torch")
+      print(f"  differs by {far:.1e}")
+
+
 def main(_) -> None:
-  """Runs on the CPU, or compiles for TPUs."""
+  """Runs on the CPU, compiles for TPUs, or compares with PyTorch's on a GPU."""
+  if _KERNELS.value:
+    _compare_with_torch()
+    return
+  jax.config.update("jax_platforms", "cpu")
   if _TOPOLOGIES.value:
     _compile()
   else:
@@ -150,5 +195,4 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  jax.config.update("jax_platforms", "cpu")
   app.run(main)
