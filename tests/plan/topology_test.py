@@ -2,15 +2,15 @@
 
 import dataclasses
 import importlib.util
+import json
 import os
 import subprocess
 import sys
 
 import pytest
 
-from tests import tiny
 from video_dit import config as config_lib
-from video_dit.plan import chips, devices, gpus, run
+from video_dit.plan import chips, devices, gpus
 
 _TPU = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,
@@ -151,10 +151,13 @@ def test_each_gpu_is_described_to_the_compiler():
 
 
 @_GPU
-def test_a_run_is_compiled_for_gpus_that_are_not_here():
-  topology = chips.parse("gpu:h100x16")
-  request = run.Request(config=tiny.CONFIG, topology=topology, axes={"fsdp": 2})
-  found = run.plan(request)
+def test_a_run_is_compiled_for_gpus_that_are_not_here(tmp_path):
+  path = tmp_path / "plan.json"
+  command = [sys.executable, "-m", "video_dit.plan", "--config=tests/plan/tiny_config.py"]
+  command += ["--topology=gpu:h100x16", "--mesh=fsdp=2", f"--json={path}"]
+  run = subprocess.run(command, capture_output=True, text=True)
+  assert run.returncode == 0, run.stderr[-3000:]
+  found = json.loads(path.read_text())
   assert (found["estimated_by"], found["hosts"], found["devices"]) == ("compiler", 2, 16)
   assert found["fits"] and 0 < found["mfu"] < 1
   assert found["memory"]["total"] > found["memory"]["parameters"] > 0
