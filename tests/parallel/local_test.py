@@ -48,8 +48,9 @@ def test_long_rows_take_the_kernel_of_the_device(monkeypatch):
     monkeypatch.setattr(local, "_has_tokamax", lambda: True)
     # Tokamax asks the machine's GPU: a plan is made without one.
     assert local.choose("auto", shape, shape[1]) == "triton"
-    with pytest.raises(ValueError, match=r"there is none\. Choose 'triton' or 'auto'"):
-      local.choose("tokamax", shape, shape[1])
+    for library in ("tokamax", "cudnn"):
+      with pytest.raises(ValueError, match=r"there is none\. Choose 'triton' or 'auto'"):
+        local.choose(library, shape, shape[1])
     monkeypatch.setattr(local, "_gpu_is_here", lambda: True)
     assert local.choose("auto", shape, shape[1]) == "tokamax"
     wide = (1, 32_768, 2, 512)

@@ -130,13 +130,13 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
   if kernel == "tokamax" and not _has_tokamax():
     raise ValueError(
       "config.dit.attention='tokamax': Tokamax is not installed. Install it with"
-      " pip install 'video_dit[tokamax]', or choose 'chunked'."
+      " pip install 'video_dit[tokamax]', or choose 'auto'."
     )
   gpu = platform in _GPU
-  if gpu and kernel == "tokamax" and not _gpu_is_here():
+  if gpu and kernel in ("tokamax", "cudnn") and not _gpu_is_here():
     raise ValueError(
-      "config.dit.attention='tokamax': Tokamax asks the GPU of this machine what it can"
-      " do, and there is none. Choose 'triton' or 'auto' to compile for one."
+      f"config.dit.attention={kernel!r}: the library asks the GPU of this machine what it"
+      " can do, and there is none. Choose 'triton' or 'auto' to compile for one."
     )
   if gpu and kernel in ("triton", "tokamax", "cudnn") and shape[3] > _WIDEST:
     raise ValueError(
