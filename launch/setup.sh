@@ -3,12 +3,14 @@
 #
 #   ./launch/setup.sh run     the package and what it needs to run
 #   ./launch/setup.sh dev     pytest, ruff and mypy too
+#   ./launch/setup.sh all     and what setup.cfg's extras add for a machine without TPU or
+#                             GPU, in an environment of its own, at constraints-beam.txt
 #
 # A script that sources it finds the interpreter in $VIDEO_DIT_PYTHON and the project's
 # folder in $ROOT.
 #
 #   PYTHON   interpreter to make it of [the first of python3, python3.12, ... that fits]
-#   VENV     folder of the environment [.venv-VERSION in the project]
+#   VENV     folder of the environment [.venv-VERSION or .venv-all-VERSION in the project]
 
 ROOT=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 
@@ -61,9 +63,9 @@ _progress() {
 }
 
 _install() {
-  local extra=$1 log=$VENV/install.log begun=$SECONDS
-  echo "installing into ${VENV#"$ROOT"/} what setup.cfg names, at the versions of constraints.txt (a minute or two)"
-  if ! PIP_CONSTRAINT=$ROOT/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+  local extra=$1 constraints=$2 log=$VENV/install.log begun=$SECONDS
+  echo "installing into ${VENV#"$ROOT"/} what setup.cfg names, at the versions of $constraints (some minutes)"
+  if ! PIP_CONSTRAINT=$ROOT/$constraints PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$VIDEO_DIT_PYTHON" -m pip install --no-input --progress-bar off \
     --editable "$ROOT$extra" 2>&1 </dev/null | _progress "$log"; then
     tail -n 20 "$log" >&2
@@ -73,31 +75,35 @@ _install() {
 }
 
 _setup() {
-  local purpose=$1 wanted stamp extra=""
+  local purpose=$1 wanted stamp extra="" constraints=constraints.txt name=.venv
+  [ "$purpose" = all ] && constraints=constraints-beam.txt name=.venv-all
   _find_python
-  VENV=${VENV:-$ROOT/.venv-$_version}
+  VENV=${VENV:-$ROOT/$name-$_version}
   [[ $VENV = /* ]] || VENV=$PWD/$VENV
   VIDEO_DIT_PYTHON=$VENV/bin/python
   stamp=$VENV/installed.txt
-  wanted=$(echo "$ROOT on Python $_version" && cat "$ROOT/setup.cfg" "$ROOT/constraints.txt")
+  wanted=$(echo "$ROOT on Python $_version" && cat "$ROOT/setup.cfg" "$ROOT/$constraints")
   if [ -f "$stamp" ] && "$VIDEO_DIT_PYTHON" -c '' 2>/dev/null; then
     # What is there for development has all that is needed to run.
-    grep -q '^to dev$' "$stamp" && purpose=dev
+    [ "$purpose" = run ] && grep -q '^to dev$' "$stamp" && purpose=dev
     [ "$(cat "$stamp")" = "$wanted"$'\n'"to $purpose" ] && return
   fi
-  [ "$purpose" = dev ] && extra="[dev]"
+  case $purpose in
+    dev) extra="[dev]" ;;
+    all) extra="[beam,buckets,dev,plan,remote,runners,shots]" ;;
+  esac
   echo "environment: Python $_version ($_python) in $VENV"
   if ! "$VIDEO_DIT_PYTHON" -m pip --version >/dev/null 2>&1; then
     "$_python" -m venv --clear "$VENV" || _fail "$_python cannot make an environment in $VENV."
   fi
   rm -f "$stamp"
-  _install "$extra"
+  _install "$extra" "$constraints"
   printf '%s\nto %s\n' "$wanted" "$purpose" >"$stamp"
 }
 
 case ${1:-} in
-  run | dev) ;;
-  *) _fail "$0: what for? Give run or dev." ;;
+  run | dev | all) ;;
+  *) _fail "$0: what for? Give run, dev or all." ;;
 esac
 set -o pipefail
 _setup "$1"

@@ -1,6 +1,7 @@
 """The pool: in order, bounded, and rid of what hangs or dies."""
 
 import ctypes
+import multiprocessing
 import os
 import time
 
@@ -82,3 +83,20 @@ def test_stop_ends_a_run(limit):
     next(run)
     pool.stop()
     assert len(list(run)) < 100
+
+
+def _run_in_daemon(pipe):
+  try:
+    list(workers.Pool(_work, 1, timeout_seconds=60).run([(1, ("value", 1))], limit=1))
+  except RuntimeError as error:
+    pipe.send(str(error))
+
+
+def test_a_daemon_that_may_start_no_process_says_so():
+  context = multiprocessing.get_context("spawn")
+  ours, theirs = context.Pipe()
+  process = context.Process(target=_run_in_daemon, args=(theirs,), daemon=True)
+  process.start()
+  theirs.close()
+  assert "DASK_DISTRIBUTED__WORKER__DAEMON=False" in ours.recv()
+  process.join()

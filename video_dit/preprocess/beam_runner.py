@@ -12,7 +12,9 @@ from collections.abc import Iterable, Iterator
 import itertools
 import json
 import os
-from typing import Any
+import shutil
+from typing import Any, NoReturn
+import uuid
 
 import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
@@ -22,22 +24,32 @@ import tqdm
 
 from video_dit import config as config_lib
 from video_dit.preprocess import facts as facts_lib
-from video_dit.preprocess import ingest, pipeline
+from video_dit.preprocess import ingest, pipeline, remote
 
 EMBEDDED = ("", "DirectRunner", "FnApiRunner", "embedded")
 _FOLDER = "work/pipeline"
-_RECORDS, _FACTS, _ROWS = "records", "facts", "rows"
+_RECORDS = "records"
 # Files that the embedded runner looks at in one pipeline.
 _AT_ONCE = 1024
 
 
-def check(options: Iterable[str]) -> None:
-  """Refuses options that Beam does not know.
+def check(runner: str, options: Iterable[str]) -> None:
+  """Refuses runners and options that Beam does not know.
+
+  Args:
+    runner: Beam's name of a runner, or where its class lies.
+    options: of the runner, as on Beam's command line.
 
   Raises:
     ValueError: naming the first of them.
   """
-  parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+  if runner not in EMBEDDED:
+    # What a runner's module adds to the options is known once that is imported.
+    try:
+      beam.runners.create_runner(runner)
+    except (ImportError, AttributeError, ValueError) as error:
+      raise ValueError(f"--runner={runner} is not there: {error}") from error
+  parser = _Parser(add_help=False, allow_abbrev=False)
   waiting = collections.deque([pipeline_options.PipelineOptions])
   while waiting:
     kind = waiting.popleft()
@@ -50,6 +62,14 @@ def check(options: Iterable[str]) -> None:
       f"{unknown[0]}: there is no such flag, neither here nor of Beam's. See --help and"
       " Beam's PipelineOptions."
     )
+
+
+class _Parser(argparse.ArgumentParser):
+  """Says what is wrong without listing all of Beam's flags."""
+
+  def error(self, message: str) -> NoReturn:
+    """Raises instead of ending the process."""
+    raise ValueError(f"{message} (a flag of Beam's)")
 
 
 def examine_files(
@@ -65,22 +85,22 @@ def examine_files(
   Returns:
     How many files there were.
   """
-  total = facts.num_unseen(config.media)
-  place = _clean(folder)
+  total, output = facts.num_unseen(config.media), os.fspath(folder)
   records = (r for r in facts.records(config.media) if _is_unseen(r))
   with tqdm.tqdm(desc="ingest", total=total, unit="file", mininterval=0.5) as bar:
     while chunk := list(itertools.islice(records, _AT_ONCE)):
+      place = _fresh(output)
       shards = _write_records(chunk, place)
       with _begin("", [], config) as running:
         found = pipeline.examined(running, shards, config)
-        pipeline.written(found, place, _FACTS)
+        pipeline.written(found, place, pipeline.FACTS)
       numbers = {(record["number"] - 1) // pipeline.LINES for record in chunk}
       for number in sorted(numbers):
-        for record in pipeline.read_part(pipeline.part(place, _FACTS, number)):
+        for record in pipeline.read_part(pipeline.part(place, pipeline.FACTS, number)):
           facts.put(bytes.fromhex(record["id"]), record["known"])
       facts.commit()
       bar.update(len(chunk))
-      _clean(folder)
+  _remove(output)
   return total
 
 
@@ -104,25 +124,35 @@ def run(
 
   Returns:
     How many files were looked at, and what the tables hold.
+
+  Raises:
+    ValueError: the runner ended, and not all of its parts are there.
   """
   output = place or os.fspath(folder)
-  place = _clean(output)
+  place = _fresh(output)
   shards = _write_records(facts.records(config.media), place)
   with _begin(runner, options, config) as running:
-    records = pipeline.examined(running, shards, config)
-    pipeline.written(records, place, _FACTS)
-    pipeline.written(pipeline.decided(records, config), place, _ROWS)
+    pipeline.whole(running, shards, config, place)
+  names = [(name, n) for name in pipeline.NAMES for n in range(len(shards))]
+  for name, number in names:
+    if not FileSystems.exists(path := pipeline.part(place, name, number)):
+      raise ValueError(
+        f"--runner={runner} ended without {path}. Either the pipeline has not run (as a"
+        " template, a dry run or a cancelled job), or its machines write elsewhere:"
+        " --output must be a place that all of them see, such as gs://bucket/folder."
+        " The tables are as they were."
+      )
   looked_at: set[str] = set()
   with ingest.Tables(folder, facts, config.media) as tables:
     for number in range(len(shards)):
-      for record in pipeline.read_part(pipeline.part(place, _FACTS, number)):
+      for record in pipeline.read_part(pipeline.part(place, pipeline.FACTS, number)):
         if record.get("is_new"):
           facts.put(bytes.fromhex(record["id"]), record["known"])
           looked_at.add(record["id"])
-      for rows in pipeline.read_part(pipeline.part(place, _ROWS, number)):
+      for rows in pipeline.read_part(pipeline.part(place, pipeline.ROWS, number)):
         tables.write(rows)
   facts.commit()
-  _clean(output)
+  _remove(output)
   return len(looked_at), tables.counts
 
 
@@ -161,10 +191,22 @@ def _chunks(records: Iterable[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]
     yield chunk
 
 
-def _clean(folder: str | os.PathLike[str]) -> str:
-  """The pipeline's own folder, empty."""
-  place = FileSystems.join(os.fspath(folder), *_FOLDER.split("/"))
-  if FileSystems.exists(place):
-    FileSystems.delete([place])
+def _fresh(folder: str) -> str:
+  """A new folder for one job: what an earlier one left, or still writes, is not read."""
+  _remove(folder)
+  place = FileSystems.join(folder, *_FOLDER.split("/"), uuid.uuid4().hex)
   FileSystems.mkdirs(place)
   return place
+
+
+def _remove(folder: str) -> None:
+  """Removes the folders of all jobs."""
+  place = FileSystems.join(folder, *_FOLDER.split("/"))
+  if not remote.is_remote(place):
+    shutil.rmtree(place, ignore_errors=True)
+    return
+  # Beam's file systems differ in what they remove.
+  system, path = remote.filesystem(place)
+  system.invalidate_cache()
+  if system.exists(path):
+    system.rm(path, recursive=True)

@@ -24,9 +24,34 @@ from video_dit.preprocess import ingest as ingest_lib
 
 # Lines that are read, and written, together.
 LINES = 4096
+# Parts that are written: what was seen of each file, and what becomes of each line.
+NAMES = FACTS, ROWS = "facts", "rows"
 
 # A line's number, and its record or its rows as JSON.
 Text = tuple[int, str]
+
+
+def whole(
+  pipeline: beam.Pipeline, shards: list[str], config: config_lib.Config, folder: str
+) -> beam.PCollection:
+  """Makes facts and rows of records.
+
+  Args:
+    pipeline: that all of it goes into.
+    shards: paths of the records.
+    config: settings.
+    folder: of the parts, as all machines see it.
+
+  Returns:
+    The numbers of the parts. There is one end: some runners (Dask's) compute the
+    pipeline's last collection, with what that needs, and no more.
+  """
+  records = examined(pipeline, shards, config)
+  parts = (
+    written(records, folder, FACTS),
+    written(decided(records, config), folder, ROWS),
+  )
+  return parts | "all parts" >> beam.Flatten()
 
 
 def examined(
@@ -234,9 +259,7 @@ class Write(beam.DoFn):
 
 
 def read_part(path: str) -> Iterator[Any]:
-  """What a part holds, in order; nothing where there is none."""
-  if not FileSystems.exists(path):
-    return
+  """What a part holds, in order."""
   with FileSystems.open(path) as file:
     for line in file:
       yield json.loads(line.decode("ascii"))

@@ -34,7 +34,7 @@ class Way:
     """Refuses what cannot run here, before anything is looked at.
 
     Raises:
-      ValueError: an extra is missing, or an option is unknown.
+      ValueError: an extra is missing, or a runner or an option is unknown.
     """
     shots.check(ingest)
     if not self.uses_beam:
@@ -49,7 +49,7 @@ class Way:
       )
     from video_dit.preprocess import beam_runner
 
-    beam_runner.check(self.options)
+    beam_runner.check(self.runner, self.options)
 
 
 def run(

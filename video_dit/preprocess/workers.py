@@ -120,6 +120,12 @@ class Pool:
       self._collect()
 
   def _start(self) -> _Worker:
+    if multiprocessing.current_process().daemon:
+      raise RuntimeError(
+        "files are looked at by processes of their own, and this process, a daemon, may"
+        " start none. Have its owner start it otherwise; for Dask's workers set"
+        " DASK_DISTRIBUTED__WORKER__DAEMON=False."
+      )
     ours, theirs = self._context.Pipe()
     process = self._context.Process(
       target=_serve, args=(theirs, self._function, self._timeout), daemon=True

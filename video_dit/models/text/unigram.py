@@ -16,8 +16,7 @@ import pathlib
 import re
 from typing import Any
 
-from sentencepiece import sentencepiece_model_pb2
-
+from video_dit.models.text import model_file
 from video_dit.models.text.charsmap import Charsmap
 
 MODEL = "spiece.model"
@@ -26,7 +25,6 @@ WHOLE = "tokenizer.json"
 _SPACE = "▁"
 _SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
 _UNKNOWN_PENALTY = 10.0
-_CONTROL, _USER_DEFINED, _UNIGRAM = 3, 4, 1
 _T5_SENTINELS = 100
 
 
@@ -196,17 +194,13 @@ def _json(content: bytes, where: str) -> dict[str, Any]:
 
 def _of_sentencepiece(content: bytes, settings: dict, where: str) -> _Pieces:
   """Pieces of a SentencePiece model, with the sentinels that T5 adds behind them."""
-  model = sentencepiece_model_pb2.ModelProto()  # type: ignore[attr-defined]
-  try:
-    model.ParseFromString(content)
-  except Exception as e:  # protobuf's DecodeError, of which its versions have several
-    raise ValueError(f"{where}: not a SentencePiece model ({e}). Copy it again.") from e
-  if not model.pieces or model.trainer_spec.model_type != _UNIGRAM:
+  model = model_file.read(content, where)
+  if not model.pieces or model.trainer_spec.model_type != model_file.UNIGRAM:
     raise ValueError(f"{where}: no SentencePiece model of the unigram kind, as T5's is.")
   scores = [(piece.piece, piece.score) for piece in model.pieces]
   special = {"<unk>": model.trainer_spec.unk_id}
   for i, piece in enumerate(model.pieces):
-    if piece.type in (_CONTROL, _USER_DEFINED):
+    if piece.type in (model_file.CONTROL, model_file.USER_DEFINED):
       special[piece.piece] = i
   for i, token in settings.get("added_tokens_decoder", {}).items():
     special[token["content"] if isinstance(token, dict) else token] = int(i)
