@@ -8,13 +8,16 @@ it, float32, on the CPU or the GPU that there is. Times are the best of `--repea
 one run that compiles. Memory is the greatest while a clip is encoded and decoded: of the
 process on a CPU, of the device on a GPU. Diffusers is left out where it is not installed.
 
-Decoding: RGB frames of an h264 clip, ours against plain PyAV, a second of processor time.
+Decoding: RGB frames of an h264 clip (or of `--file`) a second of processor time, ours as a
+worker decodes, against plain PyAV, each in a process of its own; of the clip's size, and of
+0.6 of it, where PyAV scales by its default.
 Reading back: latent records at random, as training reads them.
 """
 
 from collections.abc import Callable
 import importlib.util
 import json
+import multiprocessing
 import pathlib
 import subprocess
 import sys
@@ -29,6 +32,7 @@ from video_dit import config as config_lib
 from video_dit.data import reader, schema
 from video_dit.data import writer as writer_lib
 from video_dit.media import decode, write
+from video_dit.preprocess import workers
 
 _HEIGHT = flags.DEFINE_integer("height", 480, "Of the autoencoder's clip.")
 _WIDTH = flags.DEFINE_integer("width", 832, "Of the autoencoder's clip.")
@@ -36,6 +40,7 @@ _FRAMES = flags.DEFINE_integer("frames", 81, "Of the autoencoder's clip: 1 + 4k.
 _BASE = flags.DEFINE_integer("base", 96, "Channels of the finest level; Wan 2.1 has 96.")
 _REPEATS = flags.DEFINE_integer("repeats", 1, "Measured runs.", lower_bound=1)
 _VIDEO = flags.DEFINE_integer("video_frames", 240, "Frames of the 480p h264 clip.")
+_FILE = flags.DEFINE_string("file", "", "Decode this video instead.")
 _RECORDS = flags.DEFINE_integer("records", 2000, "Records read back.")
 _PARTS = flags.DEFINE_list("parts", ["autoencoder", "decode", "read"], "What to measure.")
 _JSON = flags.DEFINE_string("json", "", "Write the figures to this file, too.")
@@ -190,33 +195,77 @@ def _autoencoder(folder: pathlib.Path) -> dict[str, dict[str, float]]:
 
 
 def _decode(folder: pathlib.Path) -> dict[str, float]:
-  """RGB frames of 480p h264 a second of processor time, ours and plain PyAV's."""
+  """Frames of a file a second of processor time: ours and plain PyAV's, whole and small."""
+  path = str(_FILE.value or _noise(folder / "clip.mp4"))
+  with av.open(path) as container:
+    context = container.streams.video[0].codec_context
+    codec, height, width = context.name, context.height, context.width
+  small = round(height * 0.6), round(width * 0.6)
+  runs: dict[str, tuple] = {
+    "ours": (_decode_ours, path, None),
+    "pyav": (_decode_pyav, path, True),
+    "no_rgb": (_decode_pyav, path, False),
+    "ours_small": (_decode_ours, path, small),
+    "pyav_small": (_decode_pyav, path, True, small),
+  }
+  rates = dict.fromkeys(runs, 0.0)
+  for _ in range(3):  # in turns, so that all have the same neighbours
+    for name, (run, *arguments) in runs.items():
+      with multiprocessing.get_context("spawn").Pool(1) as pool:
+        rates[name] = max(rates[name], pool.apply(run, arguments))
+  print(f"decode     {width}x{height} {codec}, frames a second and core:")
+  print(
+    f"           RGB: ours {rates['ours']:,.0f}, PyAV {rates['pyav']:,.0f}"
+    f" ({rates['ours'] / rates['pyav']:.0%}); without RGB, PyAV {rates['no_rgb']:,.0f}"
+  )
+  print(
+    f"           RGB of {small[1]}x{small[0]}: ours {rates['ours_small']:,.0f}, PyAV"
+    f" {rates['pyav_small']:,.0f} ({rates['ours_small'] / rates['pyav_small']:.0%})"
+  )
+  return rates
+
+
+def _decode_ours(path: str, size: tuple[int, int] | None) -> float:
+  """The rate in a worker of ingest or of encoding."""
+  workers.keep_frames()
+  media = config_lib.Media(frames_per_second=0.0, max_frames=1 << 20)
+  return _rate(lambda: sum(1 for _ in decode.frames(path, media, size=size)))
+
+
+def _decode_pyav(path: str, rgb: bool, size: tuple[int, int] | None = None) -> float:
+  """The rate of PyAV's own loop, which scales by its default."""
+  wanted = {} if size is None else {"height": size[0], "width": size[1]}
+
+  def run() -> int:
+    count = 0
+    with av.open(path) as container:
+      for frame in container.decode(video=0):
+        count += 1
+        if rgb:
+          assert frame.to_ndarray(format="rgb24", **wanted).size > 0
+    return count
+
+  return _rate(run)
+
+
+def _rate(run: Callable[[], int]) -> float:
+  """Frames a second of processor time, the best of three."""
+  best = 0.0
+  for _ in range(3):
+    start = time.process_time()
+    count = run()
+    best = max(best, count / (time.process_time() - start))
+  return best
+
+
+def _noise(path: pathlib.Path) -> pathlib.Path:
+  """Writes 480p h264 of noise that moves."""
   rng = np.random.default_rng(0)
-  path = folder / "clip.mp4"
   ground = rng.integers(256, size=(60, 104, 3), dtype=np.uint8)
   ground_HWC = ground.repeat(10, axis=0).repeat(10, axis=1)
   moved = (np.roll(ground_HWC, 3 * i, axis=1)[:480, :832] for i in range(_VIDEO.value))
   write.write_video(path, moved, 24.0)
-  media = config_lib.Media(frames_per_second=0.0)
-
-  def ours() -> None:
-    assert sum(1 for _ in decode.frames(path, media)) == _VIDEO.value
-
-  def plain() -> None:
-    with av.open(str(path)) as container:
-      frames = container.decode(video=0)
-      assert sum(f.to_ndarray(format="rgb24").size > 0 for f in frames) == _VIDEO.value
-
-  times = {"ours": 1e9, "pyav": 1e9}
-  for _ in range(3):  # in turns, so that both have the same neighbours
-    for name, run in (("ours", ours), ("pyav", plain)):
-      times[name] = min(times[name], _best(run, time.process_time))
-  rates = {name: _VIDEO.value / seconds for name, seconds in times.items()}
-  print(
-    f"decode     ours {rates['ours']:,.0f} frames/s and core, PyAV {rates['pyav']:,.0f}:"
-    f" {rates['ours'] / rates['pyav']:.0%}"
-  )
-  return rates
+  return path
 
 
 def _read(folder: pathlib.Path) -> dict[str, float]:
