@@ -8,9 +8,9 @@ it, float32, on the CPU or the GPU that there is. Times are the best of `--repea
 one run that compiles. Memory is the greatest while a clip is encoded and decoded: of the
 process on a CPU, of the device on a GPU. Diffusers is left out where it is not installed.
 
-Decoding: RGB frames of an h264 clip (or of `--file`) a second of processor time, ours as a
-worker decodes, against plain PyAV, each in a process of its own; of the clip's size, and of
-0.6 of it, where PyAV scales by its default.
+Decoding: RGB frames of an h264 clip (or of `--file`) a second of processor time, ours as
+a worker decodes, against plain PyAV, each in a process of its own; of the clip's size,
+and of 0.6 of it, where PyAV scales by its default.
 Reading back: latent records at random, as training reads them.
 """
 
@@ -195,7 +195,7 @@ def _autoencoder(folder: pathlib.Path) -> dict[str, dict[str, float]]:
 
 
 def _decode(folder: pathlib.Path) -> dict[str, float]:
-  """Frames of a file a second of processor time: ours and plain PyAV's, whole and small."""
+  """Frames of a file a second of processor time, ours and plain PyAV's."""
   path = str(_FILE.value or _noise(folder / "clip.mp4"))
   with av.open(path) as container:
     context = container.streams.video[0].codec_context

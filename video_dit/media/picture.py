@@ -129,13 +129,13 @@ def _tone_mapper(*work) -> VideoReformatter:
   return VideoReformatter()
 
 
-def _interleave(frame: av.VideoFrame, turn: "_Turn") -> np.ndarray:
+def _interleave(frame: av.VideoFrame, turn: _Turn) -> np.ndarray:
   """The pixels `(H, W, 3)`, or with alpha 4, of a frame in planes G, B, R, A, upright."""
   height, width = frame.height, frame.width
   shape = (width, height) if turn.transposed else (height, width)
   pixels_HWC = np.empty((*shape, len(frame.planes)), np.uint8)
   for channel, plane in zip((1, 2, 0, 3), frame.planes, strict=False):
-    values_HW = np.frombuffer(plane, np.uint8).reshape(height, plane.line_size)
+    values_HW = np.asarray(memoryview(plane)).reshape(height, plane.line_size)
     values_HW = values_HW[:, :width]
     if turn.transposed:
       values_HW = values_HW.T
@@ -169,8 +169,8 @@ def _display_matrix(frame: av.VideoFrame) -> _Turn:
   try:
     # Not the frame's own `side_data`: once made, the two hold each other, and frames stay
     # until the garbage collector comes by, which for a video of 4K took gigabytes.
-    found: Any = SideDataContainer(frame)
-    data = found.get(SideData.DISPLAYMATRIX)
+    found = SideDataContainer(frame)  # type: ignore[call-arg]
+    data: Any = found.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
   except ValueError:  # PyAV does not know the type of some other side data.
     return _TURNS.get(frame.rotation % 360, _TURNS[0])
   if data is None:
