@@ -4,7 +4,7 @@
 #   ./launch/setup.sh run     the package and what it needs to run
 #   ./launch/setup.sh dev     pytest, ruff and mypy too
 #   ./launch/setup.sh all     and what setup.cfg's extras add for a machine without TPU or
-#                             GPU, in an environment of its own, at constraints-beam.txt
+#                             GPU, in an environment of its own, at constraints-all.txt
 #
 # A script that sources it finds the interpreter in $VIDEO_DIT_PYTHON and the project's
 # folder in $ROOT.
@@ -65,7 +65,10 @@ _progress() {
 _install() {
   local extra=$1 constraints=$2 log=$VENV/install.log begun=$SECONDS
   echo "installing into ${VENV#"$ROOT"/} what setup.cfg names, at the versions of $constraints (some minutes)"
-  if ! PIP_CONSTRAINT=$ROOT/$constraints PIP_DISABLE_PIP_VERSION_CHECK=1 \
+  # The versions of that file, and those of constraints.txt for all that it leaves out.
+  awk -F'==' 'NR == FNR { named[$1] } NR == FNR || !($1 in named)' \
+    "$ROOT/$constraints" "$ROOT/constraints.txt" >"$VENV/constraints.txt"
+  if ! PIP_CONSTRAINT=$VENV/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$VIDEO_DIT_PYTHON" -m pip install --no-input --progress-bar off \
     --editable "$ROOT$extra" 2>&1 </dev/null | _progress "$log"; then
     tail -n 20 "$log" >&2
@@ -76,13 +79,13 @@ _install() {
 
 _setup() {
   local purpose=$1 wanted stamp extra="" constraints=constraints.txt name=.venv
-  [ "$purpose" = all ] && constraints=constraints-beam.txt name=.venv-all
+  [ "$purpose" = all ] && constraints=constraints-all.txt name=.venv-all
   _find_python
   VENV=${VENV:-$ROOT/$name-$_version}
   [[ $VENV = /* ]] || VENV=$PWD/$VENV
   VIDEO_DIT_PYTHON=$VENV/bin/python
   stamp=$VENV/installed.txt
-  wanted=$(echo "$ROOT on Python $_version" && cat "$ROOT/setup.cfg" "$ROOT/$constraints")
+  wanted=$(echo "$ROOT on Python $_version" && cat "$ROOT"/{setup.cfg,constraints.txt,"$constraints"})
   if [ -f "$stamp" ] && "$VIDEO_DIT_PYTHON" -c '' 2>/dev/null; then
     # What is there for development has all that is needed to run.
     [ "$purpose" = run ] && grep -q '^to dev$' "$stamp" && purpose=dev

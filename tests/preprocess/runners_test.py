@@ -59,12 +59,12 @@ def cloud(monkeypatch):
       "GCE_METADATA_IP": host,
     }.items():
       monkeypatch.setenv(name, value)
-    _curl(f"{bucket_host}/storage/v1/b", {"name": "our-bucket"})
+    _http(f"{bucket_host}/storage/v1/b", {"name": "our-bucket"})
     yield service, host, bucket_host
   server.stop()
 
 
-def _curl(url: str, sent: dict | None = None) -> bytes:
+def _http(url: str, sent: dict | None = None) -> bytes:
   import requests
 
   answer = requests.request("POST" if sent else "GET", url, json=sent, timeout=60)
@@ -115,7 +115,7 @@ def test_dataflow_takes_the_job_and_runs_what_was_staged(cloud, tmp_path):
 
   place = f"{bucket_host}/storage/v1/b/our-bucket/o/data%2F{{}}?alt=media"
   for name in pipeline_test.TABLES:
-    assert _curl(place.format(name)) == (tmp_path / "out" / name).read_bytes()
+    assert _http(place.format(name)) == (tmp_path / "out" / name).read_bytes()
 
   # A template is not run: there is nothing to make tables of.
   write.write_video(tmp_path / "in" / "new.png", moving(1, 64, 64, 9), 8.0)
@@ -124,7 +124,7 @@ def test_dataflow_takes_the_job_and_runs_what_was_staged(cloud, tmp_path):
   assert "error: --runner=DataflowRunner ended without" in found.stderr
   assert "template" in found.stderr and "Traceback" not in found.stderr
   for name in pipeline_test.TABLES:
-    assert _curl(place.format(name)) == (tmp_path / "out" / name).read_bytes()
+    assert _http(place.format(name)) == (tmp_path / "out" / name).read_bytes()
   assert len(service.jobs) == 1
 
 
