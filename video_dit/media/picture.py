@@ -168,7 +168,7 @@ def _display_matrix(frame: av.VideoFrame) -> _Turn:
   """What brings a frame upright."""
   try:
     # Not the frame's own `side_data`: once made, the two hold each other, and frames stay
-    # until the garbage collector comes by, which for a video of 4K took gigabytes.
+    # until the garbage collector comes by; 70 frames of 4K were 0.9 GB.
     found = SideDataContainer(frame)  # type: ignore[call-arg]
     data: Any = found.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
   except ValueError:  # PyAV does not know the type of some other side data.
