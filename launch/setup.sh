@@ -68,7 +68,8 @@ _install() {
   # The versions of that file, and those of constraints.txt for all that it leaves out.
   awk -F'==' 'NR == FNR { named[$1] } NR == FNR || !($1 in named)' \
     "$ROOT/$constraints" "$ROOT/constraints.txt" >"$VENV/constraints.txt"
-  if ! PIP_CONSTRAINT=$VENV/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
+  # As a URL: pip splits what the environment gives it at spaces.
+  if ! PIP_CONSTRAINT=file://${VENV// /%20}/constraints.txt PIP_DISABLE_PIP_VERSION_CHECK=1 \
     "$VIDEO_DIT_PYTHON" -m pip install --no-input --progress-bar off \
     --editable "$ROOT$extra" 2>&1 </dev/null | _progress "$log"; then
     tail -n 20 "$log" >&2

@@ -29,10 +29,10 @@ import av
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit import heap
 from video_dit.data import reader, schema
 from video_dit.data import writer as writer_lib
 from video_dit.media import decode, write
-from video_dit.preprocess import workers
 
 _HEIGHT = flags.DEFINE_integer("height", 480, "Of the autoencoder's clip.")
 _WIDTH = flags.DEFINE_integer("width", 832, "Of the autoencoder's clip.")
@@ -208,11 +208,12 @@ def _decode(folder: pathlib.Path) -> dict[str, float]:
     "ours_small": (_decode_ours, path, small),
     "pyav_small": (_decode_pyav, path, True, small),
   }
-  rates = dict.fromkeys(runs, 0.0)
+  rates, most = dict.fromkeys(runs, 0.0), dict.fromkeys(runs, 0.0)
   for _ in range(3):  # in turns, so that all have the same neighbours
     for name, (run, *arguments) in runs.items():
       with multiprocessing.get_context("spawn").Pool(1) as pool:
-        rates[name] = max(rates[name], pool.apply(run, arguments))
+        rate, megabytes = pool.apply(run, arguments)
+      rates[name], most[name] = max(rates[name], rate), max(most[name], megabytes)
   print(f"decode     {width}x{height} {codec}, frames a second and core:")
   print(
     f"           RGB: ours {rates['ours']:,.0f}, PyAV {rates['pyav']:,.0f}"
@@ -222,18 +223,21 @@ def _decode(folder: pathlib.Path) -> dict[str, float]:
     f"           RGB of {small[1]}x{small[0]}: ours {rates['ours_small']:,.0f}, PyAV"
     f" {rates['pyav_small']:,.0f} ({rates['ours_small'] / rates['pyav_small']:.0%})"
   )
-  return rates
+  print(f"           memory: ours {most['ours']:.0f} MB, PyAV {most['pyav']:.0f} MB")
+  return rates | {f"{name}_megabytes": value for name, value in most.items()}
 
 
-def _decode_ours(path: str, size: tuple[int, int] | None) -> float:
-  """The rate in a worker of ingest or of encoding."""
-  workers.keep_frames()
+def _decode_ours(path: str, size: tuple[int, int] | None) -> tuple[float, float]:
+  """Rate and memory of a worker of ingest or of encoding."""
+  heap.keep_some()
   media = config_lib.Media(frames_per_second=0.0, max_frames=1 << 20)
   return _rate(lambda: sum(1 for _ in decode.frames(path, media, size=size)))
 
 
-def _decode_pyav(path: str, rgb: bool, size: tuple[int, int] | None = None) -> float:
-  """The rate of PyAV's own loop, which scales by its default."""
+def _decode_pyav(
+  path: str, rgb: bool, size: tuple[int, int] | None = None
+) -> tuple[float, float]:
+  """Rate and memory of PyAV's own loop, which scales by its default."""
   wanted = {} if size is None else {"height": size[0], "width": size[1]}
 
   def run() -> int:
@@ -248,14 +252,14 @@ def _decode_pyav(path: str, rgb: bool, size: tuple[int, int] | None = None) -> f
   return _rate(run)
 
 
-def _rate(run: Callable[[], int]) -> float:
-  """Frames a second of processor time, the best of three."""
+def _rate(run: Callable[[], int]) -> tuple[float, float]:
+  """Frames a second of processor time, the best of three; the process' greatest MB."""
   best = 0.0
   for _ in range(3):
     start = time.process_time()
     count = run()
     best = max(best, count / (time.process_time() - start))
-  return best
+  return best, _rss() / 1e6
 
 
 def _noise(path: pathlib.Path) -> pathlib.Path:

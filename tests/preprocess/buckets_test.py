@@ -122,3 +122,11 @@ def test_from_a_bucket_to_a_bucket_and_again(config, bucket, folder, tmp_path):
 def test_what_a_bucket_does_not_have_is_named(bucket):
   with pytest.raises(FileNotFoundError, match=r"bucket/gone: there is no such folder"):
     list(sources.lines(f"{bucket}/gone"))
+
+
+def test_a_misspelt_bucket_is_refused_and_not_made(config, bucket, folder):
+  config = dataclasses.replace(config, objective="reconstruction")
+  system, _ = remote.filesystem(bucket)
+  with pytest.raises(ValueError, match=r"--output=.*-typo/data: there is no such bucket"):
+    run.preprocess(config, folder, f"{bucket}-typo/data")
+  assert [name.strip("/") for name in system.ls("")] == ["bucket"]

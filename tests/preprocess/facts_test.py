@@ -66,6 +66,22 @@ def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
     assert facts.failure("key", MEDIA) is None
 
 
+def test_what_could_not_be_reached_is_tried_again(tmp_path):
+  (tmp_path / "a").write_text("a")
+  lines = [sources.Line(path="a", file=str(tmp_path / "a"))]
+  with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
+    facts.set_lines(lines, MEDIA)
+    ((id, _),) = facts.unseen(MEDIA)
+    facts.put(id, {"reason": "unreachable", "message": ""})
+    facts.fail("key", "unreachable", "gone", MEDIA.timeout_seconds)
+    facts.fail("other", "damaged", "bad", MEDIA.timeout_seconds)
+    assert facts.failure("key", MEDIA) == ("unreachable", "gone")
+    facts.set_lines(lines, MEDIA)  # the next run
+    assert _unseen(facts) == ["a"]
+    assert facts.failure("key", MEDIA) is None
+    assert facts.failure("other", MEDIA) == ("damaged", "bad")
+
+
 def test_lines_without_a_file_have_no_facts(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   lines = [

@@ -1,15 +1,18 @@
 """Remote inputs and outputs, on file systems of fsspec that need no network."""
 
 import builtins
+import contextlib
 import dataclasses
+import http.server
 import json
+import threading
 
 import pytest
 
 from tests.preprocess.files import moving
 from video_dit.data import reader, verify
 from video_dit.media import write
-from video_dit.preprocess import remote, run, sources, summary
+from video_dit.preprocess import ingest, remote, run, sources, summary
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -118,3 +121,100 @@ def test_what_is_not_installed_is_named(monkeypatch):
 def test_an_unknown_kind_of_path_is_refused():
   with pytest.raises(ValueError, match="no kind of path"):
     list(sources.lines("nosuch://bucket/clips"))
+
+
+@contextlib.contextmanager
+def _served(folder):
+  """URL of a folder, and a list of the names that the server refuses to send."""
+  refused = []
+
+  class Handler(http.server.SimpleHTTPRequestHandler):
+    def __init__(self, *args):
+      super().__init__(*args, directory=str(folder))
+
+    def do_GET(self):
+      if self.path in refused:
+        self.send_error(503)
+      else:
+        super().do_GET()
+
+    def log_message(self, *args):
+      pass
+
+  server = http.server.ThreadingHTTPServer(("localhost", 0), Handler)
+  thread = threading.Thread(target=server.serve_forever)
+  thread.start()
+  try:
+    yield f"http://localhost:{server.server_port}", refused
+  finally:
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+def test_what_does_not_come_is_tried_again(config, folder, tmp_path):
+  pytest.importorskip("aiohttp")
+  config = _pixels(config)
+  with _served(folder) as (url, refused):
+    manifest = tmp_path / "m.jsonl"
+    lines = [json.dumps({"path": f"{url}/{name}"}) for name in ("a.png", "sub/d.png")]
+    manifest.write_text("\n".join(lines))
+    refused.append("/sub/d.png")
+    outcome = run.preprocess(config, manifest, tmp_path / "out")
+    assert (outcome.made.written, outcome.counts.reasons) == (1, {"unreachable": 1})
+    assert "again to try those" in summary.text(outcome, config)
+    refused.clear()
+    outcome = run.preprocess(config, manifest, tmp_path / "out")
+    assert (outcome.examined, outcome.made.written, outcome.made.reused) == (1, 1, 1)
+    assert not outcome.counts.reasons
+  with pytest.raises(remote.RemoteError, match=f"{url}/a.png: does not answer"):
+    run.preprocess(config, manifest, tmp_path / "out")
+
+
+def test_a_run_ends_when_remote_media_have_stopped_coming():
+  reach, lost = ingest.Reach(), {"reason": "unreachable", "message": "cannot be fetched"}
+  for i in range(99):
+    reach.saw(f"gs://bucket/{i}", lost)
+  reach.saw("gs://bucket/there", {})
+  for i in range(99):
+    reach.saw(f"gs://bucket/{i}", lost)
+  with pytest.raises(remote.RemoteError, match="100 files in a row"):
+    reach.saw("gs://bucket/last", lost)
+  for _ in range(200):  # what may not be read here says nothing of a network
+    ingest.Reach().saw("/media/a.png", lost)
+
+
+@pytest.mark.parametrize(
+  ("raised", "error", "message"),
+  [
+    (FileNotFoundError("bucket"), ValueError, "--output=memory://b/d: there is no such"),
+    (OSError("Forbidden: b/d"), PermissionError, "memory://b/d: OSError: Forbidden"),
+    (RuntimeError("out\nof reach"), remote.RemoteError, "RuntimeError: out of reach"),
+  ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_input_is_seen(
+  config, folder, memory, monkeypatch, raised, error, message
+):
+  def fail(*args):
+    raise raised
+
+  monkeypatch.setattr(memory, "pipe_file", fail)
+  monkeypatch.setattr(sources, "listing", lambda *args: pytest.fail("looked"))
+  with pytest.raises(error, match=message):
+    run.preprocess(_pixels(config), folder, "memory://b/d")
+
+
+def test_what_fails_is_not_taken_for_absent(memory, monkeypatch, tmp_path):
+  memory.pipe_file("/b/d/work/done-1.json", b"{}")
+  disk = remote.RemoteDisk("memory://b/d", tmp_path)
+  path = tmp_path / "work" / "done-1.json"
+  assert disk.fetch(path) and not disk.fetch(path.with_name("done-2.json"))
+
+  def fail(*args, **kwargs):
+    raise RuntimeError("out of reach")
+
+  monkeypatch.setattr(memory, "info", fail)
+  for call in (lambda: disk.fetch(path), disk.refresh, lambda: remote.kind("memory://b")):
+    with pytest.raises(remote.RemoteError, match="out of reach"):
+      call()
+  assert path.is_file()

@@ -15,7 +15,7 @@ pytest.importorskip("apache_beam")
 from tests.preprocess import pipeline_test
 from tests.preprocess.files import moving
 from video_dit.media import write
-from video_dit.preprocess import beam_runner
+from video_dit.preprocess import beam_runner, ways
 from video_dit.preprocess import facts as facts_lib
 
 pytestmark = pytest.mark.filterwarnings("default")
@@ -145,4 +145,19 @@ def test_what_beam_does_not_know_is_refused(runner, options, message, capsys):
 
 def test_flags_of_runners_are_known():
   options = ["--project=p", "--region", "r", "--flink_master=h:8081"]
-  beam_runner.check("DataflowRunner", options)
+  beam_runner.check("DataflowRunner", options, "gs://our-bucket/data")
+
+
+def test_dataflow_is_not_given_a_local_folder(tmp_path):
+  pytest.importorskip("google.cloud.dataflow_v1beta3")
+  way = ways.Way("DataflowRunner")
+  with pytest.raises(ValueError, match=r"--output=.*do not see this one's folders"):
+    way.check(pipeline_test.CONFIG.ingest, tmp_path)
+  way.check(pipeline_test.CONFIG.ingest, "gs://our-bucket/data")
+
+
+def test_an_output_that_beam_cannot_write_is_refused():
+  way = ways.Way("DirectRunner")
+  way.check(pipeline_test.CONFIG.ingest, "")
+  with pytest.raises(ValueError, match=r"--output=nosuch://b.*Beam cannot write there"):
+    way.check(pipeline_test.CONFIG.ingest, "nosuch://b/data")

@@ -14,6 +14,7 @@
 | `too_long`    | lasts longer than `media.max_seconds` |
 | `truncated`   | ends before the time that the file declares |
 | `damaged`     | the decoder met bytes that make no sense, or lost frames |
+| `unreachable` | its bytes were refused or did not come; the next run tries again |
 | `timeout`     | took longer than `media.timeout_seconds` |
 """
 
@@ -30,6 +31,7 @@ REASONS = (
   "too_long",
   "truncated",
   "damaged",
+  "unreachable",
   "timeout",
 )
 

@@ -15,7 +15,7 @@ from jax.experimental import mesh_utils
 from jax.sharding import AxisType
 
 from video_dit import config as config_lib
-from video_dit.parallel import heap
+from video_dit import heap
 
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
@@ -107,7 +107,10 @@ def start(
       jax.config.update("jax_num_cpu_devices", spec.devices)
   if spec.platform == "cpu":
     if keep:
-      heap.keep()
+      # Steps run in the thread that asks for them, whose heap alone grows to any size;
+      # nothing is gained on a CPU by a step that runs beside its caller.
+      jax.config.update("jax_cpu_enable_async_dispatch", False)
+      heap.keep_all()
     given = os.environ.get("XLA_FLAGS", "")
     ours = [f"{k}={v}" for k, v in _CPU_FLAGS.items() if k not in given]
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *ours])

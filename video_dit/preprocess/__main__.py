@@ -57,9 +57,16 @@ _beam_options: list[str] = []
 
 def main() -> None:
   """Preprocesses what the flags name, or verifies what is there."""
-  if FLAGS.verify:
-    _verify(flags.required("output", "data/"))
-    return
+  try:
+    if FLAGS.verify:
+      _verify(flags.required("output", "data/"))
+    else:
+      _preprocess()
+  except remote.RemoteError as error:
+    raise ValueError(str(error)) from error
+
+
+def _preprocess() -> None:
   source = flags.required("input", "clips/")
   output = os.path.expanduser(flags.required("output", "data/"))
   config = flags.config()

@@ -33,12 +33,15 @@ _RECORDS = "records"
 _AT_ONCE = 1024
 
 
-def check(runner: str, options: Iterable[str]) -> None:
-  """Refuses runners and options that Beam does not know.
+def check(
+  runner: str, options: Iterable[str], output: str | os.PathLike[str] = ""
+) -> None:
+  """Refuses what Beam does not know, and an output that its machines cannot reach.
 
   Args:
     runner: Beam's name of a runner, or where its class lies.
     options: of the runner, as on Beam's command line.
+    output: of the run.
 
   Raises:
     ValueError: naming the first of them.
@@ -62,6 +65,19 @@ def check(runner: str, options: Iterable[str]) -> None:
       f"{unknown[0]}: there is no such flag, neither here nor of Beam's. See --help and"
       " Beam's PipelineOptions."
     )
+  if runner == "DataflowRunner" and not remote.is_remote(output):
+    raise ValueError(
+      f"--output={os.fspath(output)} with --runner=DataflowRunner: Dataflow's machines do"
+      " not see this one's folders. Give --output=gs://bucket/folder."
+    )
+  if runner and remote.is_remote(output):
+    try:
+      FileSystems.get_filesystem(os.fspath(output))
+    except ValueError as error:
+      raise ValueError(
+        f"--output={os.fspath(output)} with --runner={runner}: Beam cannot write there"
+        f" ({error}). For gs:// install 'apache-beam[gcp]', for s3:// 'apache-beam[aws]'."
+      ) from error
 
 
 class _Parser(argparse.ArgumentParser):
@@ -86,6 +102,7 @@ def examine_files(
     How many files there were.
   """
   total, output = facts.num_unseen(config.media), os.fspath(folder)
+  reach = ingest.Reach()
   records = (r for r in facts.records(config.media) if _is_unseen(r))
   with tqdm.tqdm(desc="ingest", total=total, unit="file", mininterval=0.5) as bar:
     while chunk := list(itertools.islice(records, _AT_ONCE)):
@@ -94,10 +111,12 @@ def examine_files(
       with _begin("", [], config) as running:
         found = pipeline.examined(running, shards, config)
         pipeline.written(found, place, pipeline.FACTS)
+      files = {record["id"]: record["line"]["file"] for record in chunk}
       numbers = {(record["number"] - 1) // pipeline.LINES for record in chunk}
       for number in sorted(numbers):
         for record in pipeline.read_part(pipeline.part(place, pipeline.FACTS, number)):
           facts.put(bytes.fromhex(record["id"]), record["known"])
+          reach.saw(files[record["id"]], record["known"])
       facts.commit()
       bar.update(len(chunk))
   _remove(output)
@@ -208,5 +227,6 @@ def _remove(folder: str) -> None:
   # Beam's file systems differ in what they remove.
   system, path = remote.filesystem(place)
   system.invalidate_cache()
-  if system.exists(path):
-    system.rm(path, recursive=True)
+  if remote.kind(place) is not None:
+    with remote.reaching(place):
+      system.rm(path, recursive=True)

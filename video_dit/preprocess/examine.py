@@ -61,11 +61,14 @@ def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
     if job.record is not None:  # its data set is read where it lies
       return _work(job)
     with remote.local(job.file) as file:
+      with open(file, "rb"):  # Whether it may be read is not the decoder's to find out.
+        pass
       return _work(dataclasses.replace(job, file=file))
   except errors.MediaError as error:
     return {"reason": error.reason, "message": error.message}, None
-  except OSError as error:
-    return {"reason": "unreadable", "message": error.strerror or str(error)}, None
+  except OSError as error:  # Those of libraries, about the content, have no number.
+    reason = "unreachable" if error.errno else "unreadable"
+    return {"reason": reason, "message": error.strerror or str(error)}, None
   except MemoryError:
     return {"reason": "too_large", "message": "takes too much memory"}, None
 

@@ -70,7 +70,7 @@ class Facts:
     media: config_lib.Media,
     ingest: config_lib.Ingest = _INGEST,
   ) -> int:
-    """Replaces the lines of the run by these; returns their number.
+    """Begins a run: replaces its lines by these, and returns their number.
 
     Args:
       lines: of the input.
@@ -78,6 +78,7 @@ class Facts:
     """
     execute = self._database.execute
     execute("DELETE FROM lines")
+    execute("DELETE FROM failures WHERE reason = 'unreachable'")
     count = 0
     for count, line in enumerate(lines, 1):
       text = json.dumps(vars(line), ensure_ascii=True)
@@ -89,7 +90,8 @@ class Facts:
   def unseen(self, media: config_lib.Media) -> Iterator[tuple[bytes, sources.Line]]:
     """Yields each file without facts once, in the order of the lines.
 
-    A file that took too long is tried again where it may now take longer.
+    A file that could not be reached is tried again, and one that took too long where it
+    may now take longer.
     """
     query = """SELECT number, lines.id, line, facts FROM lines
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
@@ -183,8 +185,9 @@ class Facts:
     return None if row is None else row[0]
 
   def _retry(self, facts: dict[str, Any], media: config_lib.Media) -> bool:
-    late = facts.get("reason") == "timeout"
-    return late and media.timeout_seconds > facts["timeout_seconds"]
+    if facts.get("reason") == "timeout":
+      return media.timeout_seconds > facts["timeout_seconds"]
+    return facts.get("reason") == "unreachable"
 
   def _pages(self, query: str) -> Iterator[tuple]:
     """Reads page by page, so that rows may be written in between."""

@@ -15,7 +15,16 @@ from typing import Any
 import tqdm
 
 from video_dit import config as config_lib
-from video_dit.preprocess import cuts, decide, examine, hashes, sources, tables, workers
+from video_dit.preprocess import (
+  cuts,
+  decide,
+  examine,
+  hashes,
+  remote,
+  sources,
+  tables,
+  workers,
+)
 from video_dit.preprocess import facts as facts_lib
 
 CLIPS = "clips.parquet"
@@ -27,6 +36,8 @@ _FOR_THE_CAPTIONER = (
 )
 # Files looked at ahead of the oldest one that is not done, by worker.
 _AHEAD = 64
+# Remote files in a row of which none comes, before it is their place that is at fault.
+_UNREACHABLE = 100
 
 
 @dataclasses.dataclass
@@ -60,20 +71,52 @@ class Counts:
   captions_recoded: int = 0
 
 
+class Reach:
+  """Ends a run when remote media have stopped coming, before all are rejected for it."""
+
+  def __init__(self) -> None:
+    """Nothing is lost yet."""
+    self._lost = 0
+
+  def saw(self, file: str, found: dict[str, Any]) -> None:
+    """Counts one file.
+
+    Args:
+      file: its path or URL.
+      found: what is known of it.
+
+    Raises:
+      remote.RemoteError: it is the last of too many.
+    """
+    lost = found.get("reason") == "unreachable" and remote.is_remote(file)
+    self._lost = self._lost + 1 if lost else 0
+    if self._lost == _UNREACHABLE:
+      raise remote.RemoteError(
+        f"{file}: {found['message']}, and so for {_UNREACHABLE} files in a row. Check the"
+        " network and the credentials, and run the same command again: it goes on here."
+      )
+
+
 def examine_files(
   facts: facts_lib.Facts,
   media: config_lib.Media,
   pool: workers.Pool,
   ingest: config_lib.Ingest = config_lib.Ingest(),
 ) -> int:
-  """Looks at every file that has no facts yet; returns how many there were."""
-  total = facts.num_unseen(media)
+  """Looks at every file that has no facts yet; returns how many there were.
+
+  Raises:
+    remote.RemoteError: remote files have stopped coming.
+  """
+  total, reach = facts.num_unseen(media), Reach()
   if not total:
     return 0
   jobs = ((1, job_of(id, line, media, ingest)) for id, line in facts.unseen(media))
   with tqdm.tqdm(desc="ingest", total=total, unit="file", mininterval=0.5) as bar:
     for job, result in pool.run(jobs, _AHEAD * media.workers):
-      facts.put(job.id, known(result, media))
+      found = known(result, media)
+      facts.put(job.id, found)
+      reach.saw(job.file, found)
       bar.update()
   facts.commit()
   return total

@@ -8,18 +8,27 @@ shards that are there only their size is kept here.
 import atexit
 from collections.abc import Iterator
 import contextlib
+import errno
 import os
 import pathlib
 import re
 import shutil
 import tempfile
 from typing import Any
+import uuid
 
 from video_dit.data import disk as disk_lib
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _SHARD = "array_record"
 _SETS = ("latents", "pixels")
+# What goes wrong on the disk here, whatever asked for it.
+_HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_MOST = 300  # characters of what a library says
+
+
+class RemoteError(Exception):
+  """A remote place that does not answer, or with an error."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -55,17 +64,67 @@ def filesystem(url: str) -> tuple[Any, str]:
   return system, path
 
 
+@contextlib.contextmanager
+def reaching(url: str) -> Iterator[None]:
+  """Names the URL in what a file system raises, each one errors of its own.
+
+  Raises:
+    FileNotFoundError: as it comes.
+    PermissionError: access is refused.
+    RemoteError: instead of all else.
+  """
+  try:
+    yield
+  except (MemoryError, RemoteError):
+    raise
+  except Exception as error:
+    if isinstance(error, FileNotFoundError) and _is_absent(error.__cause__):
+      raise
+    if isinstance(error, OSError) and error.errno in _HERE:
+      raise
+    # gcsfs has no class for it.
+    if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
+      raise PermissionError(errno.EACCES, f"{url}: {_said(error)}") from error
+    raise RemoteError(
+      f"{url}: does not answer as it should ({_said(error)}). Check its name, the"
+      " network and the credentials, and run the same command again: what it had"
+      " finished is kept."
+    ) from error
+
+
+def _is_absent(cause: BaseException | None) -> bool:
+  """Whether what made a library say that a file is not there says so itself.
+
+  fsspec's HTTP raises FileNotFoundError for all that goes wrong.
+  """
+  if type(cause).__module__.partition(".")[0] == "aiohttp":
+    return getattr(cause, "status", 0) in (404, 410)
+  return not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError)
+
+
+def _said(error: BaseException | None) -> str:
+  """What a library says, on one line and not too long."""
+  text = " ".join(f"{type(error).__name__}: {error}".split())
+  return text if len(text) <= _MOST else f"{text[:_MOST]} ..."
+
+
 def read(url: str) -> bytes:
   """The content of a file."""
   system, path = filesystem(url)
-  return system.cat_file(path)
+  with reaching(url):
+    return system.cat_file(path)
 
 
 def stamp(url: str) -> str | None:
-  """What changes when a file does; None where there is no such file."""
+  """What changes when a file does; None where there is no such file.
+
+  Raises:
+    PermissionError: access is refused.
+  """
   system, path = filesystem(url)
   try:
-    return _stamp(system.info(path))
+    with reaching(url):
+      return _stamp(system.info(path))
   except FileNotFoundError:
     return None
 
@@ -73,6 +132,21 @@ def stamp(url: str) -> str | None:
 def _stamp(info: dict[str, Any]) -> str:
   names = ("size", "etag", "ETag", "md5Hash", "generation", "mtime", "LastModified")
   return " ".join(str(info[name]) for name in names if info.get(name) is not None)
+
+
+def kind(url: str) -> str | None:
+  """`file` or `directory`; None where there is nothing."""
+  system, path = filesystem(url)
+  with reaching(url):
+    return _kind(system, path)
+
+
+def _kind(system: Any, path: str) -> str | None:
+  # `exists` and `isdir` of some file systems take a failure for a no.
+  try:
+    return system.info(path)["type"]
+  except FileNotFoundError:
+    return None
 
 
 def walk(url: str) -> Iterator[tuple[str, dict[str, str]]]:
@@ -83,7 +157,9 @@ def walk(url: str) -> Iterator[tuple[str, dict[str, str]]]:
   system, root = filesystem(url)
   root = root.rstrip("/")
   folders: dict[str, dict[str, str]] = {}
-  for path, info in system.find(root, detail=True).items():
+  with reaching(url):
+    found = system.find(root, detail=True)
+  for path, info in found.items():
     inner = path[len(root) :].lstrip("/")
     if info.get("type") == "file" and not any(
       part.startswith(".") for part in inner.split("/")
@@ -99,7 +175,7 @@ def local(path: str) -> Iterator[str]:
   """A local file with the content of `path`, gone when the block is left.
 
   Raises:
-    OSError: it cannot be fetched.
+    OSError: with a number; it cannot be fetched.
   """
   if not is_remote(path):
     yield path
@@ -109,11 +185,12 @@ def local(path: str) -> Iterator[str]:
     # The name goes along: some formats are known by it.
     file = os.path.join(folder, os.path.basename(remote) or "file")
     try:
-      system.get_file(remote, file)
-    except OSError:
-      raise
-    except Exception as error:
-      raise OSError(0, f"cannot be fetched: {type(error).__name__}: {error}") from error
+      with reaching(path):
+        system.get_file(remote, file)
+    except FileNotFoundError as error:
+      raise OSError(errno.ENOENT, "is there no more") from error
+    except RemoteError as error:
+      raise OSError(errno.EIO, f"cannot be fetched: {_said(error.__cause__)}") from error
     yield file
 
 
@@ -122,12 +199,16 @@ def copy(url: str) -> str:
   system, path = filesystem(url)
   folder = _temporary("video_dit_input")
   target = os.path.join(folder, os.path.basename(path.rstrip("/")) or "input")
-  system.get(path, target, recursive=system.isdir(path))
+  with reaching(url):
+    system.get(path, target, recursive=_kind(system, path) == "directory")
   return target
 
 
 class RemoteDisk(disk_lib.Disk):
-  """Does at a URL what is done in a local folder, file by file."""
+  """Does at a URL what is done in a local folder, file by file.
+
+  Its methods raise `RemoteError` where that fails.
+  """
 
   def __init__(self, url: str, folder: pathlib.Path):
     """Nothing is read yet.
@@ -137,52 +218,68 @@ class RemoteDisk(disk_lib.Disk):
       folder: in which it is made.
     """
     self._system, root = filesystem(url)
-    self._root, self._folder = root.rstrip("/"), folder
+    self._url, self._root, self._folder = url, root.rstrip("/"), folder
+
+  def check(self) -> None:
+    """Writes and removes a file.
+
+    Raises:
+      FileNotFoundError: there is no such bucket.
+    """
+    there = f"{self._root}/work/writes-{uuid.uuid4().hex}"
+    with reaching(self._url):
+      # Not by `makedirs`, by which s3fs would make a bucket of a misspelt name.
+      self._system.pipe_file(there, b"-")
+      self._system.rm_file(there)
 
   def wrote(self, path: pathlib.Path) -> None:
     """Copies a file to its place; of a shard only the size stays here."""
     there = self._there(path)
-    self._system.makedirs(os.path.dirname(there), exist_ok=True)
-    self._system.put_file(str(path), there)
+    with reaching(self._url):
+      self._system.makedirs(os.path.dirname(there), exist_ok=True)
+      self._system.put_file(str(path), there)
     if _SHARD in path.name:
       _hollow(path, path.stat().st_size)
 
   def move(self, old: pathlib.Path, new: pathlib.Path) -> None:
     """Renames a file, here and there."""
-    self._system.mv(self._there(old), self._there(new))
+    with reaching(self._url):
+      self._system.mv(self._there(old), self._there(new))
     old.replace(new)
 
   def remove(self, path: pathlib.Path) -> None:
     """Removes a file, here and there."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError), reaching(self._url):
       self._system.rm_file(self._there(path))
     path.unlink(missing_ok=True)
 
   def fetch(self, path: pathlib.Path) -> bool:
     """Brings a file up to date; False where there is none."""
-    self._system.invalidate_cache()
-    there = self._there(path)
-    if not self._system.exists(there):
-      path.unlink(missing_ok=True)
-      return False
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".fetched")
-    self._system.get_file(there, str(partial))
+    self._system.invalidate_cache()
+    there = self._there(path)
+    with reaching(self._url):
+      if _kind(self._system, there) is None:
+        path.unlink(missing_ok=True)
+        return False
+      self._system.get_file(there, str(partial))
     partial.replace(path)
     return True
 
   def refresh(self, *, whole: bool = False) -> None:
     """Fetches every file; of shards only their sizes, unless `whole`."""
     self._system.invalidate_cache()
-    if not self._system.exists(self._root):
-      return
-    for there, info in self._system.find(self._root, detail=True).items():
-      path = self._folder / there[len(self._root) :].lstrip("/")
-      path.parent.mkdir(parents=True, exist_ok=True)
-      if _SHARD in path.name and not whole:
-        _hollow(path, int(info["size"]))
-      else:
-        self._system.get_file(there, str(path))
+    with reaching(self._url):
+      if _kind(self._system, self._root) is None:
+        return
+      for there, info in self._system.find(self._root, detail=True).items():
+        path = self._folder / there[len(self._root) :].lstrip("/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if _SHARD in path.name and not whole:
+          _hollow(path, int(info["size"]))
+        else:
+          self._system.get_file(there, str(path))
 
   def publish(self) -> None:
     """Copies all that lies beside the data sets to its place."""
@@ -210,12 +307,24 @@ def output(
 
   Args:
     path: local or remote.
-    whole: fetch shards too, to read them.
+    whole: fetch shards too, to read them; nothing is to be written.
+
+  Raises:
+    ValueError: it cannot be written.
+    RemoteError: nor can it be reached.
   """
   if not is_remote(path):
     return pathlib.Path(path), disk_lib.LOCAL
   folder = _temporary("video_dit_output")
   disk = RemoteDisk(str(path), pathlib.Path(folder))
+  if not whole:
+    try:
+      disk.check()
+    except FileNotFoundError as error:
+      raise ValueError(
+        f"--output={path}: there is no such bucket ({_said(error)}). Make it first, or"
+        " name another."
+      ) from error
   disk.refresh(whole=whole)
   return pathlib.Path(folder), disk
 

@@ -15,16 +15,17 @@ def lines(url: str) -> Iterator[sources.Line]:
   Raises:
     FileNotFoundError: nothing is there.
     ValueError: as `sources.lines`, or its kind of path cannot be read here.
+    remote.RemoteError: it cannot be reached.
   """
-  system, path = remote.filesystem(url)
-  if not system.exists(path):
+  kind = remote.kind(url)
+  if kind is None:
     raise FileNotFoundError(
       f"--input={url}: there is no such folder or file. Name a folder of media, or a"
       " manifest."
     )
   if url.startswith("memory://"):  # which other processes cannot see
     return sources.lines(remote.copy(url))
-  return _folder(url) if system.isdir(path) else _manifest(url)
+  return _folder(url) if kind == "directory" else _manifest(url)
 
 
 def _folder(url: str) -> Iterator[sources.Line]:

@@ -90,6 +90,7 @@ def preprocess(
   Raises:
     FileNotFoundError: there is no such input or autoencoder.
     ValueError: a setting is wrong, or the output holds what other settings made.
+    remote.RemoteError: a remote input or output cannot be reached.
   """
   if overwrite and hosts > 1:
     raise ValueError(
@@ -98,7 +99,7 @@ def preprocess(
     )
   clock = _Clock()
   cuts.Grid.of(config)
-  way.check(config.ingest)
+  way.check(config.ingest, output)
   autoencoder = None
   if config.objective == "diffusion":
     captions_lib.check(config.text)

@@ -172,7 +172,7 @@ def listing(
         found = _sidecar(beside[0], read(os.path.join(folder, beside[0])))
       except OSError as problem:
         message = f"caption {printable(beside[0])}: {problem.strerror}"
-        found = {"error": ("unreadable", message)}
+        found = {"error": ("unreachable", message)}
       except ValueError as problem:
         found = {"error": ("bad_line", f"caption {printable(beside[0])}: {problem}")}
     yield Line(path=shown, file=file, **found)
@@ -273,7 +273,11 @@ def _manifest(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Lin
 
 def stamped(line: Line) -> Line:
   """The line with what tells whether its file changed; rejected where it is not there."""
-  found = remote.stamp(line.file)
+  try:
+    found = remote.stamp(line.file)
+  except PermissionError as error:
+    refused = "unreachable", error.strerror or str(error)
+    return dataclasses.replace(line, error=refused)
   if found is None:
     missing = "missing", "there is no such file"
     return dataclasses.replace(line, error=missing)

@@ -71,6 +71,8 @@ def _rejects(outcome: run.Outcome) -> Rows:
   yield "rejects", f"{counts.rejects:,}"
   for reason, number in sorted(counts.reasons.items(), key=lambda item: (-item[1], item)):
     yield f"  {reason}", f"{number:,}"
+  if counts.reasons["unreachable"]:
+    yield "", "unreachable: run the same command again to try those again"
   if counts.rejects:
     yield "", f"each with its reason in {_path(outcome, ingest.REJECTS)}"
 

@@ -30,11 +30,16 @@ class Way:
     """Whether Beam runs it."""
     return self.runner != POOL and (bool(self.runner) or _has_beam())
 
-  def check(self, ingest: config_lib.Ingest) -> None:
+  def check(self, ingest: config_lib.Ingest, output: str | os.PathLike[str]) -> None:
     """Refuses what cannot run here, before anything is looked at.
 
+    Args:
+      ingest: settings.
+      output: of the run.
+
     Raises:
-      ValueError: an extra is missing, or a runner or an option is unknown.
+      ValueError: an extra is missing, a runner or an option is unknown, or the runner's
+        machines cannot reach the output.
     """
     shots.check(ingest)
     if not self.uses_beam:
@@ -49,7 +54,7 @@ class Way:
       )
     from video_dit.preprocess import beam_runner
 
-    beam_runner.check(self.runner, self.options)
+    beam_runner.check(self.runner, self.options, output)
 
 
 def run(

@@ -7,25 +7,23 @@ ends it should its parent be gone.
 
 import collections
 from collections.abc import Callable, Iterable, Iterator
-import ctypes
 import dataclasses
 import multiprocessing
 from multiprocessing import connection as connections
 import signal
-import sys
 import threading
 import time
 from typing import Any
 
 import numpy as np
 
+from video_dit import heap
+
 # A worker imports its libraries before its first job; that is not the file's time.
 _START_SECONDS = 300.0
 # The parent's limit comes first; the worker's own alarm is for when there is none.
 _ALARM_SECONDS = 10.0
 _POLL_SECONDS = 0.5
-# Of glibc's malloc.h.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 
 # What a worker's function returns: a value that pickles, and one array or None.
 Result = tuple[Any, np.ndarray | None]
@@ -204,7 +202,7 @@ def _receive(pipe: connections.Connection) -> Any:
 def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None:
   """The worker: answers jobs until its parent closes the pipe."""
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  keep_frames()
+  heap.keep_some()
   pipe.send("ready")
   while True:
     try:
@@ -226,15 +224,3 @@ def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None
         pipe.send_bytes(np.ascontiguousarray(array).data.cast("B"))
     except BrokenPipeError:
       return
-
-
-def keep_frames() -> None:
-  """Has glibc keep the memory of one frame for the next, up to 64 MiB of it.
-
-  Else it gives each large piece back to the system, which clears its pages anew for the
-  next frame: that took a third of the time of decoding 854x480. Elsewhere this does
-  nothing.
-  """
-  if sys.platform == "linux" and (mallopt := getattr(ctypes.CDLL(None), "mallopt", None)):
-    mallopt(_MMAP_THRESHOLD, 32 << 20)  # the most that it takes
-    mallopt(_TRIM_THRESHOLD, 64 << 20)
