@@ -5,6 +5,7 @@ import contextlib
 import dataclasses
 import http.server
 import json
+import os
 import threading
 
 import pytest
@@ -88,6 +89,36 @@ def test_from_a_remote_folder_to_a_remote_output_and_again(
   assert keys[0] == keys[1] and len(keys[0]) == 4
   whole, _ = remote.output(url, whole=True)
   assert verify.verify(whole / "pixels").faults == []
+
+
+def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkeypatch):
+  """In order, and with one session."""
+  names = [f"{i:02d}" for i in range(40)]
+  for name in names:
+    (folder / f"{name}.png").write_bytes((folder / "a.png").read_bytes())
+    (folder / f"{name}.txt").write_text(name)
+  together = threading.Barrier(20, timeout=60)
+  system = fsspec.filesystem("file")
+  made, info, cat_file = set(), type(system).info, type(system).cat_file
+
+  def wait(call):
+    def waiting(self, path, **kwargs):
+      if os.path.splitext(path)[0][-2:] in names:
+        made.add(id(self))
+        together.wait()
+      return call(self, path, **kwargs)
+
+    return waiting
+
+  rows = [json.dumps({"path": f"file://{folder}/{name}.png"}) for name in names]
+  (tmp_path / "m.jsonl").write_text("\n".join(rows))
+  monkeypatch.setattr(type(system), "cat_file", wait(cat_file))
+  found = [line.caption for line in sources.lines(f"file://{folder}")]
+  assert [caption for caption in found if caption in names] == names
+  monkeypatch.setattr(type(system), "info", wait(info))
+  lines = list(sources.lines(tmp_path / "m.jsonl"))
+  assert [line.file[-6:-4] for line in lines] == names
+  assert all(line.stamp for line in lines) and len(made) == 1
 
 
 def test_media_in_memory(config, folder, memory, tmp_path):

@@ -1,5 +1,6 @@
 """Sizes on a grid within a pixel budget, and resizing to them."""
 
+import functools
 import math
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 _AREA_WEIGHT = 0.1
 
 
+@functools.lru_cache(1 << 12)
 def target_size(
   height: int, width: int, *, max_pixels: int, grid: int
 ) -> tuple[int, int]:

@@ -20,7 +20,7 @@ from video_dit import config as config_lib
 from video_dit.preprocess import sources
 
 # Raised when the same file gives other facts.
-VERSION = 2
+VERSION = 3
 _INGEST = config_lib.Ingest()
 _PAGE = 512
 _COMMIT_SECONDS = 1.0

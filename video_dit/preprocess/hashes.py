@@ -14,6 +14,7 @@ decided by the clips alone, whichever machine looks.
 
 import array
 from collections.abc import Iterable, Iterator, Sequence
+import itertools
 
 import einops
 import numpy as np
@@ -30,6 +31,8 @@ _COSINES = np.cos(
   np.pi / _SIDE * np.arange(_LOWEST)[:, None] * (np.arange(_SIDE)[None, :] + 0.5)
 ).astype(np.float32)
 _KEY_BYTES = 32
+# Clips that are compared at a time with all before them, and pairs of them.
+_ROWS, _PAIRS = 128, 1 << 20
 
 
 def perceptual(image: Image.Image) -> int:
@@ -55,13 +58,6 @@ def bands(frames: Iterable[int]) -> list[int]:
   return sorted(found)
 
 
-def distances(clip_F: np.ndarray, others_NF: np.ndarray) -> np.ndarray:
-  """Bits of 64, `(N,)`, between the frames of one clip and of each of others, uint64."""
-  bits_NFF = np.bitwise_count(clip_F[None, :, None] ^ others_NF[:, None, :])
-  there_N = bits_NFF.min(axis=2).mean(axis=1)
-  return np.maximum(there_N, bits_NFF.min(axis=1).mean(axis=1))
-
-
 def first_alike(
   clips: Iterable[tuple[int, Sequence[int]]], most_bits: float
 ) -> Iterator[tuple[int, int, float]]:
@@ -74,25 +70,64 @@ def first_alike(
   Yields:
     `(number, earlier number, bits)` of clips that look like an earlier one.
   """
-  ordered = sorted((number, tuple(frames)) for number, frames in clips)
   first: dict[tuple[int, ...], int] = {}
-  numbers: list[int] = []
-  distinct_NF = np.empty((len(ordered), FRAMES), np.uint64)
-  for number, frames in ordered:
+  for number, frames in sorted((number, tuple(frames)) for number, frames in clips):
     if frames in first:
       yield number, first[frames], 0.0
-      continue
-    bits_N = distances(np.array(frames, np.uint64), distinct_NF[: len(numbers)])
-    near = np.flatnonzero(bits_N <= most_bits)
-    if len(near):
-      yield number, numbers[near[0]], float(bits_N[near[0]])
-    first[frames] = number
-    distinct_NF[len(numbers)] = frames
-    numbers.append(number)
+    else:
+      first[frames] = number
+  numbers = list(first.values())
+  frames_NF = np.array(list(first), np.uint64).reshape(-1, FRAMES)
+  found: dict[int, tuple[int, float]] = {}
+  for pairs in _candidates(frames_NF, most_bits):
+    for later, earlier, bits in zip(*_alike(frames_NF, *pairs, most_bits), strict=True):
+      found.setdefault(later, (earlier, bits))
+  for later, (earlier, bits) in found.items():
+    yield numbers[later], numbers[earlier], float(bits)
+
+
+def _candidates(
+  frames_NF: np.ndarray, most_bits: float
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """Yields places of clips and of earlier ones that may be alike, by rising place."""
+  step = max(1, min(_ROWS, _PAIRS // max(1, len(frames_NF))))
+  for begin in range(0, len(frames_NF), step):
+    end = min(begin + step, len(frames_NF))
+    # Most pairs differ too much in one frame already.
+    near = _nearest(frames_NF[begin:end, None], frames_NF[None, :end], 0)
+    later, earlier = np.nonzero(near <= FRAMES * most_bits)
+    later += begin
+    is_before = earlier < later
+    yield later[is_before], earlier[is_before]
+
+
+def _nearest(clips_XF: np.ndarray, others_XF: np.ndarray, f: int) -> np.ndarray:
+  """Bits between frame f of clips and the nearest frame of others."""
+  nearest = np.bitwise_count(clips_XF[..., f] ^ others_XF[..., 0])
+  for other in range(1, FRAMES):
+    bits = np.bitwise_count(clips_XF[..., f] ^ others_XF[..., other])
+    np.minimum(nearest, bits, out=nearest)
+  return nearest
+
+
+def _alike(
+  frames_NF: np.ndarray, later: np.ndarray, earlier: np.ndarray, most_bits: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Of pairs of clips those that are alike, and the bits between them."""
+  bits = np.zeros(len(later), np.int64)
+  for is_back in (False, True):
+    sums = np.zeros(len(later), np.int64)
+    for f in range(FRAMES):
+      pair = frames_NF[later], frames_NF[earlier]
+      sums += _nearest(*(pair[::-1] if is_back else pair), f)
+      is_near = sums <= FRAMES * most_bits
+      later, earlier, sums, bits = (x[is_near] for x in (later, earlier, sums, bits))
+    bits = np.maximum(bits, sums)
+  return later, earlier, bits / FRAMES
 
 
 class Alike:
-  """Looks for clips that look like earlier ones, in some 80 bytes a clip and bucket."""
+  """Looks for clips that look like earlier ones, in some 250 bytes a clip."""
 
   def __init__(self) -> None:
     self._numbers, self._frames = array.array("Q"), array.array("Q")
@@ -108,31 +143,79 @@ class Alike:
     """The key of the first clip that each looks like, and the bits between them."""
     numbers_N = np.array(self._numbers)
     frames_NF = einops.rearrange(np.array(self._frames), "(n f) -> n f", f=FRAMES)
-    buckets, clips = _buckets(frames_NF)
-    found: dict[int, tuple[int, float]] = {}
-    for group in np.split(clips, np.flatnonzero(np.diff(buckets)) + 1):
-      if len(group) < 2:
-        continue
-      pairs = zip(group.tolist(), frames_NF[group].tolist(), strict=True)
-      for clip, earlier, bits in first_alike(pairs, most_bits):
-        found[clip] = min(found.get(clip, (earlier, bits)), (earlier, bits))
+    first_N, bits_N = _same(frames_NF), np.zeros(len(frames_NF))
+    is_first = first_N == np.arange(len(frames_NF))
+    groups = _groups(frames_NF, np.flatnonzero(is_first & frames_NF.any(axis=1)))
+    pairs = (
+      (group[later], group[earlier])
+      for group in groups
+      for later, earlier in _candidates(frames_NF[group], most_bits)
+    )
+    for later, earlier in _joined(pairs):
+      later, earlier, bits = _alike(frames_NF, later, earlier, most_bits)
+      order = np.lexsort([earlier, later])
+      later, earlier, bits = later[order], earlier[order], bits[order]
+      better = (np.diff(later, prepend=-1) > 0) & (earlier < first_N[later])
+      first_N[later[better]] = earlier[better]
+      bits_N[later[better]] = bits[better]
+    first_N[~frames_NF.any(axis=1)] = len(frames_NF)  # Nothing is known of them.
     return {
-      int(numbers_N[clip]): (self._key(earlier), bits)
-      for clip, (earlier, bits) in found.items()
+      int(numbers_N[clip]): (self._key(first_N[clip]), float(bits_N[clip]))
+      for clip in np.flatnonzero(first_N < np.arange(len(frames_NF)))
     }
 
   def _key(self, clip: int) -> str:
     return self._keys[_KEY_BYTES * clip : _KEY_BYTES * (clip + 1)].decode("ascii").strip()
 
 
-def _buckets(frames_NF: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """`bands` of all clips: buckets, rising, and the clip in each."""
-  parts = []
-  clips_N = np.arange(len(frames_NF))
-  for f in range(FRAMES):
-    for band in range(_BANDS):
-      bits_N = (frames_NF[:, f] >> np.uint64(16 * band)) & np.uint64(0xFFFF)
-      bucket_N = (np.uint64(band << 16) | bits_N).astype(np.uint32)
-      parts.append(np.stack([bucket_N, clips_N], axis=1)[frames_NF[:, f] > 0])
-  pairs = np.unique(np.concatenate(parts), axis=0)
-  return pairs[:, 0], pairs[:, 1]
+def _joined(
+  pairs: Iterable[tuple[np.ndarray, np.ndarray]],
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+  """The same pairs, many at a time."""
+  waiting: list[tuple[np.ndarray, np.ndarray]] = []
+  count = 0
+  for pair in pairs:
+    if len(pair[0]):
+      waiting.append(pair)
+      count += len(pair[0])
+    if count > _PAIRS:
+      yield _concatenate(waiting)
+      waiting, count = [], 0
+  if waiting:
+    yield _concatenate(waiting)
+
+
+def _concatenate(
+  pairs: list[tuple[np.ndarray, np.ndarray]],
+) -> tuple[np.ndarray, np.ndarray]:
+  later, earlier = zip(*pairs, strict=True)
+  return np.concatenate(later), np.concatenate(earlier)
+
+
+def _same(frames_NF: np.ndarray) -> np.ndarray:
+  """For each clip the first one of exactly its hashes, `(N,)`."""
+  order = np.lexsort([*frames_NF.T[::-1]])  # Stable: equal ones stay in order.
+  sorted_NF = frames_NF[order]
+  begins = np.ones(len(frames_NF), bool)
+  begins[1:] = (sorted_NF[1:] != sorted_NF[:-1]).any(axis=1)
+  first_N = np.empty(len(frames_NF), int)
+  first_N[order] = order[begins][np.cumsum(begins) - 1]
+  return first_N
+
+
+def _groups(frames_NF: np.ndarray, clips_M: np.ndarray) -> Iterator[np.ndarray]:
+  """Of these clips, those in every bucket of `bands` that holds two or more, in order."""
+  for band in range(_BANDS):  # One band at a time, which takes a quarter of the memory.
+    parts = []
+    for f in range(FRAMES):
+      hash_M = frames_NF[clips_M, f]
+      bits_M = (hash_M >> np.uint64(16 * band)) & np.uint64(0xFFFF)
+      pairs_M = bits_M << np.uint64(48) | clips_M.astype(np.uint64)
+      parts.append(pairs_M[hash_M > 0])
+    pairs = np.sort(np.concatenate(parts))
+    pairs = pairs[np.diff(pairs, prepend=pairs[:1] + np.uint64(1)) > 0]
+    clips = (pairs & np.uint64(2**48 - 1)).astype(np.int64)
+    ends = np.flatnonzero(np.diff(pairs >> np.uint64(48))) + 1
+    for begin, end in itertools.pairwise([0, *ends.tolist(), len(pairs)]):
+      if end - begin > 1:
+        yield clips[begin:end]

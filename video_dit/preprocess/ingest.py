@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import dataclasses
 import os
 import pathlib
+import pickle
+import tempfile
 from typing import Any
 
 import tqdm
@@ -156,21 +158,34 @@ def tabulate(
   Returns:
     What they hold. Every line of the input is in one of them.
   """
-  alike: dict[int, tuple[str, float]] = {}
-  if config.ingest.near_duplicates:
-    looked_at = hashes.Alike()
-    for rows in _distinct(facts, config):
+  with Tables(folder, facts, config.media) as written:
+    found = _distinct(facts, config)
+    if config.ingest.near_duplicates:
+      found = _without_alike(found, folder, config.ingest.duplicate_bits)
+    for rows in found:
+      written.write(rows)
+  return written.counts
+
+
+def _without_alike(
+  found: Iterator[list[decide.Row]], folder: str | os.PathLike[str], most_bits: float
+) -> Iterator[list[decide.Row]]:
+  """Rejects the clips that look like earlier ones; rows wait for that on disk."""
+  looked_at = hashes.Alike()
+  with tempfile.TemporaryFile(dir=folder) as file:
+    for rows in found:
+      pickle.dump(rows, file, pickle.HIGHEST_PROTOCOL)
       for place, row in enumerate(rows):
         if "reason" not in row and "hashes" in row:
           looked_at.add(decide.order(row, place), row["hashes"], row["key"])
-    alike = looked_at.find(config.ingest.duplicate_bits)
-  with Tables(folder, facts, config.media) as written:
-    for rows in _distinct(facts, config):
+    alike, end = looked_at.find(most_bits), file.tell()
+    file.seek(0)
+    while file.tell() < end:
+      rows = pickle.load(file)
       for place, row in enumerate(rows):
         if earlier := alike.get(decide.order(row, place)):
           rows[place] = decide.alike(row, *earlier)
-      written.write(rows)
-  return written.counts
+      yield rows
 
 
 def _distinct(

@@ -45,8 +45,8 @@ def numbers(
   columns = {
     "black_share": _share(black, spans),
     "black_seconds": _longest(black, spans),
-    "sharpness": float(np.median(own["sharpness"])),
-    "text_share": float(np.median(own["text"])),
+    "sharpness": _median(own["sharpness"]),
+    "text_share": _median(own["text"]),
     "hashes": [int(h) for h in _spread(own["hash"])],
   }
   if frames_per_second:
@@ -59,6 +59,14 @@ def numbers(
       "frozen_seconds": _longest(frozen, spans[:-1]),
     }
   return columns
+
+
+def _median(values: np.ndarray) -> float:
+  """As `np.median`, of few values, in a tenth of its time."""
+  ordered, middle = np.sort(values), len(values) // 2
+  if len(values) % 2:
+    return float(ordered[middle])
+  return float((ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def _motion(own: np.ndarray) -> float:

@@ -6,7 +6,9 @@ shards that are there only their size is kept here.
 """
 
 import atexit
-from collections.abc import Iterator
+import collections
+from collections.abc import Callable, Iterable, Iterator
+from concurrent import futures
 import contextlib
 import errno
 import os
@@ -14,7 +16,7 @@ import pathlib
 import re
 import shutil
 import tempfile
-from typing import Any
+from typing import Any, TypeVar
 import uuid
 
 from video_dit.data import disk as disk_lib
@@ -25,6 +27,10 @@ _SETS = ("latents", "pixels")
 # What goes wrong on the disk here, whatever asked for it.
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MOST = 300  # characters of what a library says
+_CALLS = 64  # at a time
+_WAITING = 1024  # of them and of what came after them
+
+T = TypeVar("T")
 
 
 class RemoteError(Exception):
@@ -108,25 +114,61 @@ def _said(error: BaseException | None) -> str:
   return text if len(text) <= _MOST else f"{text[:_MOST]} ..."
 
 
-def read(url: str) -> bytes:
-  """The content of a file."""
+def reading(url: str) -> Callable[[], bytes]:
+  """What gives the content of a file, called from any thread."""
+  # Made here: fsspec would make one file system, with its session, for each thread.
   system, path = filesystem(url)
-  with reaching(url):
-    return system.cat_file(path)
+
+  def read() -> bytes:
+    with reaching(url):
+      return system.cat_file(path)
+
+  return read
 
 
-def stamp(url: str) -> str | None:
-  """What changes when a file does; None where there is no such file.
+def stamping(url: str) -> Callable[[], str | None]:
+  """What gives a stamp, called from any thread.
 
-  Raises:
-    PermissionError: access is refused.
+  A stamp changes when the file does, and is None where there is no such file. The call
+  raises PermissionError where access is refused.
   """
   system, path = filesystem(url)
-  try:
-    with reaching(url):
-      return _stamp(system.info(path))
-  except FileNotFoundError:
-    return None
+
+  def stamp() -> str | None:
+    try:
+      with reaching(url):
+        return _stamp(system.info(path))
+    except FileNotFoundError:
+      return None
+
+  return stamp
+
+
+def in_order(calls: Iterable[tuple[T, Callable[[T], T] | None]]) -> Iterator[T]:
+  """Waits for many calls to a network at a time.
+
+  Args:
+    calls: values, each with what completes it, or with None where it is complete.
+
+  Yields:
+    The values completed, in order.
+  """
+  waiting: collections.deque[futures.Future[T]] = collections.deque()
+  with futures.ThreadPoolExecutor(_CALLS) as threads:
+    try:
+      for value, call in calls:
+        if call is None:
+          waiting.append(futures.Future())
+          waiting[-1].set_result(value)
+        else:
+          waiting.append(threads.submit(call, value))
+        if len(waiting) > _WAITING:
+          yield waiting.popleft().result()
+      while waiting:
+        yield waiting.popleft().result()
+    finally:
+      for future in waiting:
+        future.cancel()
 
 
 def _stamp(info: dict[str, Any]) -> str:
@@ -166,6 +208,8 @@ def walk(url: str) -> Iterator[tuple[str, dict[str, str]]]:
     ):
       folder, _, name = inner.rpartition("/")
       folders.setdefault(folder, {})[name] = _stamp(info)
+  del found
+  system.invalidate_cache()  # It holds some KB a file.
   for folder in sorted(folders):
     yield "/".join(filter(None, (url.rstrip("/"), folder))), folders[folder]
 

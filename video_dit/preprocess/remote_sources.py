@@ -1,6 +1,6 @@
 """Folders and manifests at remote paths as lines, like local ones."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import dataclasses
 import os
 import pathlib
@@ -25,26 +25,40 @@ def lines(url: str) -> Iterator[sources.Line]:
     )
   if url.startswith("memory://"):  # which other processes cannot see
     return sources.lines(remote.copy(url))
-  return _folder(url) if kind == "directory" else _manifest(url)
+  if kind == "directory":
+    return _folder(url)
+  if os.path.splitext(url)[1].lower() not in sources.MANIFESTS:
+    raise ValueError(
+      f"--input={url}: a file must be a manifest ({', '.join(sources.MANIFESTS)}). For"
+      " single media files name their folder."
+    )
+  return sources.stamped(_rows(url))
 
 
 def _folder(url: str) -> Iterator[sources.Line]:
-  for folder, stamps in remote.walk(url):
-    names = sorted(stamps)
-    for line in sources.listing(folder, names, remote.read):
-      name = line.file.rpartition("/")[2]
-      yield dataclasses.replace(line, stamp=stamps.get(name, ""))
+  def calls() -> Iterator[tuple[sources.Line, Callable | None]]:
+    for folder, stamps in remote.walk(url):
+      for line, beside in sources.listing(folder, sorted(stamps)):
+        name = line.file.rpartition("/")[2]
+        line = dataclasses.replace(line, stamp=stamps.get(name, ""))
+        yield line, _captioning(beside) if beside else None
+
+  return remote.in_order(calls())
 
 
-def _manifest(url: str) -> Iterator[sources.Line]:
+def _captioning(beside: str) -> Callable[[sources.Line], sources.Line]:
+  read = remote.reading(beside)
+  return lambda line: sources.captioned(line, beside, read)
+
+
+def _rows(url: str) -> Iterator[sources.Line]:
+  """The lines of a manifest, those with relative paths at its own place."""
   root, _, name = url.rpartition("/")
   with tempfile.TemporaryDirectory(prefix="video_dit_manifest") as folder:
     path = pathlib.Path(folder) / name
-    path.write_bytes(remote.read(url))
-    for line in sources.lines(path):
-      if line.error is not None or remote.is_remote(line.file):
-        yield line
-        continue
-      file = f"{root}/{os.path.relpath(line.file, folder)}"
-      line = dataclasses.replace(line, path=sources.printable(file), file=file)
-      yield sources.stamped(line)
+    path.write_bytes(remote.reading(url)())
+    for line in sources.manifest(path):
+      if line.error is None and not remote.is_remote(line.file):
+        file = f"{root}/{os.path.relpath(line.file, folder)}"
+        line = dataclasses.replace(line, path=sources.printable(file), file=file)
+      yield line

@@ -7,9 +7,10 @@ the rejects. A manifest (JSONL, CSV, TSV or Parquet) names its files by paths re
 itself and is used only where it is given as the input. Lines are yielded, never gathered.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 import csv
 import dataclasses
+import functools
 import json
 import os
 import pathlib
@@ -98,17 +99,12 @@ def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
 
       return tfds_source.lines(str(path))
     return _folder(os.path.abspath(path))
-  suffix = path.suffix.lower()
-  if suffix in (".jsonl", ".ndjson"):
-    return _manifest(path, _read_jsonl(path))
-  if suffix in (".csv", ".tsv"):
-    return _manifest(path, _read_csv(path, "\t" if suffix == ".tsv" else ","))
-  if suffix == ".parquet":
-    return _manifest(path, _read_parquet(path))
-  raise ValueError(
-    f"--input={source}: a file must be a manifest ({', '.join(MANIFESTS)}). For single"
-    " media files name their folder."
-  )
+  if path.suffix.lower() not in MANIFESTS:
+    raise ValueError(
+      f"--input={source}: a file must be a manifest ({', '.join(MANIFESTS)}). For single"
+      " media files name their folder."
+    )
+  return stamped(manifest(path))
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -129,7 +125,9 @@ def _folder(root: str) -> Iterator[Line]:
       continue
     seen.add((stat.st_dev, stat.st_ino))
     folders[:] = sorted(f for f in folders if not f.startswith("."))
-    yield from listing(folder, sorted(n for n in names if not n.startswith(".")))
+    names = sorted(n for n in names if not n.startswith("."))
+    for line, beside in listing(folder, names):
+      yield captioned(line, beside, functools.partial(_read_bytes, beside))
 
 
 def _read_bytes(path: str) -> bytes:
@@ -137,15 +135,12 @@ def _read_bytes(path: str) -> bytes:
     return file.read()
 
 
-def listing(
-  folder: str, names: list[str], read: Callable[[str], bytes] = _read_bytes
-) -> Iterator[Line]:
-  """Yields the lines of one folder.
+def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, str]]:
+  """Yields the lines of one folder, and the files with their captions, empty without.
 
   Args:
     folder: its path.
     names: of the files in it, sorted.
-    read: gives the content of a file.
   """
   texts = {n for n in names if n.lower().endswith(".txt")}
   media = {n for n in names if n not in texts and not n.lower().endswith(".json")}
@@ -164,23 +159,30 @@ def listing(
     used.update(beside)
     if os.path.splitext(name)[1].lower() in MANIFESTS:
       message = "a manifest is read only where it is itself the --input"
-      yield Line(path=shown, file=file, error=("not_media", message))
+      yield Line(path=shown, file=file, error=("not_media", message)), ""
       continue
-    found: dict[str, Any] = {}
-    if beside:
-      try:
-        found = _sidecar(beside[0], read(os.path.join(folder, beside[0])))
-      except OSError as problem:
-        message = f"caption {printable(beside[0])}: {problem.strerror}"
-        found = {"error": ("unreachable", message)}
-      except ValueError as problem:
-        found = {"error": ("bad_line", f"caption {printable(beside[0])}: {problem}")}
-    yield Line(path=shown, file=file, **found)
+    line = Line(path=shown, file=file)
+    yield line, os.path.join(folder, beside[0]) if beside else ""
   for name in sorted(texts - used):
     file = os.path.join(folder, name)
     shown = printable(file)
     message = "a caption without a media file of that name beside it"
-    yield Line(path=shown, file=file, error=("no_media", message))
+    yield Line(path=shown, file=file, error=("no_media", message)), ""
+
+
+def captioned(line: Line, beside: str, read: Callable[[], bytes]) -> Line:
+  """The line with its captions, of the file beside its media; empty: as it is."""
+  if not beside:
+    return line
+  name = os.path.basename(beside)
+  try:
+    return dataclasses.replace(line, **_sidecar(name, read()))
+  except OSError as problem:
+    message = f"caption {printable(name)}: {problem.strerror}"
+    return dataclasses.replace(line, error=("unreachable", message))
+  except ValueError as problem:
+    message = f"caption {printable(name)}: {problem}"
+    return dataclasses.replace(line, error=("bad_line", message))
 
 
 def _sidecar(name: str, data: bytes) -> dict[str, Any]:
@@ -257,7 +259,21 @@ def _require_column(path: pathlib.Path, names) -> None:
     )
 
 
-def _manifest(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Line]:
+def manifest(path: pathlib.Path) -> Iterator[Line]:
+  """Yields the lines of a local manifest; those of remote files have no stamp yet.
+
+  Raises:
+    ValueError: it has no column of paths.
+  """
+  suffix = path.suffix.lower()
+  if suffix in (".jsonl", ".ndjson"):
+    return _of_rows(path, _read_jsonl(path))
+  if suffix == ".parquet":
+    return _of_rows(path, _read_parquet(path))
+  return _of_rows(path, _read_csv(path, "\t" if suffix == ".tsv" else ","))
+
+
+def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Line]:
   root = os.path.abspath(path.parent)
   for number, row in enumerate(rows, 1):
     where = f"{printable(path.name)}:{number}"
@@ -265,16 +281,28 @@ def _manifest(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Lin
       yield Line(path=where, error=("bad_line", f"{where} {row}"))
       continue
     try:
-      line = _from_row(root, row)
-      yield stamped(line) if remote.is_remote(line.file) else line
+      yield _from_row(root, row)
     except ValueError as error:
       yield Line(path=where, error=("bad_line", f"{where}: {error}"))
 
 
-def stamped(line: Line) -> Line:
-  """The line with what tells whether its file changed; rejected where it is not there."""
+def stamped(lines: Iterable[Line]) -> Iterator[Line]:
+  """Completes lines of remote files: a stamp each, or why there is none."""
+
+  def call(line: Line) -> tuple[Line, Callable[[Line], Line] | None]:
+    if line.error is not None or not remote.is_remote(line.file):
+      return line, None
+    try:
+      return line, functools.partial(_stamped, remote.stamping(line.file))
+    except ValueError as error:  # no such kind of path
+      return dataclasses.replace(line, error=("bad_line", str(error))), None
+
+  return remote.in_order(map(call, lines))
+
+
+def _stamped(stamp: Callable[[], str | None], line: Line) -> Line:
   try:
-    found = remote.stamp(line.file)
+    found = stamp()
   except PermissionError as error:
     refused = "unreachable", error.strerror or str(error)
     return dataclasses.replace(line, error=refused)

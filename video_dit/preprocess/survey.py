@@ -117,9 +117,9 @@ def of_clip(
 
 def pack(samples: np.ndarray) -> str:
   """Samples as text."""
-  return base64.b85encode(zlib.compress(samples.tobytes())).decode("ascii")
+  return base64.b64encode(zlib.compress(samples.tobytes())).decode("ascii")
 
 
 def unpack(text: str) -> np.ndarray:
   """Samples from the text of `pack`."""
-  return np.frombuffer(zlib.decompress(base64.b85decode(text)), measure.DTYPE)
+  return np.frombuffer(zlib.decompress(base64.b64decode(text)), measure.DTYPE)
