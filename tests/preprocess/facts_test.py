@@ -2,10 +2,13 @@
 
 import dataclasses
 import os
+import shutil
+import time
 
 import pytest
 
 from video_dit import config as config_lib
+from video_dit.data import disk as disk_lib
 from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import sources
 
@@ -80,6 +83,31 @@ def test_what_could_not_be_reached_is_tried_again(tmp_path):
     assert _unseen(facts) == ["a"]
     assert facts.failure("key", MEDIA) is None
     assert facts.failure("other", MEDIA) == ("damaged", "bad")
+
+
+def test_facts_are_published_from_time_to_time(tmp_path, monkeypatch):
+  path = tmp_path / "facts.sqlite"
+  (tmp_path / "a").write_text("a")
+  published = []
+
+  class Disk(disk_lib.Disk):
+    def wrote(self, path):
+      with facts_lib.Facts(shutil.copy(path, tmp_path / "copy")) as copy:
+        published.append(_unseen(copy))
+
+  with facts_lib.Facts(path, Disk()) as facts:
+    facts.set_lines([sources.Line(path="a", file=str(tmp_path / "a"))], MEDIA)
+    facts.commit()
+    assert not published
+    now = time.monotonic()
+    monkeypatch.setattr(facts_lib.time, "monotonic", lambda: now + 601)
+    facts.commit()
+    ((id, _),) = facts.unseen(MEDIA)
+    facts.put(id, {"reason": "damaged", "message": ""})
+    assert published == [["a"]]
+    monkeypatch.setattr(facts_lib.time, "monotonic", lambda: now + 1300)
+    facts.commit()
+    assert published == [["a"], []]
 
 
 def test_lines_without_a_file_have_no_facts(tmp_path):

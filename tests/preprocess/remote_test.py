@@ -121,6 +121,17 @@ def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkey
   assert all(line.stamp for line in lines) and len(made) == 1
 
 
+def test_looks_at_files_outlive_the_machine(config, folder, memory, monkeypatch):
+  def fail(*args):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    patch.setattr(ingest, "tabulate", fail)
+    run.preprocess(_pixels(config), folder, "memory://bucket/data")
+  outcome = run.preprocess(_pixels(config), folder, "memory://bucket/data")
+  assert (outcome.examined, outcome.made.written) == (0, 3)
+
+
 def test_media_in_memory(config, folder, memory, tmp_path):
   memory.put(str(folder), "/media", recursive=True)
   outcome = run.preprocess(_pixels(config), "memory://media", tmp_path / "out")

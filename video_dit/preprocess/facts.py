@@ -7,6 +7,7 @@ nothing of it in memory.
 """
 
 from collections.abc import Iterable, Iterator
+import contextlib
 import hashlib
 import json
 import os
@@ -17,6 +18,7 @@ import time
 from typing import Any
 
 from video_dit import config as config_lib
+from video_dit.data import disk as disk_lib
 from video_dit.preprocess import sources
 
 # Raised when the same file gives other facts.
@@ -24,17 +26,26 @@ VERSION = 3
 _INGEST = config_lib.Ingest()
 _PAGE = 512
 _COMMIT_SECONDS = 1.0
+# A remote output's facts are kept on this machine, which may be gone tomorrow.
+_PUBLISH_SECONDS = 600.0
 
 
 class Facts:
   """The lines of this run, and the facts of every file that any run has seen."""
 
-  def __init__(self, path: str | os.PathLike[str]):
-    """Opens or makes the file."""
+  def __init__(self, path: str | os.PathLike[str], disk: disk_lib.Disk = disk_lib.LOCAL):
+    """Opens or makes the file.
+
+    Args:
+      path: of the file.
+      disk: where it is to be seen, from time to time and where a run ends early.
+    """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     self.path = str(path)
     self._database = sqlite3.connect(path, timeout=60)
+    self._disk = disk
     self._committed = time.monotonic()
+    self._publish_at = self._committed + _PUBLISH_SECONDS
     self._database.executescript(
       """
       CREATE TABLE IF NOT EXISTS facts (
@@ -57,6 +68,9 @@ class Facts:
       error = error or late
     finally:
       self._database.close()
+    if error is not None:
+      with contextlib.suppress(Exception):  # It is the first error that is told.
+        self._publish()
     if isinstance(error, sqlite3.OperationalError):
       raise ValueError(
         f"{self.path}: what is known of the files could not be kept ({error}). What was"
@@ -113,7 +127,15 @@ class Facts:
   def commit(self) -> None:
     """Makes all that was put safe on disk."""
     self._database.commit()
+    if time.monotonic() > self._publish_at:
+      self._publish()
     self._committed = time.monotonic()
+
+  def _publish(self) -> None:
+    begun = time.monotonic()
+    self._disk.wrote(pathlib.Path(self.path))
+    taken = time.monotonic() - begun
+    self._publish_at = time.monotonic() + max(_PUBLISH_SECONDS, 20 * taken)
 
   def records(self, media: config_lib.Media) -> Iterator[dict[str, Any]]:
     """Yields number, id, line and known facts of every line, fit for JSON, in order."""

@@ -123,7 +123,7 @@ def preprocess(
       clock.start(kind)
       made = _help(team, folder, kind, maker, pool, config.media)
     else:
-      with facts_lib.Facts(folder / _FACTS) as facts:
+      with facts_lib.Facts(folder / _FACTS, disk) as facts:
         clock.start("list")
         if overwrite:
           facts.forget_failures()
