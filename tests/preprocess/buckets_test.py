@@ -6,6 +6,7 @@ extras `remote` and `buckets` skips its tests.
 
 import contextlib
 import dataclasses
+import pathlib
 
 import pytest
 
@@ -108,10 +109,11 @@ def test_from_a_bucket_to_a_bucket_and_again(config, bucket, folder, tmp_path):
   assert before and before.items() < _shards(url).items()
 
   # What lies there is what a local run makes.
-  whole, _ = remote.output(url, whole=True)
-  report = verify.verify(whole / "pixels")
+  there, disk = remote.output(url, read_only=True)
+  report = verify.verify(there / "pixels", disk)
   assert (report.records, report.faults, report.finished) == (4, [], True)
   run.preprocess(config, folder, tmp_path / "local")
+  whole = pathlib.Path(remote.copy(url))
   keys = [
     sorted(data[i].key for i in range(len(data)))
     for data in map(reader.Dataset, (whole / "pixels", tmp_path / "local" / "pixels"))

@@ -10,7 +10,7 @@ import pytest
 from tests.data import clips
 
 
-def _verify(output: pathlib.Path) -> subprocess.CompletedProcess:
+def _verify(output: pathlib.Path | str) -> subprocess.CompletedProcess:
   return subprocess.run(
     [sys.executable, "-m", "video_dit.preprocess", "--verify", f"--output={output}"],
     capture_output=True,
@@ -33,12 +33,16 @@ def test_a_whole_set_is_counted(output):
   assert "0 faults; finished" in done.stdout
 
 
-def test_a_cut_shard_is_named_with_what_to_do(output):
+@pytest.mark.parametrize("place", ["", "file://"])
+def test_a_cut_shard_is_named_with_what_to_do(output, place):
+  if place:
+    pytest.importorskip("fsspec")
   shard = output / "latents" / "latents-train.array_record-00001"
   shard.write_bytes(shard.read_bytes()[:100])
-  done = _verify(output)
+  done = _verify(f"{place}{output}")
   assert done.returncode == 1
-  assert shard.name in done.stdout and "finished" in done.stdout
+  assert f"{place}{shard}: " in done.stdout and "finished" in done.stdout
+  assert len(list(output.iterdir())) == 1  # Nothing is written.
   assert "remove the shards that are named, and run again" in done.stderr
 
 

@@ -87,8 +87,6 @@ def test_from_a_remote_folder_to_a_remote_output_and_again(
     for data in map(reader.Dataset, (tmp_path / "copy", tmp_path / "local" / "pixels"))
   ]
   assert keys[0] == keys[1] and len(keys[0]) == 4
-  whole, _ = remote.output(url, whole=True)
-  assert verify.verify(whole / "pixels").faults == []
 
 
 def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkeypatch):
@@ -119,6 +117,23 @@ def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkey
   lines = list(sources.lines(tmp_path / "m.jsonl"))
   assert [line.file[-6:-4] for line in lines] == names
   assert all(line.stamp for line in lines) and len(made) == 1
+
+
+def test_verifying_holds_one_shard_at_a_time(config, folder, memory, monkeypatch):
+  url = "memory://bucket/data"
+  media = dataclasses.replace(config.media, shard_records=1)
+  run.preprocess(dataclasses.replace(_pixels(config), media=media), folder, url)
+  there, disk = remote.output(url, read_only=True)
+  held, whole = [], disk.whole
+
+  def watch(path):
+    held.append(sum(p.stat().st_blocks > 0 for p in path.parent.glob("*array_record*")))
+    return whole(path)
+
+  monkeypatch.setattr(disk, "whole", watch)
+  report = verify.verify(there / "pixels", disk)
+  assert (report.records, report.shards, report.faults) == (3, 3, [])
+  assert held == [0, 0, 0]
 
 
 def test_looks_at_files_outlive_the_machine(config, folder, memory, monkeypatch):

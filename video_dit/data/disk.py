@@ -1,5 +1,7 @@
 """What makes files visible to others; where they are local, nothing needs be done."""
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 
 
@@ -20,6 +22,11 @@ class Disk:
   def fetch(self, path: pathlib.Path) -> bool:
     """Brings a file up to date; False where there is none."""
     return path.is_file()
+
+  @contextlib.contextmanager
+  def whole(self, path: pathlib.Path) -> Iterator[None]:
+    """Has a shard here to be read while the block lasts, if it is there."""
+    yield
 
   def publish(self) -> None:
     """All that lies in the folder beside data sets is whole and may be seen."""

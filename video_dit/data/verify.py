@@ -10,6 +10,7 @@ from typing import Any
 from array_record.python import array_record_module
 import numpy as np
 
+from video_dit.data import disk as disk_lib
 from video_dit.data import finish, schema
 from video_dit.data import writer as writer_lib
 
@@ -48,11 +49,17 @@ class Report:
   faults: list[Fault] = dataclasses.field(default_factory=list)
 
 
-def verify(folder: str | os.PathLike[str]) -> Report:
+def verify(
+  folder: str | os.PathLike[str], disk: disk_lib.Disk = disk_lib.LOCAL
+) -> Report:
   """Reads every record of a set, finished or begun, against its list of lines.
 
   A record is good if its bytes are whole, its key, extents and number of tokens are
   those of its line, and its numbers are finite.
+
+  Args:
+    folder: of the set.
+    disk: brings its shards here, one at a time.
 
   Raises:
     ValueError: the folder holds no data set of ours.
@@ -70,7 +77,8 @@ def verify(folder: str | os.PathLike[str]) -> Report:
     path = folder / names.get(lines.stem, own)
     if not path.exists():  # being moved, where a run was stopped
       path = folder / own
-    listed += _verify_shard(report, metadata, lines, path, seen)
+    with disk.whole(path):
+      listed += _verify_shard(report, metadata, lines, path, seen)
   if report.finished:
     _verify_index(report, folder / schema.INDEX, listed)
   return report

@@ -127,16 +127,17 @@ def _host(text: str) -> tuple[int, int]:
 
 
 def _verify(output: str) -> None:
-  folder, _ = remote.output(os.path.expanduser(output), whole=True)
+  folder, disk = remote.output(os.path.expanduser(output), read_only=True)
   sets = [folder / kind for kind in ("latents", "pixels")]
   found = [path for path in sets if (path / schema.PROVENANCE).is_file()]
   if not found:
     raise ValueError(f"--output={output}: there is no data set to verify.")
   bad = False
   for path in found:
-    report = verify.verify(path)
+    report = verify.verify(path, disk)
     for fault in report.faults:
-      print(f"{fault.where}: {fault.message}")
+      where = fault.where.replace(str(folder), output.rstrip("/"))
+      print(f"{where}: {fault.message}")
     state = "finished" if report.finished else "unfinished: run again to go on"
     print(
       f"{path.name}: {report.records:,} records of {report.shards:,} shards read,"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 import contextlib
 import errno
+import logging
 import os
 import pathlib
 import re
@@ -67,6 +68,8 @@ def filesystem(url: str) -> tuple[Any, str]:
       f"{url}: {kind}:// is no kind of path that fsspec knows ({error}). Use gs://,"
       " s3://, file:// or a local path."
     ) from error
+  # It logs a traceback of what it raises; what is raised is told once, here.
+  logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   return system, path
 
 
@@ -311,8 +314,8 @@ class RemoteDisk(disk_lib.Disk):
     partial.replace(path)
     return True
 
-  def refresh(self, *, whole: bool = False) -> None:
-    """Fetches every file; of shards only their sizes, unless `whole`."""
+  def refresh(self) -> None:
+    """Fetches every file; of shards only their sizes."""
     self._system.invalidate_cache()
     with reaching(self._url):
       if _kind(self._system, self._root) is None:
@@ -320,10 +323,22 @@ class RemoteDisk(disk_lib.Disk):
       for there, info in self._system.find(self._root, detail=True).items():
         path = self._folder / there[len(self._root) :].lstrip("/")
         path.parent.mkdir(parents=True, exist_ok=True)
-        if _SHARD in path.name and not whole:
+        if _SHARD in path.name:
           _hollow(path, int(info["size"]))
         else:
           self._system.get_file(there, str(path))
+
+  @contextlib.contextmanager
+  def whole(self, path: pathlib.Path) -> Iterator[None]:
+    """Has a shard whole here while the block lasts."""
+    if path.exists():
+      with reaching(self._url):
+        self._system.get_file(self._there(path), str(path))
+    try:
+      yield
+    finally:
+      if path.exists():
+        _hollow(path, path.stat().st_size)
 
   def publish(self) -> None:
     """Copies all that lies beside the data sets to its place."""
@@ -343,7 +358,7 @@ def _hollow(path: pathlib.Path, size: int) -> None:
 
 
 def output(
-  path: str | os.PathLike[str], *, whole: bool = False
+  path: str | os.PathLike[str], *, read_only: bool = False
 ) -> tuple[pathlib.Path, disk_lib.Disk]:
   """The folder in which an output is made, and what brings it to its place.
 
@@ -351,7 +366,7 @@ def output(
 
   Args:
     path: local or remote.
-    whole: fetch shards too, to read them; nothing is to be written.
+    read_only: nothing is to be written.
 
   Raises:
     ValueError: it cannot be written.
@@ -361,7 +376,7 @@ def output(
     return pathlib.Path(path), disk_lib.LOCAL
   folder = _temporary("video_dit_output")
   disk = RemoteDisk(str(path), pathlib.Path(folder))
-  if not whole:
+  if not read_only:
     try:
       disk.check()
     except FileNotFoundError as error:
@@ -369,7 +384,7 @@ def output(
         f"--output={path}: there is no such bucket ({_said(error)}). Make it first, or"
         " name another."
       ) from error
-  disk.refresh(whole=whole)
+  disk.refresh()
   return pathlib.Path(folder), disk
 
 
