@@ -182,8 +182,8 @@ def test_an_unknown_kind_of_path_is_refused():
 
 @contextlib.contextmanager
 def _served(folder):
-  """URL of a folder, and a list of the names that the server refuses to send."""
-  refused = []
+  """URL of a folder, the names that are refused, and those that were sent."""
+  refused, sent = [], []
 
   class Handler(http.server.SimpleHTTPRequestHandler):
     def __init__(self, *args):
@@ -193,6 +193,7 @@ def _served(folder):
       if self.path in refused:
         self.send_error(503)
       else:
+        sent.append(self.path)
         super().do_GET()
 
     def log_message(self, *args):
@@ -202,7 +203,7 @@ def _served(folder):
   thread = threading.Thread(target=server.serve_forever)
   thread.start()
   try:
-    yield f"http://localhost:{server.server_port}", refused
+    yield f"http://localhost:{server.server_port}", refused, sent
   finally:
     server.shutdown()
     thread.join()
@@ -212,7 +213,7 @@ def _served(folder):
 def test_what_does_not_come_is_tried_again(config, folder, tmp_path):
   pytest.importorskip("aiohttp")
   config = _pixels(config)
-  with _served(folder) as (url, refused):
+  with _served(folder) as (url, refused, _):
     manifest = tmp_path / "m.jsonl"
     lines = [json.dumps({"path": f"{url}/{name}"}) for name in ("a.png", "sub/d.png")]
     manifest.write_text("\n".join(lines))
@@ -226,6 +227,18 @@ def test_what_does_not_come_is_tried_again(config, folder, tmp_path):
     assert not outcome.counts.reasons
   with pytest.raises(remote.RemoteError, match=f"{url}/a.png: does not answer"):
     run.preprocess(config, manifest, tmp_path / "out")
+
+
+def test_a_file_of_many_clips_is_fetched_once(config, folder, tmp_path):
+  pytest.importorskip("aiohttp")
+  config, manifest = _pixels(config), tmp_path / "m.jsonl"
+  write.write_video(folder / "long.mp4", moving(60, 32, 32, 5), 12.0)
+  with _served(folder) as (url, _, sent):
+    parts = [{"path": f"{url}/long.mp4", "start": i, "end": i + 1} for i in range(5)]
+    manifest.write_text("\n".join(map(json.dumps, parts)))
+    outcome = run.preprocess(config, manifest, tmp_path / "out")
+  assert outcome.counts.clips >= 5 and outcome.made.written == outcome.counts.clips
+  assert sent == ["/long.mp4"]
 
 
 def test_a_run_ends_when_remote_media_have_stopped_coming():

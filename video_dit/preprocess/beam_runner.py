@@ -23,8 +23,8 @@ from apache_beam.runners.portability.fn_api_runner import fn_runner
 import tqdm
 
 from video_dit import config as config_lib
+from video_dit.preprocess import examine, ingest, pipeline, remote
 from video_dit.preprocess import facts as facts_lib
-from video_dit.preprocess import ingest, pipeline, remote
 
 EMBEDDED = ("", "DirectRunner", "FnApiRunner", "embedded")
 _FOLDER = "work/pipeline"
@@ -89,7 +89,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def examine_files(
-  facts: facts_lib.Facts, config: config_lib.Config, folder: str | os.PathLike[str]
+  facts: facts_lib.Facts,
+  config: config_lib.Config,
+  folder: str | os.PathLike[str],
+  work: pipeline.Work = examine.work,
 ) -> int:
   """Looks at every file that has no facts yet, by the embedded runner.
 
@@ -97,6 +100,7 @@ def examine_files(
     facts: are completed.
     config: settings.
     folder: of the output.
+    work: looks at a file.
 
   Returns:
     How many files there were.
@@ -109,7 +113,7 @@ def examine_files(
       place = _fresh(output)
       shards = _write_records(chunk, place)
       with _begin("", [], config) as running:
-        found = pipeline.examined(running, shards, config)
+        found = pipeline.examined(running, shards, config, work)
         pipeline.written(found, place, pipeline.FACTS)
       files = {record["id"]: record["line"]["file"] for record in chunk}
       numbers = {(record["number"] - 1) // pipeline.LINES for record in chunk}

@@ -17,7 +17,7 @@ from video_dit.media import decode as decode_lib
 from video_dit.media import errors, video
 from video_dit.media import probe as probe_lib
 from video_dit.media import resize as resize_lib
-from video_dit.preprocess import measure, remote, survey
+from video_dit.preprocess import fetched, measure, survey
 
 _READ_BYTES = 1 << 20
 
@@ -50,8 +50,14 @@ class Decode:
   media: config_lib.Media
 
 
-def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
+def work(
+  job: Examine | Decode, folder: str | None = None
+) -> tuple[dict[str, Any], np.ndarray | None]:
   """Does one job.
+
+  Args:
+    job: what is to be done.
+    folder: of fetched files (`fetched.local`).
 
   Returns:
     For `Examine` the facts of the file, for `Decode` `(F, H, W, 3)` uint8. What is wrong
@@ -60,7 +66,7 @@ def work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
   try:
     if job.record is not None:  # its data set is read where it lies
       return _work(job)
-    with remote.local(job.file) as file:
+    with fetched.local(job.file, folder) as file:
       with open(file, "rb"):  # Whether it may be read is not the decoder's to find out.
         pass
       return _work(dataclasses.replace(job, file=file))

@@ -11,7 +11,7 @@ which hold nothing but settings. A file is looked at by a process of its own, wh
 killed where it takes too long.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import json
 from typing import Any
 
@@ -29,6 +29,7 @@ NAMES = FACTS, ROWS = "facts", "rows"
 
 # A line's number, and its record or its rows as JSON.
 Text = tuple[int, str]
+Work = Callable[[Any], workers.Result]
 
 
 def whole(
@@ -55,16 +56,19 @@ def whole(
 
 
 def examined(
-  pipeline: beam.Pipeline, shards: list[str], config: config_lib.Config
+  pipeline: beam.Pipeline,
+  shards: list[str],
+  config: config_lib.Config,
+  work: Work = examine.work,
 ) -> beam.PCollection:
-  """Reads records and looks at the files that have no facts yet."""
+  """Reads records and looks, by `work`, at the files that have no facts yet."""
   return (
     pipeline
     | "shards" >> beam.Create(shards)
     | "shards apart" >> beam.Reshuffle()
     | "read" >> beam.ParDo(Read())
     | "files apart" >> beam.Reshuffle()
-    | "examine" >> beam.ParDo(Examine(config.media, config.ingest))
+    | "examine" >> beam.ParDo(Examine(config.media, config.ingest, work))
   )
 
 
@@ -122,9 +126,14 @@ class Read(beam.DoFn):
 class Examine(beam.DoFn):
   """Looks at the file of a record that has no facts, in a process of its own."""
 
-  def __init__(self, media: config_lib.Media, ingest: config_lib.Ingest):
+  def __init__(
+    self,
+    media: config_lib.Media,
+    ingest: config_lib.Ingest,
+    work: Work = examine.work,
+  ):
     """Starts nothing."""
-    self._media, self._ingest = media, ingest
+    self._media, self._ingest, self._work = media, ingest, work
     self._pool: workers.Pool | None = None
 
   def process(self, element: Text) -> Iterator[Text]:
@@ -133,7 +142,7 @@ class Examine(beam.DoFn):
     record = json.loads(text)
     if record["known"] is None and record["id"] is not None:
       if self._pool is None:
-        self._pool = workers.Pool(examine.work, 1, self._media.timeout_seconds)
+        self._pool = workers.Pool(self._work, 1, self._media.timeout_seconds)
       line = sources.from_json(record["line"])
       id = bytes.fromhex(record["id"])
       job = ingest_lib.job_of(id, line, self._media, self._ingest)

@@ -217,28 +217,20 @@ def walk(url: str) -> Iterator[tuple[str, dict[str, str]]]:
     yield "/".join(filter(None, (url.rstrip("/"), folder))), folders[folder]
 
 
-@contextlib.contextmanager
-def local(path: str) -> Iterator[str]:
-  """A local file with the content of `path`, gone when the block is left.
+def fetch(url: str, path: str | os.PathLike[str]) -> None:
+  """Copies a file to a local place.
 
   Raises:
     OSError: with a number; it cannot be fetched.
   """
-  if not is_remote(path):
-    yield path
-    return
-  system, remote = filesystem(path)
-  with tempfile.TemporaryDirectory(prefix="video_dit_media") as folder:
-    # The name goes along: some formats are known by it.
-    file = os.path.join(folder, os.path.basename(remote) or "file")
-    try:
-      with reaching(path):
-        system.get_file(remote, file)
-    except FileNotFoundError as error:
-      raise OSError(errno.ENOENT, "is there no more") from error
-    except RemoteError as error:
-      raise OSError(errno.EIO, f"cannot be fetched: {_said(error.__cause__)}") from error
-    yield file
+  system, there = filesystem(url)
+  try:
+    with reaching(url):
+      system.get_file(there, str(path))
+  except FileNotFoundError as error:
+    raise OSError(errno.ENOENT, "is there no more") from error
+  except RemoteError as error:
+    raise OSError(errno.EIO, f"cannot be fetched: {_said(error.__cause__)}") from error
 
 
 def copy(url: str) -> str:

@@ -2,8 +2,10 @@
 
 from collections.abc import Callable
 import dataclasses
+import functools
 import os
 import pathlib
+import tempfile
 import time
 
 import jax
@@ -112,13 +114,15 @@ def preprocess(
   if hosts > 1:
     inputs = hosts_lib.digest(sources.lines(source), config)
     team = hosts_lib.Team(folder / hosts_lib.FOLDER, inputs, host, hosts, disk)
-  pool = workers.Pool(examine.work, config.media.workers, config.media.timeout_seconds)
+  fetched = tempfile.TemporaryDirectory(prefix="video_dit_media")
+  work = functools.partial(examine.work, folder=fetched.name)
+  pool = workers.Pool(work, config.media.workers, config.media.timeout_seconds)
 
   def maker(plan: plan_lib.Plan, rows: rows_lib.Rows) -> makers.Maker:
     return _maker(config, folder, plan, rows, autoencoder, overwrite, mesh)
 
   counts, examined, made = ingest.Counts(), 0, progress.Made()
-  with pool:
+  with fetched, pool:
     if team is not None and host:
       clock.start(kind)
       made = _help(team, folder, kind, maker, pool, config.media)

@@ -89,7 +89,7 @@ def run(
     if way.runner:
       options, place = list(way.options), place or os.fspath(folder)
       return beam_runner.run(facts, config, folder, way.runner, options, place)
-    examined = beam_runner.examine_files(facts, config, folder)
+    examined = beam_runner.examine_files(facts, config, folder, pool.function)
   then()
   return examined, ingest.tabulate(facts, config, folder)
 

@@ -59,7 +59,7 @@ class Pool:
       count: processes.
       timeout_seconds: limit on one job.
     """
-    self._function = function
+    self.function = function
     self._count = count
     self._timeout = timeout_seconds
     self._context = multiprocessing.get_context("spawn")
@@ -130,7 +130,7 @@ class Pool:
       )
     ours, theirs = self._context.Pipe()
     process = self._context.Process(
-      target=_serve, args=(theirs, self._function, self._timeout), daemon=True
+      target=_serve, args=(theirs, self.function, self._timeout), daemon=True
     )
     process.start()
     theirs.close()
