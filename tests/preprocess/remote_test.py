@@ -225,6 +225,9 @@ def test_what_does_not_come_is_tried_again(config, folder, tmp_path):
     outcome = run.preprocess(config, manifest, tmp_path / "out")
     assert (outcome.examined, outcome.made.written, outcome.made.reused) == (1, 1, 1)
     assert not outcome.counts.reasons
+    assert remote.kind(f"{url}/a.png") == "file" and remote.kind(f"{url}/gone") is None
+  with pytest.raises(remote.RemoteError, match=f"{url}/a.png: does not answer"):
+    remote.kind(f"{url}/a.png")
   with pytest.raises(remote.RemoteError, match=f"{url}/a.png: does not answer"):
     run.preprocess(config, manifest, tmp_path / "out")
 

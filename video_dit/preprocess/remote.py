@@ -75,7 +75,7 @@ def filesystem(url: str) -> tuple[Any, str]:
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-  """Names the URL in what a file system raises, each one errors of its own.
+  """Names the URL in what file systems raise, of which each has errors of its own.
 
   Raises:
     FileNotFoundError: as it comes.
@@ -190,7 +190,9 @@ def _kind(system: Any, path: str) -> str | None:
   # `exists` and `isdir` of some file systems take a failure for a no.
   try:
     return system.info(path)["type"]
-  except FileNotFoundError:
+  except FileNotFoundError as error:
+    if not _is_absent(error.__cause__):
+      raise
     return None
 
 

@@ -178,7 +178,7 @@ def captioned(line: Line, beside: str, read: Callable[[], bytes]) -> Line:
   try:
     return dataclasses.replace(line, **_sidecar(name, read()))
   except OSError as problem:
-    message = f"caption {printable(name)}: {problem.strerror}"
+    message = f"caption {printable(name)}: {problem.strerror or problem}"
     return dataclasses.replace(line, error=("unreachable", message))
   except ValueError as problem:
     message = f"caption {printable(name)}: {problem}"

@@ -118,7 +118,10 @@ class WanConfig:
 
 
 class DownLevel(nnx.Module):
-  """Residual blocks of one resolution, attention where wanted, and the step down."""
+  """Residual blocks of one resolution, attention where wanted, and the step down.
+
+  `by_frames` runs the blocks frame by frame.
+  """
 
   def __init__(
     self,
@@ -130,8 +133,10 @@ class DownLevel(nnx.Module):
     down: bool,
     time: bool,
     is_residual: bool,
+    by_frames: bool,
     rngs: nnx.Rngs,
   ):
+    self.by_frames = by_frames
     self.blocks = nnx.List(
       ResidualBlock(num_out if i else num_in, num_out, floor=FLOOR, rngs=rngs)
       for i in range(blocks)
@@ -143,15 +148,22 @@ class DownLevel(nnx.Module):
     self.shortcut = (num_out, 1 + time, 1 + down) if is_residual else None
 
   def __call__(self, x_BFHWC: jax.Array, stream: Stream) -> jax.Array:
-    h_BFHWC = x_BFHWC
-    for i, block in enumerate(self.blocks):
-      h_BFHWC = block(h_BFHWC, stream)
-      if self.attentions:
-        h_BFHWC = self.attentions[i](h_BFHWC, stream)
+    if self.by_frames:
+      h_BFHWC = stream.by_frames(self._same, x_BFHWC)
+    else:
+      h_BFHWC = self._same(x_BFHWC, stream)
     if self.down is not None:
       h_BFHWC = self.down(h_BFHWC, stream)
     if self.shortcut is not None:
       h_BFHWC += average_down(x_BFHWC, *self.shortcut, first=stream.first)
+    return h_BFHWC
+
+  def _same(self, h_BFHWC: jax.Array, stream: Stream) -> jax.Array:
+    """What leaves the number of frames and their size as they are."""
+    for i, block in enumerate(self.blocks):
+      h_BFHWC = block(h_BFHWC, stream)
+      if self.attentions:
+        h_BFHWC = self.attentions[i](h_BFHWC, stream)
     return h_BFHWC
 
 
@@ -220,6 +232,7 @@ class Encoder(nnx.Module):
         down=i < last,
         time=i < last and arch.temperal_downsample[i],
         is_residual=arch.is_residual,
+        by_frames=i == self.lone,  # whose frames are the largest of the rest
         rngs=rngs,
       )
       for i in range(last + 1)
