@@ -108,6 +108,14 @@ def test_facts_are_published_from_time_to_time(tmp_path, monkeypatch):
     monkeypatch.setattr(facts_lib.time, "monotonic", lambda: now + 1300)
     facts.commit()
     assert published == [["a"], []]
+    # An output that does not answer for once costs nothing.
+    monkeypatch.setattr(facts_lib.time, "monotonic", lambda: now + 1950)
+    with monkeypatch.context() as patch:
+      patch.setattr(shutil, "copy", lambda *args: 1 / 0)
+      facts.commit()
+    monkeypatch.setattr(facts_lib.time, "monotonic", lambda: now + 2011)
+    facts.commit()
+    assert published == [["a"], [], []]
 
 
 def test_lines_without_a_file_have_no_facts(tmp_path):

@@ -6,6 +6,7 @@ Imports no JAX. Every file is decoded once, whole, before anything is made of it
 
 from collections.abc import Callable, Iterator
 import dataclasses
+import errno
 import hashlib
 import itertools
 from typing import Any
@@ -20,6 +21,11 @@ from video_dit.media import resize as resize_lib
 from video_dit.preprocess import fetched, measure, survey
 
 _READ_BYTES = 1 << 20
+# Errors of disks and networks; what a file's content leads to has other numbers or none.
+_ELSEWHERE = (
+  *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
+  *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -72,8 +78,8 @@ def work(
       return _work(dataclasses.replace(job, file=file))
   except errors.MediaError as error:
     return {"reason": error.reason, "message": error.message}, None
-  except OSError as error:  # Those of libraries, about the content, have no number.
-    reason = "unreachable" if error.errno else "unreadable"
+  except OSError as error:
+    reason = "unreachable" if error.errno in _ELSEWHERE else "unreadable"
     return {"reason": reason, "message": error.strerror or str(error)}, None
   except MemoryError:
     return {"reason": "too_large", "message": "takes too much memory"}, None

@@ -17,6 +17,8 @@ import stat as stat_lib
 import time
 from typing import Any
 
+from absl import logging
+
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
 from video_dit.preprocess import sources
@@ -27,7 +29,7 @@ _INGEST = config_lib.Ingest()
 _PAGE = 512
 _COMMIT_SECONDS = 1.0
 # A remote output's facts are kept on this machine, which may be gone tomorrow.
-_PUBLISH_SECONDS = 600.0
+_PUBLISH_SECONDS, _AGAIN_SECONDS = 600.0, 60.0
 
 
 class Facts:
@@ -128,7 +130,11 @@ class Facts:
     """Makes all that was put safe on disk."""
     self._database.commit()
     if time.monotonic() > self._publish_at:
-      self._publish()
+      try:
+        self._publish()
+      except Exception as error:  # The looks go on.
+        logging.warning("%s is not safe at the output yet: %s", self.path, error)
+        self._publish_at = time.monotonic() + _AGAIN_SECONDS
     self._committed = time.monotonic()
 
   def _publish(self) -> None:
