@@ -90,7 +90,7 @@ def test_from_a_remote_folder_to_a_remote_output_and_again(
 
 
 def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkeypatch):
-  """In order, and with one session."""
+  """In order, by one file system."""
   names = [f"{i:02d}" for i in range(40)]
   for name in names:
     (folder / f"{name}.png").write_bytes((folder / "a.png").read_bytes())

@@ -119,7 +119,7 @@ def _said(error: BaseException | None) -> str:
 
 def reading(url: str) -> Callable[[], bytes]:
   """What gives the content of a file, called from any thread."""
-  # Made here: fsspec would make one file system, with its session, for each thread.
+  # Made here: fsspec would make one file system, with its connections, for each thread.
   system, path = filesystem(url)
 
   def read() -> bytes:
