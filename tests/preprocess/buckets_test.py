@@ -13,7 +13,7 @@ import pytest
 from tests.preprocess.files import moving
 from video_dit.data import reader, verify
 from video_dit.media import write
-from video_dit.preprocess import remote, run, sources
+from video_dit.preprocess import remote, remote_disk, run, sources
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -109,7 +109,7 @@ def test_from_a_bucket_to_a_bucket_and_again(config, bucket, folder, tmp_path):
   assert before and before.items() < _shards(url).items()
 
   # What lies there is what a local run makes.
-  there, disk = remote.output(url, read_only=True)
+  there, disk = remote_disk.output(url, read_only=True)
   report = verify.verify(there / "pixels", disk)
   assert (report.records, report.faults, report.finished) == (4, [], True)
   run.preprocess(config, folder, tmp_path / "local")
@@ -129,6 +129,8 @@ def test_what_a_bucket_does_not_have_is_named(bucket):
 def test_a_misspelt_bucket_is_refused_and_not_made(config, bucket, folder):
   config = dataclasses.replace(config, objective="reconstruction")
   system, _ = remote.filesystem(bucket)
-  with pytest.raises(ValueError, match=r"--output=.*-typo/data: there is no such bucket"):
+  with pytest.raises(
+    ValueError, match=r"--output=.*-typo/data: there is no such bucket or"
+  ):
     run.preprocess(config, folder, f"{bucket}-typo/data")
   assert [name.strip("/") for name in system.ls("")] == ["bucket"]

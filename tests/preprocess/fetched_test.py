@@ -44,6 +44,15 @@ def test_a_file_is_fetched_once_and_keeps_its_name(urls, fetches, tmp_path):
   assert fetches == urls[:1]
 
 
+def test_a_name_as_long_as_a_disk_takes_keeps_its_end(tmp_path):
+  name = "x" * 250 + ".png"
+  (tmp_path / name).write_bytes(b"1")
+  for folder in (None, str(tmp_path)):
+    with fetched.local(f"file://{tmp_path}/{name}", folder) as path:
+      assert pathlib.Path(path).suffix == ".png"
+      assert pathlib.Path(path).read_bytes() == b"1"
+
+
 def test_without_a_folder_it_is_gone_at_once(urls, fetches):
   for _ in range(2):
     with fetched.local(urls[0]) as path:
@@ -81,7 +90,7 @@ def test_a_file_that_does_not_come_leaves_nothing(urls, tmp_path):
   gone = urls[0].replace("0.png", "gone.png")
   for _ in range(2):
     with (
-      pytest.raises(OSError, match="is there no more") as raised,
+      pytest.raises(OSError, match="no such file any more") as raised,
       fetched.local(gone, str(tmp_path)),
     ):
       pass

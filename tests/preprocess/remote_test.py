@@ -13,7 +13,7 @@ import pytest
 from tests.preprocess.files import moving
 from video_dit.data import reader, verify
 from video_dit.media import write
-from video_dit.preprocess import ingest, remote, run, sources, summary
+from video_dit.preprocess import ingest, remote, remote_disk, run, sources, summary
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -123,7 +123,7 @@ def test_verifying_holds_one_shard_at_a_time(config, folder, memory, monkeypatch
   url = "memory://bucket/data"
   media = dataclasses.replace(config.media, shard_records=1)
   run.preprocess(dataclasses.replace(_pixels(config), media=media), folder, url)
-  there, disk = remote.output(url, read_only=True)
+  there, disk = remote_disk.output(url, read_only=True)
   held, whole = [], disk.whole
 
   def watch(path):
@@ -154,7 +154,7 @@ def test_media_in_memory(config, folder, memory, tmp_path):
 
 
 def test_a_shard_takes_no_room_here_once_it_is_there(memory, tmp_path):
-  disk = remote.RemoteDisk("memory://x", tmp_path)
+  disk = remote_disk.RemoteDisk("memory://x", tmp_path)
   path = tmp_path / "latents-train.array_record-00000"
   path.write_bytes(b"1" * 100_000)
   disk.wrote(path)
@@ -173,6 +173,27 @@ def test_what_is_not_installed_is_named(monkeypatch):
   monkeypatch.setattr(builtins, "__import__", without)
   with pytest.raises(ValueError, match=r"gs://.*video_dit\[remote\]"):
     list(sources.lines("gs://bucket/clips"))
+
+
+@pytest.mark.parametrize(
+  ("paths", "message"),
+  [
+    (("gs:/bucket/in", "out"), "--input=gs:/bucket/in: a URL has two .*gs://bucket/in"),
+    (("in", "s3:/bucket/out"), "--output=s3:/bucket/out: a URL has two slashes"),
+    (("memory://", "out"), "memory://: names no place. Give one, like memory://bucket"),
+  ],
+)
+def test_a_misspelt_url_is_refused(config, paths, message, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(ValueError, match=message):
+    run.preprocess(_pixels(config), *paths)
+  assert not list(tmp_path.iterdir())
+
+
+def test_an_output_of_folders_is_made(config, folder, tmp_path):
+  outcome = run.preprocess(_pixels(config), folder, f"file://{tmp_path}/new/out")
+  assert outcome.made.written == 3
+  assert (tmp_path / "new" / "out" / "clips.parquet").is_file()
 
 
 def test_an_unknown_kind_of_path_is_refused():
@@ -253,8 +274,9 @@ def test_a_run_ends_when_remote_media_have_stopped_coming():
     reach.saw(f"gs://bucket/{i}", lost)
   with pytest.raises(remote.RemoteError, match="100 files in a row"):
     reach.saw("gs://bucket/last", lost)
-  for _ in range(200):  # what may not be read here says nothing of a network
-    ingest.Reach().saw("/media/a.png", lost)
+  reach = ingest.Reach()
+  for i in range(200):  # what may not be read here says nothing of a network
+    reach.saw(f"/media/{i}.png", lost)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +301,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_input_is_seen(
 
 def test_what_fails_is_not_taken_for_absent(memory, monkeypatch, tmp_path):
   memory.pipe_file("/b/d/work/done-1.json", b"{}")
-  disk = remote.RemoteDisk("memory://b/d", tmp_path)
+  disk = remote_disk.RemoteDisk("memory://b/d", tmp_path)
   path = tmp_path / "work" / "done-1.json"
   assert disk.fetch(path) and not disk.fetch(path.with_name("done-2.json"))
 

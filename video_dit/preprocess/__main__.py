@@ -39,7 +39,7 @@ import jax
 from video_dit import flags
 from video_dit.data import schema, verify
 from video_dit.parallel import mesh as mesh_lib
-from video_dit.preprocess import remote, run, summary, ways
+from video_dit.preprocess import remote, remote_disk, run, summary, ways
 
 FLAGS = absl_flags.FLAGS
 
@@ -127,7 +127,7 @@ def _host(text: str) -> tuple[int, int]:
 
 
 def _verify(output: str) -> None:
-  folder, disk = remote.output(os.path.expanduser(output), read_only=True)
+  folder, disk = remote_disk.output(os.path.expanduser(output), read_only=True)
   sets = [folder / kind for kind in ("latents", "pixels")]
   found = [path for path in sets if (path / schema.PROVENANCE).is_file()]
   if not found:

@@ -20,6 +20,7 @@ from video_dit.preprocess import remote
 # Of files that nobody uses; of bytes no more than a quarter of what is free, either.
 _MOST_FILES, _MOST_BYTES = 64, 4 << 30
 _LOCK = ".lock"
+_NAME = 60  # characters
 
 
 @contextlib.contextmanager
@@ -38,7 +39,7 @@ def local(path: str, folder: str | None = None) -> Iterator[str]:
     yield path
   elif folder is None:
     with tempfile.TemporaryDirectory(prefix="video_dit_media") as own:
-      yield _fetch(path, pathlib.Path(own))
+      yield _fetch(path, pathlib.Path(own, "file"))
   else:
     with _held(path, pathlib.Path(folder)) as file:
       yield file
@@ -46,11 +47,11 @@ def local(path: str, folder: str | None = None) -> Iterator[str]:
 
 
 def _fetch(url: str, folder: pathlib.Path) -> str:
-  # The name goes along: some formats are known by it.
-  file = folder / (os.path.basename(url.rstrip("/")) or "file")
+  # Some formats are known by a name's end; a bucket's may be longer than a disk's.
+  file = folder / (os.path.basename(url.rstrip("/"))[-_NAME:] or "file")
   if not file.exists():
     folder.mkdir(exist_ok=True)
-    partial = file.with_name(f"{file.name}.partial")
+    partial = folder.with_suffix(".partial")
     remote.fetch(url, partial)
     partial.replace(file)
   os.utime(folder)

@@ -1,8 +1,7 @@
-"""Remote paths: media and manifests from them, the output to them, through fsspec.
+"""Remote paths, through fsspec: what lies there, and its bytes.
 
-A file is copied to the local disk while it is looked at or decoded. The output is made
-in a local folder, from which every file goes to its place as soon as it is whole; of
-shards that are there only their size is kept here.
+`fetched` holds media while they are looked at or decoded, `remote_disk` brings an output
+to its place.
 """
 
 import atexit
@@ -13,18 +12,13 @@ import contextlib
 import errno
 import logging
 import os
-import pathlib
 import re
 import shutil
 import tempfile
 from typing import Any, TypeVar
-import uuid
-
-from video_dit.data import disk as disk_lib
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
-_SHARD = "array_record"
-_SETS = ("latents", "pixels")
+_ONE_SLASH = re.compile(r"(?!tfds:)[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
 # What goes wrong on the disk here, whatever asked for it.
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MOST = 300  # characters of what a library says
@@ -43,11 +37,25 @@ def is_remote(path: str | os.PathLike[str]) -> bool:
   return isinstance(path, str) and _REMOTE.match(path) is not None
 
 
+def check_slashes(flag: str, path: str | os.PathLike[str]) -> None:
+  """Refuses a URL with one slash, which would be a local folder.
+
+  Raises:
+    ValueError: it looks like one, and no such folder is there.
+  """
+  if isinstance(path, str) and _ONE_SLASH.match(path) and not os.path.exists(path):
+    raise ValueError(
+      f"{flag}={path}: a URL has two slashes, {path.replace(':/', '://', 1)}. For a local"
+      f" folder of that name give ./{path}."
+    )
+
+
 def filesystem(url: str) -> tuple[Any, str]:
   """The file system of a URL, and the path in it.
 
   Raises:
-    ValueError: what reads such URLs is not installed, or there is no such kind.
+    ValueError: what reads such URLs is not installed, there is no such kind, or it is
+      no more than a kind.
   """
   kind = url.split("://")[0]
   try:
@@ -68,6 +76,8 @@ def filesystem(url: str) -> tuple[Any, str]:
       f"{url}: {kind}:// is no kind of path that fsspec knows ({error}). Use gs://,"
       " s3://, file:// or a local path."
     ) from error
+  if not path.strip("/"):
+    raise ValueError(f"{url}: names no place. Give one, like {kind}://bucket/folder.")
   # It logs a traceback of what it raises; what is raised is told once, here.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   return system, path
@@ -93,9 +103,10 @@ def reaching(url: str) -> Iterator[None]:
       raise
     # gcsfs has no class for it.
     if isinstance(error, PermissionError) or str(error).startswith("Forbidden"):
-      raise PermissionError(errno.EACCES, f"{url}: {_said(error)}") from error
+      raise PermissionError(errno.EACCES, f"{url}: {said(error)}") from error
+    shown = error.__cause__ if isinstance(error, FileNotFoundError) else error
     raise RemoteError(
-      f"{url}: does not answer as it should ({_said(error)}). Check its name, the"
+      f"{url}: does not answer as it should ({said(shown)}). Check its name, the"
       " network and the credentials, and run the same command again: what it had"
       " finished is kept."
     ) from error
@@ -111,7 +122,7 @@ def _is_absent(cause: BaseException | None) -> bool:
   return not isinstance(cause, OSError) or isinstance(cause, FileNotFoundError)
 
 
-def _said(error: BaseException | None) -> str:
+def said(error: BaseException | None) -> str:
   """What a library says, on one line and not too long."""
   text = " ".join(f"{type(error).__name__}: {error}".split())
   return text if len(text) <= _MOST else f"{text[:_MOST]} ..."
@@ -183,10 +194,11 @@ def kind(url: str) -> str | None:
   """`file` or `directory`; None where there is nothing."""
   system, path = filesystem(url)
   with reaching(url):
-    return _kind(system, path)
+    return kind_of(system, path)
 
 
-def _kind(system: Any, path: str) -> str | None:
+def kind_of(system: Any, path: str) -> str | None:
+  """As `kind`, of a path in a file system, whose errors are raised as they come."""
   # `exists` and `isdir` of some file systems take a failure for a no.
   try:
     return system.info(path)["type"]
@@ -230,159 +242,23 @@ def fetch(url: str, path: str | os.PathLike[str]) -> None:
     with reaching(url):
       system.get_file(there, str(path))
   except FileNotFoundError as error:
-    raise OSError(errno.ENOENT, "is there no more") from error
+    raise OSError(errno.ENOENT, "there is no such file any more") from error
   except RemoteError as error:
-    raise OSError(errno.EIO, f"cannot be fetched: {_said(error.__cause__)}") from error
+    raise OSError(errno.EIO, f"cannot be fetched: {said(error.__cause__)}") from error
 
 
 def copy(url: str) -> str:
   """Copies a folder or a file to a local place that lasts as long as the process."""
   system, path = filesystem(url)
-  folder = _temporary("video_dit_input")
+  folder = temporary("video_dit_input")
   target = os.path.join(folder, os.path.basename(path.rstrip("/")) or "input")
   with reaching(url):
-    system.get(path, target, recursive=_kind(system, path) == "directory")
+    system.get(path, target, recursive=kind_of(system, path) == "directory")
   return target
 
 
-class RemoteDisk(disk_lib.Disk):
-  """Does at a URL what is done in a local folder, file by file.
-
-  Its methods raise `RemoteError` where that fails.
-  """
-
-  def __init__(self, url: str, folder: pathlib.Path):
-    """Nothing is read yet.
-
-    Args:
-      url: of the output.
-      folder: in which it is made.
-    """
-    self._system, root = filesystem(url)
-    self._url, self._root, self._folder = url, root.rstrip("/"), folder
-
-  def check(self) -> None:
-    """Writes and removes a file.
-
-    Raises:
-      FileNotFoundError: there is no such bucket.
-    """
-    there = f"{self._root}/work/writes-{uuid.uuid4().hex}"
-    with reaching(self._url):
-      # Not by `makedirs`, by which s3fs would make a bucket of a misspelt name.
-      self._system.pipe_file(there, b"-")
-      self._system.rm_file(there)
-
-  def wrote(self, path: pathlib.Path) -> None:
-    """Copies a file to its place; of a shard only the size stays here."""
-    there = self._there(path)
-    with reaching(self._url):
-      self._system.makedirs(os.path.dirname(there), exist_ok=True)
-      self._system.put_file(str(path), there)
-    if _SHARD in path.name:
-      _hollow(path, path.stat().st_size)
-
-  def move(self, old: pathlib.Path, new: pathlib.Path) -> None:
-    """Renames a file, here and there."""
-    with reaching(self._url):
-      self._system.mv(self._there(old), self._there(new))
-    old.replace(new)
-
-  def remove(self, path: pathlib.Path) -> None:
-    """Removes a file, here and there."""
-    with contextlib.suppress(FileNotFoundError), reaching(self._url):
-      self._system.rm_file(self._there(path))
-    path.unlink(missing_ok=True)
-
-  def fetch(self, path: pathlib.Path) -> bool:
-    """Brings a file up to date; False where there is none."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".fetched")
-    self._system.invalidate_cache()
-    there = self._there(path)
-    with reaching(self._url):
-      if _kind(self._system, there) is None:
-        path.unlink(missing_ok=True)
-        return False
-      self._system.get_file(there, str(partial))
-    partial.replace(path)
-    return True
-
-  def refresh(self) -> None:
-    """Fetches every file; of shards only their sizes."""
-    self._system.invalidate_cache()
-    with reaching(self._url):
-      if _kind(self._system, self._root) is None:
-        return
-      for there, info in self._system.find(self._root, detail=True).items():
-        path = self._folder / there[len(self._root) :].lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if _SHARD in path.name:
-          _hollow(path, int(info["size"]))
-        else:
-          self._system.get_file(there, str(path))
-
-  @contextlib.contextmanager
-  def whole(self, path: pathlib.Path) -> Iterator[None]:
-    """Has a shard whole here while the block lasts."""
-    if path.exists():
-      with reaching(self._url):
-        self._system.get_file(self._there(path), str(path))
-    try:
-      yield
-    finally:
-      if path.exists():
-        _hollow(path, path.stat().st_size)
-
-  def publish(self) -> None:
-    """Copies all that lies beside the data sets to its place."""
-    for path in sorted(self._folder.rglob("*")):
-      inner = path.relative_to(self._folder).parts
-      if path.is_file() and inner[0] not in _SETS:
-        self.wrote(path)
-
-  def _there(self, path: pathlib.Path) -> str:
-    return "/".join((self._root, path.relative_to(self._folder).as_posix()))
-
-
-def _hollow(path: pathlib.Path, size: int) -> None:
-  """Makes a file of that size that takes no room."""
-  with path.open("wb") as file:
-    file.truncate(size)
-
-
-def output(
-  path: str | os.PathLike[str], *, read_only: bool = False
-) -> tuple[pathlib.Path, disk_lib.Disk]:
-  """The folder in which an output is made, and what brings it to its place.
-
-  That of a remote one lasts as long as the process.
-
-  Args:
-    path: local or remote.
-    read_only: nothing is to be written.
-
-  Raises:
-    ValueError: it cannot be written.
-    RemoteError: nor can it be reached.
-  """
-  if not is_remote(path):
-    return pathlib.Path(path), disk_lib.LOCAL
-  folder = _temporary("video_dit_output")
-  disk = RemoteDisk(str(path), pathlib.Path(folder))
-  if not read_only:
-    try:
-      disk.check()
-    except FileNotFoundError as error:
-      raise ValueError(
-        f"--output={path}: there is no such bucket ({_said(error)}). Make it first, or"
-        " name another."
-      ) from error
-  disk.refresh()
-  return pathlib.Path(folder), disk
-
-
-def _temporary(prefix: str) -> str:
+def temporary(prefix: str) -> str:
+  """A folder that lasts as long as the process."""
   folder = tempfile.mkdtemp(prefix=prefix)
   atexit.register(shutil.rmtree, folder, ignore_errors=True)
   return folder

@@ -27,11 +27,7 @@ def lines(url: str) -> Iterator[sources.Line]:
     return sources.lines(remote.copy(url))
   if kind == "directory":
     return _folder(url)
-  if os.path.splitext(url)[1].lower() not in sources.MANIFESTS:
-    raise ValueError(
-      f"--input={url}: a file must be a manifest ({', '.join(sources.MANIFESTS)}). For"
-      " single media files name their folder."
-    )
+  sources.require_manifest(url)
   return sources.stamped(_rows(url))
 
 

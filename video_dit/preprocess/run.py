@@ -23,6 +23,7 @@ from video_dit.preprocess import (
   makers,
   progress,
   remote,
+  remote_disk,
   sources,
   ways,
   workers,
@@ -91,7 +92,8 @@ def preprocess(
 
   Raises:
     FileNotFoundError: there is no such input or autoencoder.
-    ValueError: a setting is wrong, or the output holds what other settings made.
+    ValueError: a setting or a path is wrong, or the output holds what other settings
+      made.
     remote.RemoteError: a remote input or output cannot be reached.
   """
   if overwrite and hosts > 1:
@@ -99,6 +101,8 @@ def preprocess(
       f"--overwrite with {hosts} hosts: one of them would remove what others make. Run"
       " it once on one host, or choose another --output."
     )
+  for flag, path in (("--input", source), ("--output", output)):
+    remote.check_slashes(flag, path)
   clock = _Clock()
   cuts.Grid.of(config)
   way.check(config.ingest, output)
@@ -107,7 +111,7 @@ def preprocess(
     captions_lib.check(config.text)
     autoencoder = _load_autoencoder(config.autoencoder, mesh)
   lines = sources.lines(source)
-  folder, disk = remote.output(output)
+  folder, disk = remote_disk.output(output)
   folder.mkdir(parents=True, exist_ok=True)
   kind = "latents" if config.objective == "diffusion" else "pixels"
   team = None

@@ -99,11 +99,7 @@ def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
 
       return tfds_source.lines(str(path))
     return _folder(os.path.abspath(path))
-  if path.suffix.lower() not in MANIFESTS:
-    raise ValueError(
-      f"--input={source}: a file must be a manifest ({', '.join(MANIFESTS)}). For single"
-      " media files name their folder."
-    )
+  require_manifest(source)
   return stamped(manifest(path))
 
 
@@ -256,6 +252,19 @@ def _require_column(path: pathlib.Path, names) -> None:
     raise ValueError(
       f"{path}: has the columns {', '.join(map(repr, names)) or 'none'}, and none of"
       f" them names the files. Call it one of {', '.join(PATH_NAMES)}."
+    )
+
+
+def require_manifest(source: str | os.PathLike[str]) -> None:
+  """Refuses an input that is a file and, by its name, no manifest.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if os.path.splitext(source)[1].lower() not in MANIFESTS:
+    raise ValueError(
+      f"--input={os.fspath(source)}: a file must be a manifest ({', '.join(MANIFESTS)})."
+      " For single media files name their folder."
     )
 
 
