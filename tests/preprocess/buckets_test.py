@@ -121,6 +121,37 @@ def test_from_a_bucket_to_a_bucket_and_again(config, bucket, folder, tmp_path):
   assert keys[0] == keys[1] and len(keys[0]) == 4
 
 
+def test_a_bucket_s_folders_are_listed_one_by_one(bucket, folder):
+  """In the order of local ones; marks that stand for folders are no files."""
+  for name in ("sub-way/e.png", "sub/deep/f.png", "x/y/z/g.png", ".hidden/h.png"):
+    (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    (folder / name).write_bytes((folder / "a.png").read_bytes())
+  media = f"{bucket}/listed"
+  _put(folder, media)
+  system, root = remote.filesystem(media)
+  for mark in ("", "/sub", "/empty"):
+    system.pipe_file(f"{root}{mark}/", b"")
+  system.invalidate_cache()
+  here, there = sources.lines(folder), sources.lines(media)
+  assert [line.path.replace(str(folder), media) for line in here] == [
+    line.path for line in there
+  ]
+  assert not system.dircache
+
+
+def test_files_under_a_folder_without_a_name_are_counted(bucket, folder):
+  media = f"{bucket}/twice"
+  system, root = remote.filesystem(media)
+  system.pipe_file(f"{root}/sub/a.png", (folder / "a.png").read_bytes())
+  system.pipe_file(f"{root}/sub//b.png", b"lost")
+  system.pipe_file(f"{root}/sub//deep/c.png", b"lost")
+  system.invalidate_cache()
+  refused, found = sources.lines(media)
+  assert (found.path, found.error) == (f"{media}/sub/a.png", None)
+  assert refused.path == f"{media}/sub" and refused.error[0] == "unreachable"
+  assert "2 files in it have two slashes in a row" in refused.error[1]
+
+
 def test_what_a_bucket_does_not_have_is_named(bucket):
   with pytest.raises(FileNotFoundError, match=r"bucket/gone: there is no such folder"):
     list(sources.lines(f"{bucket}/gone"))

@@ -50,6 +50,55 @@ def test_a_remote_folder_is_listed_like_a_local_one(folder):
   assert all(line.stamp for line in there)
 
 
+def test_folders_are_listed_ahead_and_large_ones_one_at_a_time(tmp_path, monkeypatch):
+  for i in range(40):
+    (tmp_path / f"{i:02d}").mkdir()
+    (tmp_path / f"{i:02d}" / "a.png").write_bytes(b"a")
+  system = fsspec.filesystem("file")
+  together, inside, most = threading.Barrier(20, timeout=60), [], []
+
+  def ls(call, wait):
+    def listing(self, path, **kwargs):
+      if path != str(tmp_path):
+        inside.append(path)
+        most.append(len(inside))
+        if wait:
+          together.wait()
+      found = call(self, path, **kwargs)
+      if path != str(tmp_path):
+        inside.remove(path)
+      return found
+
+    return listing
+
+  real = type(system).ls
+  monkeypatch.setattr(type(system), "ls", ls(real, True))
+  found = [each.folder[-2:] for each in remote.walk(f"file://{tmp_path}") if each.stamps]
+  assert found == [f"{i:02d}" for i in range(40)] and max(most) >= 20
+  # Where a folder is as large as all that may be listed at a time, no second one is.
+  monkeypatch.setattr(type(system), "ls", ls(real, False))
+  monkeypatch.setattr(remote, "_LISTED", 1)
+  most.clear()
+  assert len(list(remote.walk(f"file://{tmp_path}"))) == 41 and max(most) == 1
+
+
+@pytest.mark.parametrize("prefix", ["", "file://"])
+def test_a_folder_that_cannot_be_listed_is_a_line(folder, monkeypatch, prefix):
+  scandir = os.scandir
+
+  def refuse(path):
+    if str(path).endswith("/sub"):
+      raise PermissionError(13, "Permission denied", str(path))
+    return scandir(path)
+
+  monkeypatch.setattr(os, "scandir", refuse)
+  *found, refused = sources.lines(f"{prefix}{folder}")
+  assert [line.path[-7:] for line in found] == ["n/a.png", "b c.png"]
+  assert refused.path == f"{prefix}{folder}/sub"
+  assert refused.error[0] == "unreachable"
+  assert "cannot be listed" in refused.error[1] and "denied" in refused.error[1]
+
+
 def test_a_manifest_names_remote_files_and_files_beside_itself(folder):
   rows = [
     {"path": "a.png", "caption": "beside"},

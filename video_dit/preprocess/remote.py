@@ -9,6 +9,7 @@ import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 import contextlib
+import dataclasses
 import errno
 import logging
 import os
@@ -24,6 +25,7 @@ _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MOST = 300  # characters of what a library says
 _CALLS = 64  # at a time
 _WAITING = 1024  # of them and of what came after them
+_LISTED = 200_000  # files of the folders that are listed at a time
 
 T = TypeVar("T")
 
@@ -208,27 +210,88 @@ def kind_of(system: Any, path: str) -> str | None:
     return None
 
 
-def walk(url: str) -> Iterator[tuple[str, dict[str, str]]]:
-  """Yields each folder below a URL with the names in it and their stamps, in order.
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """What lies in one folder.
 
-  Hidden files and folders are left out.
+  Attributes:
+    folder: its URL.
+    stamps: of each file by its name.
+    folders: names of those in it, sorted.
+    problem: why it, or some of it, cannot be listed; empty where it can.
+  """
+
+  folder: str
+  stamps: dict[str, str]
+  folders: tuple[str, ...] = ()
+  problem: str = ""
+
+
+def walk(url: str) -> Iterator[Listing]:
+  """Lists a folder and those below it, each before those in it, in order of names.
+
+  Many are listed at a time, but not many large ones: a file takes some KB while its
+  folder is listed, and its name and stamp while the folder waits for its turn. Hidden
+  files and folders are left out.
+
+  Raises:
+    RemoteError: a folder cannot be listed.
   """
   system, root = filesystem(url)
-  root = root.rstrip("/")
-  folders: dict[str, dict[str, str]] = {}
-  with reaching(url):
-    found = system.find(root, detail=True)
-  for path, info in found.items():
-    inner = path[len(root) :].lstrip("/")
-    if info.get("type") == "file" and not any(
-      part.startswith(".") for part in inner.split("/")
-    ):
-      folder, _, name = inner.rpartition("/")
-      folders.setdefault(folder, {})[name] = _stamp(info)
-  del found
-  system.invalidate_cache()  # It holds some KB a file.
-  for folder in sorted(folders):
-    yield "/".join(filter(None, (url.rstrip("/"), folder))), folders[folder]
+
+  def call(inner: str) -> Listing:
+    there, folder = (
+      "/".join(filter(None, (place.rstrip("/"), inner))) for place in (url, root)
+    )
+    try:
+      with reaching(there):
+        return _listing(system, there, folder)
+    except FileNotFoundError:  # since the folder around it was listed
+      return Listing(there, {})
+    except PermissionError as error:
+      return Listing(there, {}, problem=error.strerror or str(error))
+
+  # The next one last; those that come soon are asked for.
+  waiting: list[tuple[str, list[futures.Future[Listing]]]] = [("", [])]
+  most = 1  # files of a folder so far
+  with futures.ThreadPoolExecutor(_CALLS) as threads:
+    try:
+      while waiting:
+        for inner, asked in waiting[-max(1, min(_CALLS, _LISTED // most)) :]:
+          if not asked:
+            asked.append(threads.submit(call, inner))
+        inner, (found,) = waiting.pop()
+        listing = found.result()
+        most = max(most, len(listing.stamps))
+        waiting.extend(
+          ("/".join(filter(None, (inner, name))), [])
+          for name in reversed(listing.folders)
+        )
+        yield listing
+    finally:
+      for _, asked in waiting:
+        for future in asked:
+          future.cancel()
+
+
+def _listing(system: Any, url: str, folder: str) -> Listing:
+  stamps, folders, problem = {}, [], ""
+  for info in system.ls(folder, detail=True):
+    name = info["name"].rstrip("/").removeprefix(folder).lstrip("/")
+    if info["type"] == "directory" and not name:
+      # A mark that stands for the folder; or one inside it that has no name.
+      if lost := len(system.find(folder, prefix="/")):
+        problem = (
+          f"{lost} files in it have two slashes in a row in their names, and are not"
+          " read. Name them otherwise"
+        )
+    elif name and not name.startswith("."):
+      if info["type"] == "directory":
+        folders.append(name)
+      else:
+        stamps[name] = _stamp(info)
+  system.invalidate_cache(folder)  # It holds some KB a file.
+  return Listing(url, stamps, tuple(sorted(folders)), problem)
 
 
 def fetch(url: str, path: str | os.PathLike[str]) -> None:

@@ -33,10 +33,12 @@ def lines(url: str) -> Iterator[sources.Line]:
 
 def _folder(url: str) -> Iterator[sources.Line]:
   def calls() -> Iterator[tuple[sources.Line, Callable | None]]:
-    for folder, stamps in remote.walk(url):
-      for line, beside in sources.listing(folder, sorted(stamps)):
+    for found in remote.walk(url):
+      if found.problem:
+        yield sources.refused(found.folder, found.problem), None
+      for line, beside in sources.listing(found.folder, sorted(found.stamps)):
         name = line.file.rpartition("/")[2]
-        line = dataclasses.replace(line, stamp=stamps.get(name, ""))
+        line = dataclasses.replace(line, stamp=found.stamps.get(name, ""))
         yield line, _captioning(beside) if beside else None
 
   return remote.in_order(calls())

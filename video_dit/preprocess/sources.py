@@ -114,7 +114,9 @@ def printable(path: str | os.PathLike[str]) -> str:
 def _folder(root: str) -> Iterator[Line]:
   """Walks a folder; a folder met twice by way of symbolic links is entered once."""
   seen: set[tuple[int, int]] = set()
-  for folder, folders, names in os.walk(root, followlinks=True):
+  problems: list[OSError] = []
+  for folder, folders, names in os.walk(root, followlinks=True, onerror=problems.append):
+    yield from _refused(problems)
     stat = os.stat(folder)
     if (stat.st_dev, stat.st_ino) in seen:
       folders.clear()
@@ -124,6 +126,20 @@ def _folder(root: str) -> Iterator[Line]:
     names = sorted(n for n in names if not n.startswith("."))
     for line, beside in listing(folder, names):
       yield captioned(line, beside, functools.partial(_read_bytes, beside))
+  yield from _refused(problems)
+
+
+def _refused(problems: list[OSError]) -> Iterator[Line]:
+  """Lines of the folders that could not be listed, which are forgotten."""
+  for problem in problems:
+    yield refused(problem.filename, problem.strerror or str(problem))
+  problems.clear()
+
+
+def refused(folder: str, problem: str) -> Line:
+  """The line of a folder that cannot be listed, or not all of it."""
+  message = f"a folder that cannot be listed: {problem}"
+  return Line(path=printable(folder), file=folder, error=("unreachable", message))
 
 
 def _read_bytes(path: str) -> bytes:
