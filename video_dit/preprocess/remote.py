@@ -294,16 +294,21 @@ def _listing(system: Any, url: str, folder: str) -> Listing:
   return Listing(url, stamps, tuple(sorted(folders)), problem)
 
 
+def download(url: str, path: str | os.PathLike[str]) -> None:
+  """Copies a file to a local place, and raises as `reaching`."""
+  system, there = filesystem(url)
+  with reaching(url):
+    system.get_file(there, str(path))
+
+
 def fetch(url: str, path: str | os.PathLike[str]) -> None:
-  """Copies a file to a local place.
+  """As `download`.
 
   Raises:
     OSError: with a number; it cannot be fetched.
   """
-  system, there = filesystem(url)
   try:
-    with reaching(url):
-      system.get_file(there, str(path))
+    download(url, path)
   except FileNotFoundError as error:
     raise OSError(errno.ENOENT, "there is no such file any more") from error
   except RemoteError as error:

@@ -54,7 +54,7 @@ def _rows(url: str) -> Iterator[sources.Line]:
   root, _, name = url.rpartition("/")
   with tempfile.TemporaryDirectory(prefix="video_dit_manifest") as folder:
     path = pathlib.Path(folder) / name
-    path.write_bytes(remote.reading(url)())
+    remote.download(url, path)
     for line in sources.manifest(path):
       if line.error is None and not remote.is_remote(line.file):
         file = f"{root}/{os.path.relpath(line.file, folder)}"
