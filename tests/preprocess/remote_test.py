@@ -13,7 +13,15 @@ import pytest
 from tests.preprocess.files import moving
 from video_dit.data import reader, verify
 from video_dit.media import write
-from video_dit.preprocess import ingest, remote, remote_disk, run, sources, summary
+from video_dit.preprocess import (
+  ingest,
+  remote,
+  remote_disk,
+  remote_sources,
+  run,
+  sources,
+  summary,
+)
 
 fsspec = pytest.importorskip("fsspec")
 
@@ -73,13 +81,14 @@ def test_folders_are_listed_ahead_and_large_ones_one_at_a_time(tmp_path, monkeyp
 
   real = type(system).ls
   monkeypatch.setattr(type(system), "ls", ls(real, True))
-  found = [each.folder[-2:] for each in remote.walk(f"file://{tmp_path}") if each.stamps]
-  assert found == [f"{i:02d}" for i in range(40)] and max(most) >= 20
+  found = list(remote_sources.walk(f"file://{tmp_path}"))
+  assert [each.folder[-3:] for each in found[1:]] == [f"/{i:02d}" for i in range(40)]
+  assert max(most) >= 20
   # Where a folder is as large as all that may be listed at a time, no second one is.
   monkeypatch.setattr(type(system), "ls", ls(real, False))
-  monkeypatch.setattr(remote, "_LISTED", 1)
+  monkeypatch.setattr(remote_sources, "_LISTED", 1)
   most.clear()
-  assert len(list(remote.walk(f"file://{tmp_path}"))) == 41 and max(most) == 1
+  assert len(list(remote_sources.walk(f"file://{tmp_path}"))) == 41 and max(most) == 1
 
 
 @pytest.mark.parametrize("prefix", ["", "file://"])

@@ -9,7 +9,6 @@ import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
 import contextlib
-import dataclasses
 import errno
 import logging
 import os
@@ -23,9 +22,8 @@ _ONE_SLASH = re.compile(r"(?!tfds:)[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
 # What goes wrong on the disk here, whatever asked for it.
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MOST = 300  # characters of what a library says
-_CALLS = 64  # at a time
+CALLS = 64  # at a time
 _WAITING = 1024  # of them and of what came after them
-_LISTED = 200_000  # files of the folders that are listed at a time
 
 T = TypeVar("T")
 
@@ -153,7 +151,7 @@ def stamping(url: str) -> Callable[[], str | None]:
   def stamp() -> str | None:
     try:
       with reaching(url):
-        return _stamp(system.info(path))
+        return stamp_of(system.info(path))
     except FileNotFoundError:
       return None
 
@@ -170,7 +168,7 @@ def in_order(calls: Iterable[tuple[T, Callable[[T], T] | None]]) -> Iterator[T]:
     The values completed, in order.
   """
   waiting: collections.deque[futures.Future[T]] = collections.deque()
-  with futures.ThreadPoolExecutor(_CALLS) as threads:
+  with futures.ThreadPoolExecutor(CALLS) as threads:
     try:
       for value, call in calls:
         if call is None:
@@ -187,7 +185,7 @@ def in_order(calls: Iterable[tuple[T, Callable[[T], T] | None]]) -> Iterator[T]:
         future.cancel()
 
 
-def _stamp(info: dict[str, Any]) -> str:
+def stamp_of(info: dict[str, Any]) -> str:
   names = ("size", "etag", "ETag", "md5Hash", "generation", "mtime", "LastModified")
   return " ".join(str(info[name]) for name in names if info.get(name) is not None)
 
@@ -208,90 +206,6 @@ def kind_of(system: Any, path: str) -> str | None:
     if not _is_absent(error.__cause__):
       raise
     return None
-
-
-@dataclasses.dataclass(frozen=True)
-class Listing:
-  """What lies in one folder.
-
-  Attributes:
-    folder: its URL.
-    stamps: of each file by its name.
-    folders: names of those in it, sorted.
-    problem: why it, or some of it, cannot be listed; empty where it can.
-  """
-
-  folder: str
-  stamps: dict[str, str]
-  folders: tuple[str, ...] = ()
-  problem: str = ""
-
-
-def walk(url: str) -> Iterator[Listing]:
-  """Lists a folder and those below it, each before those in it, in order of names.
-
-  Many are listed at a time, but not many large ones: a file takes some KB while its
-  folder is listed, and its name and stamp while the folder waits for its turn. Hidden
-  files and folders are left out.
-
-  Raises:
-    RemoteError: a folder cannot be listed.
-  """
-  system, root = filesystem(url)
-
-  def call(inner: str) -> Listing:
-    there, folder = (
-      "/".join(filter(None, (place.rstrip("/"), inner))) for place in (url, root)
-    )
-    try:
-      with reaching(there):
-        return _listing(system, there, folder)
-    except FileNotFoundError:  # since the folder around it was listed
-      return Listing(there, {})
-    except PermissionError as error:
-      return Listing(there, {}, problem=error.strerror or str(error))
-
-  # The next one last; those that come soon are asked for.
-  waiting: list[tuple[str, list[futures.Future[Listing]]]] = [("", [])]
-  most = 1  # files of a folder so far
-  with futures.ThreadPoolExecutor(_CALLS) as threads:
-    try:
-      while waiting:
-        for inner, asked in waiting[-max(1, min(_CALLS, _LISTED // most)) :]:
-          if not asked:
-            asked.append(threads.submit(call, inner))
-        inner, (found,) = waiting.pop()
-        listing = found.result()
-        most = max(most, len(listing.stamps))
-        waiting.extend(
-          ("/".join(filter(None, (inner, name))), [])
-          for name in reversed(listing.folders)
-        )
-        yield listing
-    finally:
-      for _, asked in waiting:
-        for future in asked:
-          future.cancel()
-
-
-def _listing(system: Any, url: str, folder: str) -> Listing:
-  stamps, folders, problem = {}, [], ""
-  for info in system.ls(folder, detail=True):
-    name = info["name"].rstrip("/").removeprefix(folder).lstrip("/")
-    if info["type"] == "directory" and not name:
-      # A mark that stands for the folder; or one inside it that has no name.
-      if lost := len(system.find(folder, prefix="/")):
-        problem = (
-          f"{lost} files in it have two slashes in a row in their names, and are not"
-          " read. Name them otherwise"
-        )
-    elif name and not name.startswith("."):
-      if info["type"] == "directory":
-        folders.append(name)
-      else:
-        stamps[name] = _stamp(info)
-  system.invalidate_cache(folder)  # It holds some KB a file.
-  return Listing(url, stamps, tuple(sorted(folders)), problem)
 
 
 def download(url: str, path: str | os.PathLike[str]) -> None:

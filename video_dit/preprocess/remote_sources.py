@@ -1,12 +1,16 @@
 """Folders and manifests at remote paths as lines, like local ones."""
 
 from collections.abc import Callable, Iterator
+from concurrent import futures
 import dataclasses
 import os
 import pathlib
 import tempfile
+from typing import Any
 
-from video_dit.preprocess import remote, sources
+from video_dit.preprocess import manifests, remote, sources
+
+_LISTED = 200_000  # files of the folders that are listed at a time
 
 
 def lines(url: str) -> Iterator[sources.Line]:
@@ -27,13 +31,13 @@ def lines(url: str) -> Iterator[sources.Line]:
     return sources.lines(remote.copy(url))
   if kind == "directory":
     return _folder(url)
-  sources.require_manifest(url)
-  return sources.stamped(_rows(url))
+  manifests.require(url)
+  return manifests.stamped(_rows(url))
 
 
 def _folder(url: str) -> Iterator[sources.Line]:
   def calls() -> Iterator[tuple[sources.Line, Callable | None]]:
-    for found in remote.walk(url):
+    for found in walk(url):
       if found.problem:
         yield sources.refused(found.folder, found.problem), None
       for line, beside in sources.listing(found.folder, sorted(found.stamps)):
@@ -42,6 +46,90 @@ def _folder(url: str) -> Iterator[sources.Line]:
         yield line, _captioning(beside) if beside else None
 
   return remote.in_order(calls())
+
+
+@dataclasses.dataclass(frozen=True)
+class Listing:
+  """What lies in one folder.
+
+  Attributes:
+    folder: its URL.
+    stamps: of each file by its name.
+    folders: names of those in it, sorted.
+    problem: why it, or some of it, cannot be listed; empty where it can.
+  """
+
+  folder: str
+  stamps: dict[str, str]
+  folders: tuple[str, ...] = ()
+  problem: str = ""
+
+
+def walk(url: str) -> Iterator[Listing]:
+  """Lists a folder and those below it, each before those in it, in order of names.
+
+  Many are listed at a time, but not many large ones: a file takes some KB while its
+  folder is listed, and its name and stamp while the folder waits for its turn. Hidden
+  files and folders are left out.
+
+  Raises:
+    remote.RemoteError: a folder cannot be listed.
+  """
+  system, root = remote.filesystem(url)
+
+  def call(inner: str) -> Listing:
+    there, folder = (
+      "/".join(filter(None, (place.rstrip("/"), inner))) for place in (url, root)
+    )
+    try:
+      with remote.reaching(there):
+        return _listing(system, there, folder)
+    except FileNotFoundError:  # since the folder around it was listed
+      return Listing(there, {})
+    except PermissionError as error:
+      return Listing(there, {}, problem=error.strerror or str(error))
+
+  # The next one last; those that come soon are asked for.
+  waiting: list[tuple[str, list[futures.Future[Listing]]]] = [("", [])]
+  most = 1  # files of a folder so far
+  with futures.ThreadPoolExecutor(remote.CALLS) as threads:
+    try:
+      while waiting:
+        for inner, asked in waiting[-max(1, min(remote.CALLS, _LISTED // most)) :]:
+          if not asked:
+            asked.append(threads.submit(call, inner))
+        inner, (found,) = waiting.pop()
+        listing = found.result()
+        most = max(most, len(listing.stamps))
+        waiting.extend(
+          ("/".join(filter(None, (inner, name))), [])
+          for name in reversed(listing.folders)
+        )
+        yield listing
+    finally:
+      for _, asked in waiting:
+        for future in asked:
+          future.cancel()
+
+
+def _listing(system: Any, url: str, folder: str) -> Listing:
+  stamps, folders, problem = {}, [], ""
+  for info in system.ls(folder, detail=True):
+    name = info["name"].rstrip("/").removeprefix(folder).lstrip("/")
+    if info["type"] == "directory" and not name:
+      # A mark that stands for the folder; or one inside it that has no name.
+      if lost := len(system.find(folder, prefix="/")):
+        problem = (
+          f"{lost} files in it have two slashes in a row in their names, and are not"
+          " read. Name them otherwise"
+        )
+    elif name and not name.startswith("."):
+      if info["type"] == "directory":
+        folders.append(name)
+      else:
+        stamps[name] = remote.stamp_of(info)
+  system.invalidate_cache(folder)  # It holds some KB a file.
+  return Listing(url, stamps, tuple(sorted(folders)), problem)
 
 
 def _captioning(beside: str) -> Callable[[sources.Line], sources.Line]:
@@ -55,7 +143,7 @@ def _rows(url: str) -> Iterator[sources.Line]:
   with tempfile.TemporaryDirectory(prefix="video_dit_manifest") as folder:
     path = pathlib.Path(folder) / name
     remote.download(url, path)
-    for line in sources.manifest(path):
+    for line in manifests.lines(path):
       if line.error is None and not remote.is_remote(line.file):
         file = f"{root}/{os.path.relpath(line.file, folder)}"
         line = dataclasses.replace(line, path=sources.printable(file), file=file)

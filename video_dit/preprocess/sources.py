@@ -3,32 +3,24 @@
 A folder is walked in sorted order. The caption of `clip.mp4` is `clip.txt` or
 `clip.mp4.txt` beside it; `clip.json` holds several (`caption_lists`). Hidden files are
 left out; every other file is a line, so that what turns out to be no media is named among
-the rejects. A manifest (JSONL, CSV, TSV or Parquet) names its files by paths relative to
-itself and is used only where it is given as the input. Lines are yielded, never gathered.
+the rejects. A manifest (`manifests`) is used only where it is itself the input. Lines are
+yielded, never gathered.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-import csv
+from collections.abc import Callable, Iterator, Mapping
 import dataclasses
 import functools
-import json
 import os
 import pathlib
 from typing import Any
 
-import pyarrow.parquet
-
 from video_dit.preprocess import caption_lists, remote
 
-PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
 CAPTION_NAMES = ("caption", "text", "prompt", "description")
-START_NAMES = ("start_seconds", "start")
-END_NAMES = ("end_seconds", "end")
 SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
   ("validation", "valid", "val", "test", "dev", "held_out"), "validation"
 )
 MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
-_FIELD_BYTES = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -99,8 +91,10 @@ def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
 
       return tfds_source.lines(str(path))
     return _folder(os.path.abspath(path))
-  require_manifest(source)
-  return stamped(manifest(path))
+  from video_dit.preprocess import manifests
+
+  manifests.require(source)
+  return manifests.stamped(manifests.lines(path))
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -182,6 +176,9 @@ def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, str]]:
     yield Line(path=shown, file=file, error=("no_media", message)), ""
 
 
+# ----------------------------------------------------------------------------- captions
+
+
 def captioned(line: Line, beside: str, read: Callable[[], bytes]) -> Line:
   """The line with its captions, of the file beside its media; empty: as it is."""
   if not beside:
@@ -200,7 +197,7 @@ def captioned(line: Line, beside: str, read: Callable[[], bytes]) -> Line:
 def _sidecar(name: str, data: bytes) -> dict[str, Any]:
   """The fields of a line that hold the captions of a file beside the media."""
   if name.lower().endswith(".json"):
-    return _captions(caption_lists.parse(data))
+    return caption_fields(caption_lists.parse(data))
   caption, recoded = _decode(data)
   return {"caption": caption, "recoded": recoded}
 
@@ -219,162 +216,16 @@ def _clean(text: str) -> str:
   return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
-# ---------------------------------------------------------------------------- manifests
-
-
-def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
-  """Yields one mapping a line, or what is wrong with the line."""
-  with open(path, "rb") as file:
-    for data in file:
-      if not data.strip():
-        continue
-      try:
-        row = json.loads(data.decode("utf-8-sig", "surrogateescape"))
-      except (ValueError, RecursionError) as error:
-        yield f"is no JSON ({error})"
-        continue
-      yield row if isinstance(row, dict) else "is no JSON object"
-
-
-def _read_csv(path: pathlib.Path, delimiter: str) -> Iterator[Mapping[str, Any] | str]:
-  csv.field_size_limit(_FIELD_BYTES)
-  with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
-    _require_column(path, reader.fieldnames or [])
-    while True:
-      try:
-        row = next(reader)
-      except StopIteration:
-        return
-      except csv.Error as error:
-        yield f"is no CSV ({error})"
-        continue
-      yield "has more fields than the header" if None in row else row
-
-
-def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
-  with pyarrow.parquet.ParquetFile(path) as file:
-    names = file.schema_arrow.names
-    _require_column(path, names)
-    lists = (*caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES)
-    known = (*PATH_NAMES, *CAPTION_NAMES, *lists, *START_NAMES, *END_NAMES, "split")
-    wanted = [n for n in names if n in known]
-    for batch in file.iter_batches(batch_size=1024, columns=wanted):
-      yield from batch.to_pylist()
-
-
-def _require_column(path: pathlib.Path, names) -> None:
-  if not set(names) & set(PATH_NAMES):
-    raise ValueError(
-      f"{path}: has the columns {', '.join(map(repr, names)) or 'none'}, and none of"
-      f" them names the files. Call it one of {', '.join(PATH_NAMES)}."
-    )
-
-
-def require_manifest(source: str | os.PathLike[str]) -> None:
-  """Refuses an input that is a file and, by its name, no manifest.
-
-  Raises:
-    ValueError: it is not.
-  """
-  if os.path.splitext(source)[1].lower() not in MANIFESTS:
-    raise ValueError(
-      f"--input={os.fspath(source)}: a file must be a manifest ({', '.join(MANIFESTS)})."
-      " For single media files name their folder."
-    )
-
-
-def manifest(path: pathlib.Path) -> Iterator[Line]:
-  """Yields the lines of a local manifest; those of remote files have no stamp yet.
-
-  Raises:
-    ValueError: it has no column of paths.
-  """
-  suffix = path.suffix.lower()
-  if suffix in (".jsonl", ".ndjson"):
-    return _of_rows(path, _read_jsonl(path))
-  if suffix == ".parquet":
-    return _of_rows(path, _read_parquet(path))
-  return _of_rows(path, _read_csv(path, "\t" if suffix == ".tsv" else ","))
-
-
-def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[Line]:
-  root = os.path.abspath(path.parent)
-  for number, row in enumerate(rows, 1):
-    where = f"{printable(path.name)}:{number}"
-    if isinstance(row, str):
-      yield Line(path=where, error=("bad_line", f"{where} {row}"))
-      continue
-    try:
-      yield _from_row(root, row)
-    except ValueError as error:
-      yield Line(path=where, error=("bad_line", f"{where}: {error}"))
-
-
-def stamped(lines: Iterable[Line]) -> Iterator[Line]:
-  """Completes lines of remote files: a stamp each, or why there is none."""
-
-  def call(line: Line) -> tuple[Line, Callable[[Line], Line] | None]:
-    if line.error is not None or not remote.is_remote(line.file):
-      return line, None
-    try:
-      return line, functools.partial(_stamped, remote.stamping(line.file))
-    except ValueError as error:  # no such kind of path
-      return dataclasses.replace(line, error=("bad_line", str(error))), None
-
-  return remote.in_order(map(call, lines))
-
-
-def _stamped(stamp: Callable[[], str | None], line: Line) -> Line:
-  try:
-    found = stamp()
-  except PermissionError as error:
-    refused = "unreachable", error.strerror or str(error)
-    return dataclasses.replace(line, error=refused)
-  if found is None:
-    missing = "missing", "there is no such file"
-    return dataclasses.replace(line, error=missing)
-  return dataclasses.replace(line, stamp=found)
-
-
-def _from_row(root: str, row: Mapping[str, Any]) -> Line:
-  name = _first(row, PATH_NAMES)
-  if not isinstance(name, str) or not name or "\0" in name:
-    raise ValueError(f"names no file (one of {', '.join(PATH_NAMES)})")
-  captions = _captions(row)
-  start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
-  if end is not None and end <= (start or 0.0):
-    raise ValueError(f"end_seconds={end} must lie after start_seconds={start or 0.0}")
-  split = str(_first(row, ("split",)) or "").strip().lower()
-  if split and split not in SPLITS:
-    raise ValueError(f"split={split!r} must be train or validation")
-  file = name
-  if not remote.is_remote(name):
-    file = os.path.normpath(os.path.join(root, name))
-  error = None
-  if not remote.is_remote(name) and not file.startswith(os.path.join(root, "")):
-    message = f"{printable(name)!r} leaves the manifest's folder; move the manifest up"
-    error = ("outside", message)
-  return Line(
-    path=printable(file),
-    file=file,
-    **captions,
-    split=SPLITS.get(split, ""),
-    start_seconds=start or 0.0,
-    end_seconds=end,
-    error=error,
-  )
-
-
-def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+  """The value under the first of these names that has one; None without."""
   return next((row[n] for n in names if row.get(n) is not None), None)
 
 
-def _captions(row: Mapping[str, Any]) -> dict[str, Any]:
+def caption_fields(row: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of a line that hold its captions."""
   several = caption_lists.read(row)
   if several is None or not several.texts:
-    caption, recoded = _caption(_first(row, CAPTION_NAMES))
+    caption, recoded = _caption(first(row, CAPTION_NAMES))
     return {"caption": caption, "recoded": recoded}
   read = [_caption(text) for text in several.texts]
   texts, weights = tuple(text for text, _ in read), several.weights
@@ -391,16 +242,3 @@ def _caption(value: Any) -> tuple[str, bool]:
   if not isinstance(value, str):
     raise ValueError(f"caption={value!r} must be text")
   return _decode(value.encode("utf-8", "surrogateescape"))
-
-
-def _seconds(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
-  value = _first(row, names)
-  if value is None or value == "":
-    return None
-  try:
-    seconds = float(value)
-  except (TypeError, ValueError):
-    raise ValueError(f"{names[0]}={value!r} must be a number of seconds") from None
-  if not 0 <= seconds < float("inf"):
-    raise ValueError(f"{names[0]}={value!r} must be a finite number, 0 or above")
-  return seconds

@@ -1,0 +1,190 @@
+"""Manifests: JSONL, CSV, TSV or Parquet files whose lines name media, read line by line.
+
+Relative paths are relative to the manifest, and stay below its folder.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import csv
+import dataclasses
+import functools
+import json
+import os
+import pathlib
+from typing import Any
+
+import pyarrow.parquet
+
+from video_dit.preprocess import caption_lists, remote, sources
+
+PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
+START_NAMES = ("start_seconds", "start")
+END_NAMES = ("end_seconds", "end")
+_FIELD_BYTES = 1 << 24
+
+
+def lines(path: pathlib.Path) -> Iterator[sources.Line]:
+  """Yields the lines of a local manifest; those of remote files have no stamp yet.
+
+  Raises:
+    ValueError: it has no column of paths.
+  """
+  suffix = path.suffix.lower()
+  if suffix in (".jsonl", ".ndjson"):
+    return _of_rows(path, _read_jsonl(path))
+  if suffix == ".parquet":
+    return _of_rows(path, _read_parquet(path))
+  return _of_rows(path, _read_csv(path, "\t" if suffix == ".tsv" else ","))
+
+
+def require(source: str | os.PathLike[str]) -> None:
+  """Refuses an input that is a file and, by its name, no manifest.
+
+  Raises:
+    ValueError: it is not.
+  """
+  if os.path.splitext(source)[1].lower() not in sources.MANIFESTS:
+    raise ValueError(
+      f"--input={os.fspath(source)}: a file must be a manifest"
+      f" ({', '.join(sources.MANIFESTS)}). For single media files name their folder."
+    )
+
+
+def stamped(found: Iterable[sources.Line]) -> Iterator[sources.Line]:
+  """Completes lines of remote files: a stamp each, or why there is none."""
+
+  def call(
+    line: sources.Line,
+  ) -> tuple[sources.Line, Callable[[sources.Line], sources.Line] | None]:
+    if line.error is not None or not remote.is_remote(line.file):
+      return line, None
+    try:
+      return line, functools.partial(_stamped, remote.stamping(line.file))
+    except ValueError as error:  # no such kind of path
+      return dataclasses.replace(line, error=("bad_line", str(error))), None
+
+  return remote.in_order(map(call, found))
+
+
+def _stamped(stamp: Callable[[], str | None], line: sources.Line) -> sources.Line:
+  try:
+    found = stamp()
+  except PermissionError as error:
+    refused = "unreachable", error.strerror or str(error)
+    return dataclasses.replace(line, error=refused)
+  if found is None:
+    missing = "missing", "there is no such file"
+    return dataclasses.replace(line, error=missing)
+  return dataclasses.replace(line, stamp=found)
+
+
+def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+  """Yields one mapping a line, or what is wrong with the line."""
+  with open(path, "rb") as file:
+    for data in file:
+      if not data.strip():
+        continue
+      try:
+        row = json.loads(data.decode("utf-8-sig", "surrogateescape"))
+      except (ValueError, RecursionError) as error:
+        yield f"is no JSON ({error})"
+        continue
+      yield row if isinstance(row, dict) else "is no JSON object"
+
+
+def _read_csv(path: pathlib.Path, delimiter: str) -> Iterator[Mapping[str, Any] | str]:
+  csv.field_size_limit(_FIELD_BYTES)
+  with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
+    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    _require_column(path, reader.fieldnames or [])
+    while True:
+      try:
+        row = next(reader)
+      except StopIteration:
+        return
+      except csv.Error as error:
+        yield f"is no CSV ({error})"
+        continue
+      yield "has more fields than the header" if None in row else row
+
+
+def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+  with pyarrow.parquet.ParquetFile(path) as file:
+    names = file.schema_arrow.names
+    _require_column(path, names)
+    lists = (*caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES)
+    known = (
+      *PATH_NAMES,
+      *sources.CAPTION_NAMES,
+      *lists,
+      *START_NAMES,
+      *END_NAMES,
+      "split",
+    )
+    wanted = [n for n in names if n in known]
+    for batch in file.iter_batches(batch_size=1024, columns=wanted):
+      yield from batch.to_pylist()
+
+
+def _require_column(path: pathlib.Path, names) -> None:
+  if not set(names) & set(PATH_NAMES):
+    raise ValueError(
+      f"{path}: has the columns {', '.join(map(repr, names)) or 'none'}, and none of"
+      f" them names the files. Call it one of {', '.join(PATH_NAMES)}."
+    )
+
+
+def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[sources.Line]:
+  root = os.path.abspath(path.parent)
+  for number, row in enumerate(rows, 1):
+    where = f"{sources.printable(path.name)}:{number}"
+    if isinstance(row, str):
+      yield sources.Line(path=where, error=("bad_line", f"{where} {row}"))
+      continue
+    try:
+      yield _from_row(root, row)
+    except ValueError as error:
+      yield sources.Line(path=where, error=("bad_line", f"{where}: {error}"))
+
+
+def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
+  name = sources.first(row, PATH_NAMES)
+  if not isinstance(name, str) or not name or "\0" in name:
+    raise ValueError(f"names no file (one of {', '.join(PATH_NAMES)})")
+  captions = sources.caption_fields(row)
+  start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
+  if end is not None and end <= (start or 0.0):
+    raise ValueError(f"end_seconds={end} must lie after start_seconds={start or 0.0}")
+  split = str(sources.first(row, ("split",)) or "").strip().lower()
+  if split and split not in sources.SPLITS:
+    raise ValueError(f"split={split!r} must be train or validation")
+  file = name
+  if not remote.is_remote(name):
+    file = os.path.normpath(os.path.join(root, name))
+  error = None
+  if not remote.is_remote(name) and not file.startswith(os.path.join(root, "")):
+    message = (
+      f"{sources.printable(name)!r} leaves the manifest's folder; move the manifest up"
+    )
+    error = ("outside", message)
+  return sources.Line(
+    path=sources.printable(file),
+    file=file,
+    **captions,
+    split=sources.SPLITS.get(split, ""),
+    start_seconds=start or 0.0,
+    end_seconds=end,
+    error=error,
+  )
+
+
+def _seconds(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
+  value = sources.first(row, names)
+  if value is None or value == "":
+    return None
+  try:
+    seconds = float(value)
+  except (TypeError, ValueError):
+    raise ValueError(f"{names[0]}={value!r} must be a number of seconds") from None
+  if not 0 <= seconds < float("inf"):
+    raise ValueError(f"{names[0]}={value!r} must be a finite number, 0 or above")
+  return seconds
