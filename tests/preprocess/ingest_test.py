@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import os
 import pathlib
+import shutil
 
 import numpy as np
 import pyarrow.parquet
@@ -179,6 +181,19 @@ def test_clips_without_a_caption_are_listed_for_the_captioner(media, measured):
   row = rows["short"]
   assert line == {name: row[name] for name in line}
   assert line["key"] == row["key"] and line["path"].endswith("short.mp4")
+
+
+def test_a_manifest_takes_back_what_the_captioner_is_given(tmp_path):
+  (tmp_path / "in").mkdir()
+  write.write_video(tmp_path / "in" / "a.png", scenes.texture(1, speed=0), 8.0)
+  try:
+    (tmp_path / "in" / "a.png").rename(os.fsdecode(bytes(tmp_path / "in") + b"/\xe9.png"))
+  except OSError:
+    pytest.skip("this file system takes only UTF-8")
+  _ingest(tmp_path / "in", tmp_path / "out")
+  shutil.copy(tmp_path / "out" / "uncaptioned.jsonl", tmp_path / "in" / "m.jsonl")
+  (line,) = sources.lines(tmp_path / "in" / "m.jsonl")
+  assert os.path.isfile(line.file)
 
 
 def test_clips_that_look_alike_are_kept_once(tmp_path):

@@ -64,3 +64,17 @@ def test_a_missing_checkpoint_is_refused_before_anything_is_decoded(umt5, tmp_pa
       dataclasses.replace(umt5, text=text), tmp_path / "in", tmp_path / "out"
     )
   assert not (tmp_path / "out").exists()
+
+
+def test_a_refused_encoder_does_not_stand_in_the_way_of_the_next(umt5, tmp_path):
+  (tmp_path / "in").mkdir()
+  write.write_video(tmp_path / "in" / "0.mp4", moving(5, 32, 32, 0), 8.0)
+  file = tmp_path / "umt5" / "tokenizer.json"
+  good = file.read_text()
+  wrong = json.loads(good)
+  wrong["model"]["vocab"] += [[f"▁{i}", -3.0] for i in range(1000)]
+  file.write_text(json.dumps(wrong))
+  with pytest.raises(ValueError, match=r"its tokenizer gives 1005"):
+    run.preprocess(umt5, tmp_path / "in", tmp_path / "out")
+  file.write_text(good)
+  assert run.preprocess(umt5, tmp_path / "in", tmp_path / "out").made.written == 1

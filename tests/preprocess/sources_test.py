@@ -174,3 +174,87 @@ def test_wrong_inputs_are_refused(tmp_path):
   (tmp_path / "m.csv").write_text("name,words\na.mp4,x\n")
   with pytest.raises(ValueError, match=r"'name', 'words'.*path, file"):
     list(sources.lines(tmp_path / "m.csv"))
+
+
+def test_an_output_inside_the_input_is_passed_over(tmp_path):
+  _touch(tmp_path, "a.mp4", "data/work/thumbnails/t.jpg", "data.mp4", "z/b.mp4")
+  for prefix in ("", "file://"):
+    root = f"{prefix}{tmp_path}"
+    lines = sources.lines(root, f"{root}/data")
+    assert [os.path.basename(x.path) for x in lines] == ["a.mp4", "data.mp4", "b.mp4"]
+    with pytest.raises(ValueError, match="is the --input: what is made there"):
+      list(sources.lines(root, f"{root}/"))
+
+
+def test_quotes_in_tables_with_tabs_swallow_no_line(tmp_path):
+  """What pandas quotes is read, and so are files whose quotes are only quotes."""
+  rows = [
+    'a.mp4\t"an inch mark at the start',
+    "b.mp4\tplain",
+    'c.mp4\tends with a quote"',
+    'd.mp4\t"Hello" she said',
+    'e.mp4\t"a ""big"" one"',
+    'f.mp4\t"two\nlines"',
+    "g.mp4\tx\ty",
+    "h.mp4",
+    'i.mp4\t"never closed',
+  ]
+  (tmp_path / "m.tsv").write_text("\n".join(["path\tcaption", *rows, ""]))
+  found = list(sources.lines(tmp_path / "m.tsv"))
+  assert [line.caption for line in found] == [
+    *('"an inch mark at the start', "plain", 'ends with a quote"'),
+    *('"Hello" she said', 'a "big" one', "two lines", "", "", '"never closed'),
+  ]
+  assert [line.error is None for line in found] == [*[True] * 6, False, True, True]
+  assert "more fields" in found[6].error[1]
+
+
+@pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "-1"])
+def test_numbers_beyond_all_are_bad_lines(tmp_path, number):
+  _touch(tmp_path, "a.mp4")
+  (tmp_path / "m.jsonl").write_text(f'{{"path": "a.mp4", "start_seconds": {number}}}')
+  (line,) = sources.lines(tmp_path / "m.jsonl")
+  assert line.error[0] == "bad_line" and "finite" in line.error[1]
+  (tmp_path / "m.jsonl").unlink()
+  (tmp_path / "a.json").write_text(
+    f'{{"captions": ["x"], "caption_weights": [{number}]}}'
+  )
+  (line,) = sources.lines(tmp_path)
+  assert line.error[0] == "bad_line" and "caption_weights" in line.error[1]
+
+
+def test_a_caption_that_is_no_ordinary_file_is_not_read(tmp_path):
+  _touch(tmp_path, "a.mp4")
+  os.mkfifo(tmp_path / "a.txt")
+  (line,) = sources.lines(tmp_path)
+  assert line.error == ("bad_line", "caption a.txt: is no ordinary file")
+
+
+def test_suffixes_of_captions_have_any_case(tmp_path):
+  _touch(tmp_path, "Mixed.png")
+  (tmp_path / "Mixed.Txt").write_text("found")
+  (line,) = sources.lines(tmp_path)
+  assert line.caption == "found"
+
+
+@pytest.mark.parametrize("json_text", ['{"fps": 24}', '{"caption": null}', "[1]"])
+def test_a_json_file_without_captions_leaves_them_to_the_text_beside(tmp_path, json_text):
+  _touch(tmp_path, "a.mp4")
+  (tmp_path / "a.json").write_text(json_text)
+  (line,) = sources.lines(tmp_path)
+  assert line.error[0] == "bad_line" and "neither caption nor captions" in line.error[1]
+  (tmp_path / "a.txt").write_text("the text")
+  (line,) = sources.lines(tmp_path)
+  assert (line.caption, line.error) == ("the text", None)
+
+
+def test_what_joins_letters_stays_in_a_caption(tmp_path):
+  joined = "👨‍👩‍👧 क्‍ष co\u00adoperate"
+  _touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+  (tmp_path / "a.txt").write_text(f"{joined}\x07\u2028end", encoding="utf-8")
+  (tmp_path / "b.txt").write_bytes("it’s a “big” café".encode("cp1252"))
+  (tmp_path / "c.txt").write_bytes("a cat".encode("utf-16-le"))
+  found = _by_name(sources.lines(tmp_path))
+  assert found["a.mp4"].caption == f"{joined} end" and not found["a.mp4"].recoded
+  assert found["b.mp4"].caption == "it’s a “big” café" and found["b.mp4"].recoded
+  assert found["c.mp4"].caption == "a cat" and found["c.mp4"].recoded

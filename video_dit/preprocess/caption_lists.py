@@ -47,6 +47,8 @@ def read(row: Mapping[str, Any]) -> Captions | None:
       f"caption_weights has {len(numbers)} numbers for {len(values)} captions; give one"
       " for each"
     )
+  if sum(numbers) == math.inf:
+    numbers = [number / max(numbers) for number in numbers]
   pairs = [(v, n) for v, n in zip(values, numbers, strict=True) if v.strip() and n > 0]
   total = sum(number for _, number in pairs)
   if values and not pairs and any(value.strip() for value in values):
@@ -56,19 +58,20 @@ def read(row: Mapping[str, Any]) -> Captions | None:
   )
 
 
-def parse(data: bytes) -> dict[str, Any]:
-  """The object of a `.json` file beside a media file.
+def parse(data: bytes) -> dict[str, Any] | None:
+  """The object of a `.json` file beside a media file; None where it has no captions.
 
   Raises:
-    ValueError: it is no JSON object with captions.
+    ValueError: it is no JSON.
   """
   try:
     found = json.loads(data.decode("utf-8-sig", "surrogateescape"))
   except (ValueError, RecursionError) as error:
     raise ValueError(f"is no JSON ({error})") from error
-  if not isinstance(found, dict) or not {*LIST_NAMES, "caption"} & set(found):
-    raise ValueError("has neither caption nor captions")
-  return found
+  said = isinstance(found, dict) and any(
+    found.get(name) is not None for name in (*LIST_NAMES, "caption")
+  )
+  return found if said else None
 
 
 def _list(name: str, value: Any) -> list[Any]:
@@ -84,9 +87,13 @@ def _list(name: str, value: Any) -> list[Any]:
 
 def _number(value: Any) -> float:
   is_number = isinstance(value, int | float) and not isinstance(value, bool)
-  if not is_number or not math.isfinite(value) or value < 0:
+  try:
+    number = float(value) if is_number else math.nan
+  except OverflowError:
+    number = math.inf
+  if not 0 <= number < math.inf:
     raise ValueError(f"caption_weights: {_shown(value)} must be a number, 0 or above")
-  return float(value)
+  return number
 
 
 def _shown(value: Any) -> str:

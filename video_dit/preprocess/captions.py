@@ -80,9 +80,10 @@ def prepare(
   if not text.checkpoint:
     encoder_lib.TextEncoder.load(text, unfinished).save(unfinished)
   (unfinished / _SETTINGS).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+  encoder = interop.text_encoder(text, unfinished, mesh=mesh)  # or is refused
   shutil.rmtree(folder, ignore_errors=True)
   unfinished.rename(folder)
-  return interop.text_encoder(text, folder, mesh=mesh)
+  return encoder
 
 
 def check(text: config_lib.Text) -> None:

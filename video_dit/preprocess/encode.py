@@ -199,7 +199,8 @@ def _open(
       more = f" and {len(stale) - _EXAMPLES} more" if len(stale) > _EXAMPLES else ""
       raise ValueError(
         f"{folder}: {len(stale)} records of the set here are not what this run would"
-        f" write: {'; '.join(stale[:_EXAMPLES])}{more}."
+        f" write: {'; '.join(stale[:_EXAMPLES])}{more}. Put the input back as it was, or"
+        " choose another --output."
       )
     return open_set()
   except ValueError as error:

@@ -244,7 +244,7 @@ class Tables:
       else:
         self._clips.write(**row)
         if not any(row["captions"]):
-          self._uncaptioned.write({name: row[name] for name in _FOR_THE_CAPTIONER})
+          self._uncaptioned.write(_for_the_captioner(row))
     _count(self.counts, rows)
 
   def __enter__(self) -> "Tables":
@@ -256,6 +256,15 @@ class Tables:
     counts = self.counts
     if error[0] is None:
       assert counts.lines + counts.extra == counts.clips + counts.rejects, counts
+
+
+def _for_the_captioner(row: decide.Row) -> dict[str, Any]:
+  """A line that a manifest takes back, with a caption."""
+  line = {name: row[name] for name in _FOR_THE_CAPTIONER}
+  if "\ufffd" in row["path"]:  # bytes that are no UTF-8
+    line["path"] = os.fsdecode(row["file"])
+  line["end_seconds"] = row["end_seconds"] or None  # An image lasts no time.
+  return line
 
 
 def _count(counts: Counts, rows: list[decide.Row]) -> None:

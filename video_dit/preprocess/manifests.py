@@ -7,9 +7,12 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import csv
 import dataclasses
 import functools
+import itertools
 import json
+import math
 import os
 import pathlib
+import re
 from typing import Any
 
 import pyarrow.parquet
@@ -33,7 +36,7 @@ def lines(path: pathlib.Path) -> Iterator[sources.Line]:
     return _of_rows(path, _read_jsonl(path))
   if suffix == ".parquet":
     return _of_rows(path, _read_parquet(path))
-  return _of_rows(path, _read_csv(path, "\t" if suffix == ".tsv" else ","))
+  return _of_rows(path, _read_tsv(path) if suffix == ".tsv" else _read_csv(path))
 
 
 def require(source: str | os.PathLike[str]) -> None:
@@ -91,10 +94,10 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
       yield row if isinstance(row, dict) else "is no JSON object"
 
 
-def _read_csv(path: pathlib.Path, delimiter: str) -> Iterator[Mapping[str, Any] | str]:
+def _read_csv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
   csv.field_size_limit(_FIELD_BYTES)
   with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-    reader = csv.DictReader(file, delimiter=delimiter, strict=True)
+    reader = csv.DictReader(file, strict=True)
     _require_column(path, reader.fieldnames or [])
     while True:
       try:
@@ -105,6 +108,57 @@ def _read_csv(path: pathlib.Path, delimiter: str) -> Iterator[Mapping[str, Any] 
         yield f"is no CSV ({error})"
         continue
       yield "has more fields than the header" if None in row else row
+
+
+def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+  """Tables with tabs, where some quote fields and others have quotes in them.
+
+  A field wholly in quotes is taken out of them, over several lines where none of the
+  further ones has as many fields as a row. Any other quote stands for itself.
+  """
+  with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
+    names = _fields(file.readline().rstrip("\n"))[0]
+    _require_column(path, names)
+    held: list[str] = []  # lines that a quote at the beginning of a field holds open
+    for text in file:
+      text = text.rstrip("\n")
+      if held and text.count("\t") + 1 >= len(names):
+        yield from (_named(names, line.split("\t")) for line in held)
+        held = []
+      if not held and not text:
+        continue
+      held.append(text)
+      fields, is_open = _fields("\n".join(held))
+      if not is_open:
+        yield _named(names, fields)
+        held = []
+    yield from (_named(names, line.split("\t")) for line in held)
+
+
+_QUOTED = re.compile(r'"((?:[^"]|"")*)"(?=\t|\Z)')
+_PLAIN = re.compile(r"[^\t]*")
+
+
+def _fields(text: str) -> tuple[list[str], bool]:
+  """Fields between tabs, and whether a quote before one of them is not closed."""
+  fields, at, is_open = [], 0, False
+  while True:
+    if found := _QUOTED.match(text, at):
+      fields.append(found[1].replace('""', '"'))
+    else:
+      is_open = is_open or text.startswith('"', at)
+      found = _PLAIN.match(text, at)
+      assert found is not None
+      fields.append(found[0])
+    at = found.end() + 1
+    if at > len(text):
+      return fields, is_open
+
+
+def _named(names: list[str], fields: list[str]) -> Mapping[str, Any] | str:
+  if len(fields) > len(names):
+    return "has more fields than the header"
+  return dict(itertools.zip_longest(names, fields))
 
 
 def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
@@ -183,8 +237,10 @@ def _seconds(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     return None
   try:
     seconds = float(value)
+  except OverflowError:
+    seconds = math.inf
   except (TypeError, ValueError):
     raise ValueError(f"{names[0]}={value!r} must be a number of seconds") from None
   if not 0 <= seconds < float("inf"):
-    raise ValueError(f"{names[0]}={value!r} must be a finite number, 0 or above")
+    raise ValueError(f"{names[0]}={str(value)[:80]} must be a finite number, 0 or above")
   return seconds

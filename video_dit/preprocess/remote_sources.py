@@ -1,6 +1,6 @@
 """Folders and manifests at remote paths as lines, like local ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 import dataclasses
 import os
@@ -13,8 +13,8 @@ from video_dit.preprocess import manifests, remote, sources
 _LISTED = 200_000  # files of the folders that are listed at a time
 
 
-def lines(url: str) -> Iterator[sources.Line]:
-  """Yields the lines of a remote folder or manifest.
+def lines(url: str, output: str = "") -> Iterator[sources.Line]:
+  """Yields the lines of a remote folder or manifest, as `sources.lines` does.
 
   Raises:
     FileNotFoundError: nothing is there.
@@ -30,14 +30,14 @@ def lines(url: str) -> Iterator[sources.Line]:
   if url.startswith("memory://"):  # which other processes cannot see
     return sources.lines(remote.copy(url))
   if kind == "directory":
-    return _folder(url)
+    return _folder(url, output)
   manifests.require(url)
   return manifests.stamped(_rows(url))
 
 
-def _folder(url: str) -> Iterator[sources.Line]:
+def _folder(url: str, output: str) -> Iterator[sources.Line]:
   def calls() -> Iterator[tuple[sources.Line, Callable | None]]:
-    for found in walk(url):
+    for found in walk(url, output):
       if found.problem:
         yield sources.refused(found.folder, found.problem), None
       for line, beside in sources.listing(found.folder, sorted(found.stamps)):
@@ -65,12 +65,12 @@ class Listing:
   problem: str = ""
 
 
-def walk(url: str) -> Iterator[Listing]:
+def walk(url: str, output: str = "") -> Iterator[Listing]:
   """Lists a folder and those below it, each before those in it, in order of names.
 
   Many are listed at a time, but not many large ones: a file takes some KB while its
   folder is listed, and its name and stamp while the folder waits for its turn. Hidden
-  files and folders are left out.
+  files and folders are left out, and so is the output where it lies here.
 
   Raises:
     remote.RemoteError: a folder cannot be listed.
@@ -104,6 +104,7 @@ def walk(url: str) -> Iterator[Listing]:
         waiting.extend(
           ("/".join(filter(None, (inner, name))), [])
           for name in reversed(listing.folders)
+          if f"{listing.folder}/{name}" != output.rstrip("/")
         )
         yield listing
     finally:
@@ -132,9 +133,9 @@ def _listing(system: Any, url: str, folder: str) -> Listing:
   return Listing(url, stamps, tuple(sorted(folders)), problem)
 
 
-def _captioning(beside: str) -> Callable[[sources.Line], sources.Line]:
-  read = remote.reading(beside)
-  return lambda line: sources.captioned(line, beside, read)
+def _captioning(beside: Sequence[str]) -> Callable[[sources.Line], sources.Line]:
+  readers = {path: remote.reading(path) for path in beside}
+  return lambda line: sources.captioned(line, beside, lambda path: readers[path]())
 
 
 def _rows(url: str) -> Iterator[sources.Line]:

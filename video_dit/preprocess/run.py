@@ -110,13 +110,13 @@ def preprocess(
   if config.objective == "diffusion":
     captions_lib.check(config.text)
     autoencoder = _load_autoencoder(config.autoencoder, mesh)
-  lines = sources.lines(source)
+  lines = sources.lines(source, output)
   folder, disk = remote_disk.output(output)
   folder.mkdir(parents=True, exist_ok=True)
   kind = "latents" if config.objective == "diffusion" else "pixels"
   team = None
   if hosts > 1:
-    inputs = hosts_lib.digest(sources.lines(source), config)
+    inputs = hosts_lib.digest(sources.lines(source, output), config)
     team = hosts_lib.Team(folder / hosts_lib.FOLDER, inputs, host, hosts, disk)
   fetched = tempfile.TemporaryDirectory(prefix="video_dit_media")
   work = functools.partial(examine.work, folder=fetched.name)

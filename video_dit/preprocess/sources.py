@@ -7,12 +7,14 @@ the rejects. A manifest (`manifests`) is used only where it is itself the input.
 yielded, never gathered.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+import codecs
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
-import functools
 import os
 import pathlib
+import stat as stat_lib
 from typing import Any
+import unicodedata
 
 from video_dit.preprocess import caption_lists, remote
 
@@ -21,6 +23,12 @@ SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
   ("validation", "valid", "val", "test", "dev", "held_out"), "validation"
 )
 MANIFESTS = (".jsonl", ".ndjson", ".csv", ".tsv", ".parquet")
+_BESIDE = (".json", ".txt")
+_MOST_BYTES = 1 << 24  # of a file with captions
+_WIDE = (
+  *((codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF32_BE, "utf-32")),
+  *((codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16")),
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -35,7 +43,7 @@ class Line:
       holds it.
     captions, caption_weights: all of them where there are several, and how often each
       is to be taken; empty where there is one or none.
-    recoded: the caption was not UTF-8 and was read as Latin-1.
+    recoded: the caption was not UTF-8 and was read as Windows-1252 or UTF-16.
     split: `train`, `validation`, or empty to be chosen by key.
     start_seconds, end_seconds: the part of the file that is wanted; None: to its end.
     stamp: changes when a remote file does; empty for local ones.
@@ -64,13 +72,22 @@ def from_json(values: dict[str, Any]) -> Line:
   return Line(**values)
 
 
-def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
+def lines(
+  source: str | os.PathLike[str], output: str | os.PathLike[str] = ""
+) -> Iterator[Line]:
   """Yields the lines of a folder, manifest or `tfds:name[:split]`, in a fixed order.
+
+  Args:
+    source: what to list.
+    output: a folder that is passed over where it lies in the source.
 
   Raises:
     FileNotFoundError: nothing is there.
-    ValueError: a file that is no manifest, or a manifest without a column of paths.
+    ValueError: a file that is no manifest, or a manifest without a column of paths; or
+      the output is the source.
   """
+  if str(output).rstrip("/") == str(source).rstrip("/"):
+    raise _same(source)
   if str(source).startswith("tfds:"):
     from video_dit.preprocess import tfds_source
 
@@ -78,7 +95,7 @@ def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
   if remote.is_remote(source):
     from video_dit.preprocess import remote_sources
 
-    return remote_sources.lines(str(source))
+    return remote_sources.lines(str(source), str(output))
   path = pathlib.Path(source)
   if not path.exists():
     raise FileNotFoundError(
@@ -90,11 +107,20 @@ def lines(source: str | os.PathLike[str]) -> Iterator[Line]:
       from video_dit.preprocess import tfds_source
 
       return tfds_source.lines(str(path))
-    return _folder(os.path.abspath(path))
+    if os.path.isdir(output) and os.path.samefile(path, output):
+      raise _same(source)
+    return _folder(os.path.abspath(path), output)
   from video_dit.preprocess import manifests
 
   manifests.require(source)
   return manifests.stamped(manifests.lines(path))
+
+
+def _same(source: str | os.PathLike[str]) -> ValueError:
+  return ValueError(
+    f"--output={source} is the --input: what is made there would be read as media."
+    f" Name another, even one inside it, like {os.path.join(source, 'data')}."
+  )
 
 
 def printable(path: str | os.PathLike[str]) -> str:
@@ -105,9 +131,12 @@ def printable(path: str | os.PathLike[str]) -> str:
 # ------------------------------------------------------------------------------ folders
 
 
-def _folder(root: str) -> Iterator[Line]:
+def _folder(root: str, output: str | os.PathLike[str]) -> Iterator[Line]:
   """Walks a folder; a folder met twice by way of symbolic links is entered once."""
   seen: set[tuple[int, int]] = set()
+  if os.path.isdir(output):
+    stat = os.stat(output)
+    seen.add((stat.st_dev, stat.st_ino))
   problems: list[OSError] = []
   for folder, folders, names in os.walk(root, followlinks=True, onerror=problems.append):
     yield from _refused(problems)
@@ -119,7 +148,7 @@ def _folder(root: str) -> Iterator[Line]:
     folders[:] = sorted(f for f in folders if not f.startswith("."))
     names = sorted(n for n in names if not n.startswith("."))
     for line, beside in listing(folder, names):
-      yield captioned(line, beside, functools.partial(_read_bytes, beside))
+      yield captioned(line, beside, _read_bytes)
   yield from _refused(problems)
 
 
@@ -137,17 +166,28 @@ def refused(folder: str, problem: str) -> Line:
 
 
 def _read_bytes(path: str) -> bytes:
+  stat = os.stat(path)
+  if not stat_lib.S_ISREG(stat.st_mode):  # A pipe would not end.
+    raise ValueError("is no ordinary file")
+  if stat.st_size > _MOST_BYTES:
+    raise ValueError(f"has {stat.st_size:,} bytes, of at most {_MOST_BYTES:,}")
   with open(path, "rb") as file:
     return file.read()
 
 
-def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, str]]:
-  """Yields the lines of one folder, and the files with their captions, empty without.
+def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, tuple[str, ...]]]:
+  """Yields the lines of one folder, and the files that may hold their captions.
 
   Args:
     folder: its path.
     names: of the files in it, sorted.
   """
+  # By stem, then by suffix, whatever their case.
+  beside: dict[str, dict[str, str]] = {}
+  for name in names:
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() in _BESIDE:
+      beside.setdefault(stem, {})[suffix.lower()] = name
   texts = {n for n in names if n.lower().endswith(".txt")}
   media = {n for n in names if n not in texts and not n.lower().endswith(".json")}
   stems = media | {os.path.splitext(n)[0] for n in media}
@@ -156,64 +196,76 @@ def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, str]]:
   for name in (n for n in names if n not in texts and n not in lists):
     file = os.path.join(folder, name)
     shown = printable(file)
-    beside = [
-      n
-      for stem in (os.path.splitext(name)[0], name)
-      for n in (f"{stem}.json", f"{stem}.JSON", f"{stem}.txt", f"{stem}.TXT")
-      if n in texts or n in lists
-    ]
-    used.update(beside)
+    there = [beside.get(stem, {}) for stem in (os.path.splitext(name)[0], name)]
+    found = [its[suffix] for its in there for suffix in _BESIDE if suffix in its]
+    found = [n for n in found if n in texts or n in lists]
+    used.update(found)
     if os.path.splitext(name)[1].lower() in MANIFESTS:
       message = "a manifest is read only where it is itself the --input"
-      yield Line(path=shown, file=file, error=("not_media", message)), ""
+      yield Line(path=shown, file=file, error=("not_media", message)), ()
       continue
     line = Line(path=shown, file=file)
-    yield line, os.path.join(folder, beside[0]) if beside else ""
+    yield line, tuple(os.path.join(folder, n) for n in found)
   for name in sorted(texts - used):
     file = os.path.join(folder, name)
     shown = printable(file)
     message = "a caption without a media file of that name beside it"
-    yield Line(path=shown, file=file, error=("no_media", message)), ""
+    yield Line(path=shown, file=file, error=("no_media", message)), ()
 
 
 # ----------------------------------------------------------------------------- captions
 
 
-def captioned(line: Line, beside: str, read: Callable[[], bytes]) -> Line:
-  """The line with its captions, of the file beside its media; empty: as it is."""
-  if not beside:
-    return line
-  name = os.path.basename(beside)
-  try:
-    return dataclasses.replace(line, **_sidecar(name, read()))
-  except OSError as problem:
-    message = f"caption {printable(name)}: {problem.strerror or problem}"
-    return dataclasses.replace(line, error=("unreachable", message))
-  except ValueError as problem:
-    message = f"caption {printable(name)}: {problem}"
-    return dataclasses.replace(line, error=("bad_line", message))
+def captioned(line: Line, beside: Sequence[str], read: Callable[[str], bytes]) -> Line:
+  """The line with its captions, of the first of the files beside it that holds any."""
+  for place, path in enumerate(beside, 1):
+    name = printable(os.path.basename(path))
+    try:
+      fields = _sidecar(name, read(path))
+    except OSError as problem:
+      message = f"caption {name}: {problem.strerror or problem}"
+      return dataclasses.replace(line, error=("unreachable", message))
+    except ValueError as problem:
+      message = f"caption {name}: {problem}"
+      return dataclasses.replace(line, error=("bad_line", message))
+    if fields is not None:
+      return dataclasses.replace(line, **fields)
+    if place == len(beside):
+      message = f"caption {name}: has neither caption nor captions"
+      return dataclasses.replace(line, error=("bad_line", message))
+  return line
 
 
-def _sidecar(name: str, data: bytes) -> dict[str, Any]:
+def _sidecar(name: str, data: bytes) -> dict[str, Any] | None:
   """The fields of a line that hold the captions of a file beside the media."""
   if name.lower().endswith(".json"):
-    return caption_fields(caption_lists.parse(data))
+    found = caption_lists.parse(data)
+    return None if found is None else caption_fields(found)
   caption, recoded = _decode(data)
   return {"caption": caption, "recoded": recoded}
 
 
 def _decode(data: bytes) -> tuple[str, bool]:
   """Text of a caption, and whether it was not UTF-8 and had to be read otherwise."""
-  try:
-    return _clean(data.decode("utf-8-sig")), False
-  except UnicodeDecodeError:
-    wide = data[:2] in (b"\xff\xfe", b"\xfe\xff")
-    return _clean(data.decode("utf-16" if wide else "latin-1", "replace")), True
+  wide = next((name for mark, name in _WIDE if data.startswith(mark)), "")
+  if not wide and 4 * data.count(0) > len(data):  # as half of UTF-16 is, in Latin
+    wide = "utf-16-be" if data[0] == 0 else "utf-16-le"
+  if not wide:
+    try:
+      return _clean(data.decode("utf-8-sig")), False
+    except UnicodeDecodeError:
+      wide = "cp1252"
+  return _clean(data.decode(wide, "replace")), True
 
 
 def _clean(text: str) -> str:
   """One line, no control characters, no double spaces."""
-  return " ".join("".join(c if c.isprintable() else " " for c in text).split())
+  if not text.isprintable():
+    # What joins letters, or parts them, belongs to them.
+    text = "".join(
+      c if c.isprintable() or unicodedata.category(c) == "Cf" else " " for c in text
+    )
+  return " ".join(text.split())
 
 
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:

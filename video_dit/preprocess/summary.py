@@ -59,7 +59,7 @@ def _clips(outcome: run.Outcome) -> Rows:
   captions = [f"{counts.captions_empty:,} empty"]
   if counts.captions_recoded:
     captions.append(
-      f"{counts.captions_recoded:,} not in UTF-8, read as Latin-1 or UTF-16"
+      f"{counts.captions_recoded:,} not in UTF-8, read as Windows-1252 or UTF-16"
     )
   if outcome.made.captions_cut:
     captions.append(f"{outcome.made.captions_cut:,} cut at config.text.max_tokens")
