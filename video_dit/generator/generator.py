@@ -13,6 +13,7 @@ from video_dit import interop
 from video_dit.checkpoints import state as state_lib
 from video_dit.checkpoints import store as store_lib
 from video_dit.data import patchify, reader, schema
+from video_dit.generator import encoders
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
 from video_dit.generator import sampler as sampler_lib
@@ -70,7 +71,8 @@ class Generator:
 
     Args:
       workdir: of the run.
-      config: of the run, with what the caller changed of `sample`.
+      config: of the run, with what the caller changed of `sample`, and where its encoders
+        lie if they have moved.
       mesh: any; it need not be the one of training.
       step: of the checkpoint; by default the newest.
 
@@ -83,9 +85,10 @@ class Generator:
         f"{workdir}: config.objective={config.objective!r} trains no generator. Name the"
         " workdir of a run whose objective is 'diffusion'."
       )
-    frozen, encoder = load_encoders(config, mesh)
+    workdir = pathlib.Path(workdir)
+    frozen, encoder = load_encoders(config, mesh, encoders.named_in(workdir))
     _, shapes = abstract_model(config, frozen.channels, encoder.width)
-    with store_lib.Store(pathlib.Path(workdir) / "checkpoints") as store:
+    with store_lib.Store(workdir / "checkpoints") as store:
       step = store.latest() if step is None else step
       params = store.restore_ema(abstract_params(shapes, mesh), step)
     return cls(config, mesh, params, frozen, encoder, step=step or 0)
@@ -222,15 +225,26 @@ def abstract_params(shapes: nnx.State, mesh: jax.sharding.Mesh) -> state_lib.Par
 
 
 def load_encoders(
-  config: config_lib.Config, mesh: jax.sharding.Mesh
+  config: config_lib.Config,
+  mesh: jax.sharding.Mesh,
+  named: encoders.Named = encoders.Named(),
 ) -> tuple[Frozen, text_lib.TextEncoder]:
   """Loads the autoencoder and the text encoder that made the run's latents.
 
+  Args:
+    config: of the run; the paths that it names go before those of the data set.
+    mesh: over which they are spread.
+    named: the paths in the workdir's own config.
+
   Raises:
-    ValueError: the data set is missing, or an encoder is another than it names.
+    ValueError: the data set is missing, or an encoder is gone or another than it names.
   """
   metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
-  frozen = interop.autoencoder(metadata.autoencoder_path, mesh=mesh)
-  encoder = interop.text_encoder(config.text, metadata.text_path, mesh=mesh)
-  reader.check(metadata, frozen.fingerprint, encoder.fingerprint)
+  path = encoders.autoencoder_path(config, metadata, named)
+  frozen = interop.autoencoder(path, mesh=mesh)
+  encoders.check_maker(metadata, "autoencoder", path, frozen.fingerprint)
+  text, folder = encoders.text_place(config, metadata, named)
+  encoder = interop.text_encoder(text, folder, mesh=mesh)
+  place = text.checkpoint or folder
+  encoders.check_maker(metadata, "text", place, encoder.fingerprint)
   return frozen, encoder

@@ -101,7 +101,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
     heldout=functools.partial(diffusion.heldout, config=config),
     heldout_batches=None if reason else heldout_batches,
     levels=config.evaluate.times,
-    show=pictures.Sampler(config) if config.train.sample_prompts else None,
+    show=pictures.Sampler(config, metadata) if config.train.sample_prompts else None,
   )
 
 

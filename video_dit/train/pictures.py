@@ -10,9 +10,11 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.checkpoints.state import Params
+from video_dit.data import schema
 from video_dit.data.batch import Windows
+from video_dit.generator import encoders
 from video_dit.generator import generator as generator_lib
-from video_dit.generator.request import Request
+from video_dit.generator import request as request_lib
 from video_dit.media import write
 from video_dit.models.autoencoder.frozen import to_bytes, to_unit
 from video_dit.models.autoencoder.model import Autoencoder
@@ -27,10 +29,21 @@ class Sampler:
 
   Args:
     config: of the run; `sample` says how.
+    metadata: of its data set.
+
+  Raises:
+    ValueError: what sampling would refuse: an encoder that is gone or another, or a clip
+      that has no place on the grid or in a row.
   """
 
-  def __init__(self, config: config_lib.Config):
+  def __init__(self, config: config_lib.Config, metadata: schema.Metadata):
     self._config = config
+    encoders.check(config, metadata)
+    grid = request_lib.Grid(
+      space=metadata.space, time=metadata.time, patch=config.dit.patch
+    )
+    for request in _requests(config):
+      request.check(grid)
     self._generator: generator_lib.Generator | None = None
 
   def __call__(
@@ -53,17 +66,7 @@ class Sampler:
       self._generator = generator_lib.Generator(config, mesh, ema, frozen, encoder)
     generator, sample = self._generator, config.sample
     generator.params, generator.step = ema, step
-    requests = [
-      Request(
-        prompt=prompt,
-        height=sample.height,
-        width=sample.width,
-        frames=sample.frames,
-        frames_per_second=sample.frames_per_second,
-        seed=sample.seed + i,
-      )
-      for i, prompt in enumerate(config.train.sample_prompts)
-    ]
+    requests = _requests(config)
     numbers = {id(request): i for i, request in enumerate(requests)}
     found: dict[int, pathlib.Path] = {}
     for request, frames_FHWC in generator.generate(requests):
@@ -75,6 +78,22 @@ class Sampler:
     # The state is donated by the next step: nothing may hold on to its weights.
     generator.params = None
     return [(request.prompt, found[i]) for i, request in enumerate(requests)]
+
+
+def _requests(config: config_lib.Config) -> list[request_lib.Request]:
+  """The prompts of a training run as requests."""
+  sample = config.sample
+  return [
+    request_lib.Request(
+      prompt=prompt,
+      height=sample.height,
+      width=sample.width,
+      frames=sample.frames,
+      frames_per_second=sample.frames_per_second,
+      seed=sample.seed + i,
+    )
+    for i, prompt in enumerate(config.train.sample_prompts)
+  ]
 
 
 def reconstructions(
