@@ -72,6 +72,8 @@ def _tree() -> dict:
     ("tain", {}, ["config.tain", "no such key", "config.train"]),
     ("train", 3, ["config.train=3", "a section of keys"]),
     ("train.steps", 2.5, ["config.train.steps=2.5", "must be int", "float"]),
+    ("sample.guidance", float("nan"), ["sample.guidance=nan", "a finite number"]),
+    ("sample.guidance_interval", (0.0, float("nan")), ["(0.0, nan)", "must be"]),
     ("train.steps", True, ["config.train.steps=True", "must be int", "bool"]),
     ("train.steps", 0, ["config.train.steps=0", "above 0"]),
     ("train.keep", -1, ["config.train.keep=-1", "above 0"]),

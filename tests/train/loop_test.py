@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from tests.train import line
+from video_dit import config as config_lib
 from video_dit.checkpoints.store import Store
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, metrics
@@ -118,6 +119,14 @@ def test_a_skipped_step_is_named(tmp_path, capsys):
   lines = _lines(tmp_path)
   assert {"step": 2, "skipped": 1} in lines
   assert lines[-2]["skipped_steps"] == 1
+
+
+def test_periods_of_0_steps_never_come(tmp_path):
+  periods = {"log_every": 0, "checkpoint_every": 0, "evaluate_every": 0}
+  config = line.config(steps=3, sample_every=0, **periods)
+  config = config_lib.parse(config_lib.to_dict(config))
+  assert loop.train(line.objective(heldout_batches=None), config, _mesh(), tmp_path)
+  assert [found["step"] for found in _lines(tmp_path)] == [3]
 
 
 def _start(workdir: pathlib.Path, steps: int, seconds: float) -> subprocess.Popen:

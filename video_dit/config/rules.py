@@ -1,6 +1,7 @@
 """The rules of settings: ranges, and what must fit together."""
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 from video_dit.config.ingest import Ingest
@@ -39,7 +40,7 @@ text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta dit.u
 dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length
 data.row_segments data.row_text data.lookahead data.balance_rows data.window_frames
 data.window_side data.threads data.prefetch optimizer.learning_rate train.steps
-train.accumulate train.log_every train.keep train.evaluate_batches sample.steps
+train.accumulate train.keep train.evaluate_batches sample.steps
 sample.height sample.width sample.frames sample.frames_per_second sample.rows
 evaluate.batches""".split()
 
@@ -50,6 +51,10 @@ train.ema_decay""".split()
 
 
 def _check_ranges(values: Mapping[str, Any]) -> None:
+  for key, value in values.items():
+    some = value if isinstance(value, tuple) else (value,)
+    finite = all(math.isfinite(x) for x in some if isinstance(x, float))
+    _require(finite, key, value, "must be a finite number")
   for key in _POSITIVE:
     _require(values[key] > 0, key, values[key], "must be above 0")
   for key in _FRACTIONS:

@@ -2,7 +2,7 @@
 
 config.json      the resolved config
 checkpoints/     whole states
-metrics.jsonl    one line every `log_every` steps
+metrics.jsonl    one line every `log_every` steps, and one at the end
 tensorboard/     the same for TensorBoard
 samples/         pictures made during training
 report.html      all of it at a glance
