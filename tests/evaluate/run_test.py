@@ -147,6 +147,15 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
   other.write_text(json.dumps({"prompt": "never sampled", "colour": "red"}) + "\n")
   with pytest.raises(ValueError, match="no sample has a prompt of this file"):
     run.judge(sources(workdir, samples, prompts=other), config)
+  for name, content, message in (
+    ("b.jsonl", '\n{"colour": "red"}', r"b.jsonl:2: has no 'prompt'"),
+    ("t.txt", "a red circle\n", r"t.txt: no line says what its clip must show"),
+  ):
+    (tmp_path / name).write_text(content)
+    with pytest.raises(ValueError, match=message):
+      run.judge(sources(workdir, samples, prompts=tmp_path / name), config)
+  with pytest.raises(ValueError, match=r"none.jsonl: there is no such file"):
+    run.judge(sources(workdir, samples, prompts=tmp_path / "none.jsonl"), config)
   with pytest.raises(ValueError, match="--prompts is for samples"):
     run.judge(sources(workdir, None, prompts=other), config)
 

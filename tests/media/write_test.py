@@ -1,5 +1,6 @@
 """What is written comes back."""
 
+from fractions import Fraction
 import json
 
 import av
@@ -92,9 +93,17 @@ def test_wrong_clips_are_refused_and_leave_nothing(tmp_path):
     write_video(tmp_path / "a.mp4", [good[0], good[1][:8]], 24)
   with pytest.raises(ValueError, match="frames_per_second"):
     write_video(tmp_path / "a.mp4", good, 0)
+  with pytest.raises(ValueError, match=r"must be at least 0\.01"):
+    write_video(tmp_path / "a.mp4", good, 0.0001)
   with pytest.raises(ValueError, match="100 frames"):
     write_video(tmp_path / "a.gif", good, 120)
   assert not list(tmp_path.iterdir())
+
+
+def test_the_lowest_rate_is_written_as_it_is(tmp_path):
+  write_video(tmp_path / "slow.mp4", np.zeros((2, 16, 16, 3), np.uint8), 0.01)
+  with av.open(tmp_path / "slow.mp4") as clip:
+    assert clip.streams.video[0].average_rate == Fraction(1, 100)
 
 
 def test_contact_sheet_shows_labels_and_frames(tmp_path):

@@ -2,9 +2,11 @@
 
 import json
 
+import numpy as np
 import pytest
 
 from video_dit import config as config_lib
+from video_dit.generator import prompts as prompts_lib
 from video_dit.media import write
 from video_dit.sample import prompts
 
@@ -33,26 +35,7 @@ def test_a_line_of_jsonl_overrides_the_config_and_keeps_its_truth(tmp_path):
   first, second = prompts.requests(lines, SAMPLE, MEDIA)
   assert (first.height, first.width, first.seed, first.guidance) == (64, 48, 3, 1)
   assert (second.height, second.seed, second.guidance) == (32, 8, None)
-  assert prompts.truth(lines[0]) == {"colour": "red"}
-
-
-@pytest.mark.parametrize(
-  "text, message",
-  [
-    ('{"prompt": "x", "heigth": 8}', r"p.jsonl:1: unknown key 'heigth'.*'height'"),
-    ('{"prompt": "x", "seed": "1"}', "seed='1' must be a whole number"),
-    ('{"prompt": "x", "frames": true}', "frames=True must be a whole number"),
-    ('{"height": 8}', "has no 'prompt'"),
-    ('\n{"prompt": 3}', "p.jsonl:2: prompt=3 must be text"),
-    ("prompt", "is not JSON"),
-    ("[1]", "must be an object"),
-  ],
-)
-def test_wrong_lines_are_named(tmp_path, text, message):
-  path = tmp_path / "p.jsonl"
-  path.write_text(text + "\n")
-  with pytest.raises(ValueError, match=message):
-    prompts.lines([], [str(path)])
+  assert prompts_lib.truth(lines[0]) == {"colour": "red"}
 
 
 def test_no_prompt_and_no_file_are_refused(tmp_path):
@@ -63,8 +46,6 @@ def test_no_prompt_and_no_file_are_refused(tmp_path):
 
 
 def test_given_frames_are_read_and_resized(tmp_path):
-  import numpy as np
-
   path = tmp_path / "given.png"
   write.write_video(path, np.full((1, 64, 96, 3), 200, np.uint8), 8.0)
   (request,) = prompts.requests([{"prompt": "x", "given": str(path)}], SAMPLE, MEDIA)
@@ -73,3 +54,21 @@ def test_given_frames_are_read_and_resized(tmp_path):
   with pytest.raises(ValueError, match="5 frames are wanted, the file has 1"):
     line = {"prompt": "x", "given": str(path), "given_frames": 5}
     prompts.requests([line], SAMPLE, MEDIA)
+
+
+def test_given_frames_are_those_at_the_requests_rate(tmp_path):
+  path = tmp_path / "given.mp4"
+  greys = np.repeat(np.arange(0, 240, 30, dtype=np.uint8), 32 * 48 * 3)
+  write.write_video(path, greys.reshape(8, 32, 48, 3), 8.0)
+  line = {"prompt": "x", "given": str(path), "given_frames": 3}
+  for rate, expected in ((8.0, (0, 30, 60)), (4.0, (0, 60, 120))):
+    lines = [line | {"frames_per_second": rate}]
+    (request,) = prompts.requests(lines, SAMPLE, config_lib.Media(frames_per_second=24.0))
+    np.testing.assert_allclose(request.given_FHWC.mean((1, 2, 3)), expected, atol=4)
+  with pytest.raises(ValueError, match=r"frames_per_second=0.0 is not in \[0.01, 1000\]"):
+    prompts.requests([line | {"frames_per_second": 0}], SAMPLE, MEDIA)
+
+
+def test_a_prompt_of_a_flag_in_another_encoding_is_refused():
+  with pytest.raises(ValueError, match=r"--prompt: 'caf.udce9' holds"):
+    prompts.lines(["caf\udce9"], [])

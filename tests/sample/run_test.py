@@ -79,6 +79,22 @@ def test_what_does_not_fit_is_refused_before_a_file_is_written(workdir, tmp_path
   assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+  ("form", "line", "message"),
+  [
+    ("png", {}, r"'y'.*format='png' holds one frame and 9 are.*'mp4' or 'gif', or fram"),
+    ("gif", {"frames_per_second": 120}, r"'y'.*'gif' has at most 100 .* 120 are asked"),
+  ],
+)
+def test_what_no_file_of_the_format_holds_is_refused(
+  workdir, tmp_path, form, line, message
+):
+  lines = [{"prompt": "x", "frames": 1}, {"prompt": "y", **line}]
+  with pytest.raises(ValueError, match=message):
+    run.sample(load(workdir, format=form), lines, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+
+
 def test_the_command(workdir, tmp_path):
   folder = tmp_path / "out"
   done = command(

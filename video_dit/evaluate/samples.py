@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit.generator import prompts as prompts_lib
 from video_dit.media import decode
 
 
@@ -59,25 +60,27 @@ def with_truth(samples: Sequence[Sample], path: pathlib.Path) -> list[Sample]:
 
   Args:
     samples: from `read`.
-    path: a JSONL file whose lines hold `prompt` and any of colour, shape, direction.
+    path: a file of prompts whose lines hold any of colour, shape, direction.
 
   Raises:
-    ValueError: no prompt of the file was sampled.
+    ValueError: a line is none of a prompt, no line says what its clip must show, or no
+      prompt of the file was sampled.
   """
-  words = ("colour", "shape", "direction", "background")
-  truths = {}
-  for text in path.read_text(encoding="utf-8").splitlines():
-    line = json.loads(text)
-    truths[line["prompt"]] = {word: line[word] for word in words if word in line}
-  known = [s.prompt in truths for s in samples]
-  if not any(known):
+  lines = [(line["prompt"], prompts_lib.truth(line)) for line in prompts_lib.read(path)]
+  truths = {prompt: truth for prompt, truth in lines if truth}
+  if not truths:
+    raise ValueError(
+      f"--prompts={path}: no line says what its clip must show. Name a .jsonl file whose"
+      f" lines hold {', '.join(prompts_lib.TRUTH)} beside the prompt."
+    )
+  if not any(sample.prompt in truths for sample in samples):
     raise ValueError(
       f"--prompts={path}: no sample has a prompt of this file. Name the file that the"
       " samples were made from."
     )
   return [
-    dataclasses.replace(s, truth=truths[s.prompt]) if there else s
-    for s, there in zip(samples, known, strict=True)
+    dataclasses.replace(sample, truth=truths.get(sample.prompt, sample.truth))
+    for sample in samples
   ]
 
 

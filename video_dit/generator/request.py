@@ -4,6 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from video_dit.media import write
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
@@ -75,11 +77,7 @@ class Request:
     first = span - grid.time + 1
     rule = "1" if first == 1 else str(first)
     _check_multiple(self, "frames", span, f"{rule} + a multiple of {span}", first)
-    if not 0 < self.frames_per_second <= 1000:
-      raise ValueError(
-        f"{self}: frames_per_second={self.frames_per_second} is not in (0, 1000]."
-        " Choose the rate of the training clips."
-      )
+    self.check_rate()
     if not 0 <= self.seed < 2**64:
       raise ValueError(
         f"{self}: seed={self.seed} is not in [0, 2**64). Choose one there."
@@ -87,6 +85,38 @@ class Request:
     if self.guidance is not None and not np.isfinite(self.guidance):
       raise ValueError(f"{self}: guidance={self.guidance} is no number; 1 turns it off.")
     self._check_given(grid)
+
+  def check_rate(self) -> None:
+    """Refuses a rate that no file has.
+
+    Raises:
+      ValueError: names the rate and its bounds.
+    """
+    least = write.LEAST_RATE
+    if not least <= self.frames_per_second <= 1000:
+      raise ValueError(
+        f"{self}: frames_per_second={self.frames_per_second} is not in [{least}, 1000]."
+        " Choose the rate of the training clips."
+      )
+
+  def check_format(self, form: str) -> None:
+    """Refuses a clip that files of `config.sample.format` cannot hold.
+
+    Raises:
+      ValueError: names the format, what it cannot hold and those that can.
+    """
+    where = f"{self}: config.sample.format={form!r}"
+    if form == "png" and self.frames > 1:
+      raise ValueError(
+        f"{where} holds one frame and {self.frames} are asked for. Choose 'mp4' or"
+        " 'gif', or frames=1: an image is png in any format."
+      )
+    most = write.MOST_GIF_RATE
+    if form == "gif" and self.frames > 1 and self.frames_per_second > most:
+      raise ValueError(
+        f"{where} has at most {most} frames a second, and {self.frames_per_second:g} are"
+        " asked for. Choose 'mp4', or a lower frames_per_second."
+      )
 
   def _check_given(self, grid: Grid) -> None:
     if self.given_FHWC is None:

@@ -18,6 +18,8 @@ from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
 from video_dit.media.resize import resize
 
+LEAST_RATE = 0.01  # frames a second: one in 100 seconds
+MOST_GIF_RATE = 100  # a gif counts in hundredths of a second
 _BT709 = 1  # AVCOL_PRI_BT709, AVCOL_TRC_BT709 and AVCOL_SPC_BT709
 _LIMITED = 1  # AVCOL_RANGE_MPEG
 _MARGIN = 8  # pixels around the parts of a contact sheet
@@ -44,7 +46,7 @@ def write_video(
     path: file to write; its folder exists.
     frames_FHWC: uint8 RGB frames, an array or any iterable of `(H, W, 3)` frames; an
       mp4 is written with one frame in memory.
-    frames_per_second: at most 100 for a gif.
+    frames_per_second: at least 0.01, and at most 100 for a gif.
     metadata: texts recorded in the file: mp4 tags, a gif's comment as JSON, png texts.
     crf: quality of H.264, 0 (lossless) to 51.
 
@@ -56,8 +58,10 @@ def write_video(
   writers = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}
   if path.suffix.lower() not in writers:
     raise ValueError(f"{path}: suffix {path.suffix!r} is none of {', '.join(writers)}.")
-  if not frames_per_second > 0:
-    raise ValueError(f"{path}: frames_per_second={frames_per_second} must be above 0.")
+  if not frames_per_second >= LEAST_RATE:
+    raise ValueError(
+      f"{path}: frames_per_second={frames_per_second} must be at least {LEAST_RATE}."
+    )
   frames = _checked(path, frames_FHWC)
   with _whole(path) as partial:
     writers[path.suffix.lower()](
@@ -181,8 +185,8 @@ def _write_mp4(path, frames, frames_per_second, metadata, crf) -> None:
 
 def _write_gif(path, frames, frames_per_second, metadata, crf) -> None:
   del crf
-  if frames_per_second > 100:
-    raise ValueError(f"{path}: a gif has at most 100 frames a second.")
+  if frames_per_second > MOST_GIF_RATE:
+    raise ValueError(f"{path}: a gif has at most {MOST_GIF_RATE} frames a second.")
   images = [
     Image.fromarray(frame_HWC).quantize(256, method=Image.Quantize.MEDIANCUT)
     for frame_HWC in frames

@@ -7,6 +7,7 @@ from typing import Any
 import tqdm
 
 from video_dit.generator import generator as generator_lib
+from video_dit.generator import prompts as prompts_lib
 from video_dit.generator import request as request_lib
 from video_dit.media import write
 from video_dit.sample import files, gallery, prompts
@@ -28,12 +29,14 @@ def sample(
     The records, in the order of the lines.
 
   Raises:
-    ValueError: a request that the grid or the row has no place for, before anything is
-      generated.
+    ValueError: a request that the grid, the row or the format has no place for, before
+      anything is generated.
   """
   config = generator.config
   requests = prompts.requests(lines, config.sample, config.media)
   generator.check(requests)
+  for request in requests:
+    request.check_format(config.sample.format)
   cut = [
     request.prompt for request in requests if generator.encoder.is_cut(request.prompt)
   ]
@@ -48,7 +51,7 @@ def sample(
       requests, progress=bar.set_postfix_str
     ):
       number = numbers[id(request)]
-      record = _record(generator, request, number, prompts.truth(lines[number]))
+      record = _record(generator, request, number, prompts_lib.truth(lines[number]))
       write.write_video(
         folder / record.file,
         frames_FHWC,

@@ -33,7 +33,7 @@ class Sampler:
 
   Raises:
     ValueError: what sampling would refuse: an encoder that is gone or another, or a clip
-      that has no place on the grid or in a row.
+      that has no place on the grid or in its file.
   """
 
   def __init__(self, config: config_lib.Config, metadata: schema.Metadata):
@@ -44,6 +44,7 @@ class Sampler:
     )
     for request in _requests(config):
       request.check(grid)
+      request.check_format(config.sample.format)
     self._generator: generator_lib.Generator | None = None
 
   def __call__(
