@@ -156,6 +156,12 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
       run.judge(sources(workdir, samples, prompts=tmp_path / name), config)
   with pytest.raises(ValueError, match=r"none.jsonl: there is no such file"):
     run.judge(sources(workdir, samples, prompts=tmp_path / "none.jsonl"), config)
+  unnamed = sources(workdir, None, clips=tmp_path / "nowhere")
+  assert run.judge(unnamed, config) == [] and run._clips(unnamed) == ([], [])
+  other.with_suffix(".parquet").write_bytes(b"no table")
+  for name, message in (("nowhere", "no such file"), ("other.parquet", "no Parquet")):
+    with pytest.raises(ValueError, match=rf"--training=.*{name}: .*{message}.*Name the"):
+      run.judge(sources(workdir, None, clips=tmp_path / name, named=True), config)
   with pytest.raises(ValueError, match="--prompts is for samples"):
     run.judge(sources(workdir, None, prompts=other), config)
 
@@ -163,7 +169,7 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
 def test_the_command_without_samples(workdir, tmp_path):
   command = [sys.executable, "-m", "video_dit.evaluate", "--mesh=cpu:8"]
   done = subprocess.run(
-    [*command, f"--workdir={workdir}", f"--output={tmp_path}", "--training=nowhere"],
+    [*command, f"--workdir={workdir}", f"--output={tmp_path}"],
     cwd=ROOT,
     env=os.environ | tiny.environment(),
     capture_output=True,

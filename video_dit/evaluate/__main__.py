@@ -52,6 +52,7 @@ def main() -> None:
     clips=training
     if training and table
     else pathlib.Path(config.data.path) / "clips.parquet",
+    named=table,
     media=None if table else training,
     nearest=FLAGS.nearest,
   )

@@ -21,7 +21,8 @@ class Sources:
   Attributes:
     samples: folder of samples; None shows none.
     prompts: file with the truth of their prompts; None takes what they recorded.
-    clips: `clips.parquet` of the data set.
+    clips: `clips.parquet` of the data set, which may not be here.
+    named: someone named it, so that it must be here.
     media: folder of its media files, where they have moved since; None: they have not.
     nearest: training clips that samples are compared with; 0 compares with none.
   """
@@ -29,6 +30,7 @@ class Sources:
   samples: pathlib.Path | None
   prompts: pathlib.Path | None
   clips: pathlib.Path
+  named: bool = False
   media: pathlib.Path | None = None
   nearest: int
 
@@ -37,8 +39,11 @@ def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
   """Decodes the samples and, with `config.evaluate.adherence`, measures them.
 
   Raises:
-    ValueError: there are no samples where they should be, or none has truth.
+    ValueError: there are no samples where they should be, or none has truth; or there is
+      no table where someone said.
   """
+  if sources.named:
+    training.check(sources.clips)
   if sources.samples is None:
     if sources.prompts is not None:
       raise ValueError("--prompts is for samples: name them with --samples=FOLDER.")

@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet
 
 from video_dit import config as config_lib
@@ -69,12 +70,9 @@ def clips(
     media: folder of the media files, where they have moved since.
 
   Raises:
-    ValueError: there is no such file.
+    ValueError: as `check`.
   """
-  if not path.is_file():
-    raise ValueError(
-      f"{path}: there is no such file. Preprocess the media, or correct --training."
-    )
+  check(path)
   rows: list[dict[str, Any]] = pyarrow.parquet.read_table(
     path, columns=list(_COLUMNS)
   ).to_pylist()
@@ -85,6 +83,24 @@ def clips(
         row["path"] = str(media / pathlib.Path(row["path"]).name)
       found.append(Clip(**row))
   return found
+
+
+def check(path: pathlib.Path) -> None:
+  """Refuses a table that is not there or not one of clips; none is read.
+
+  Raises:
+    ValueError: the path, and what it should be.
+  """
+  what = "Name the clips.parquet of the data set, or the folder of its media files."
+  if not path.is_file():
+    raise ValueError(f"--training={path}: there is no such file. {what}")
+  try:
+    found = pyarrow.parquet.read_schema(path).names
+  except (OSError, pa.ArrowInvalid) as error:
+    raise ValueError(f"--training={path}: is no Parquet file ({error}). {what}") from None
+  missing = [name for name in _COLUMNS if name not in found]
+  if missing:
+    raise ValueError(f"--training={path}: has no column {missing[0]!r}. {what}")
 
 
 def spread(clips: Iterable[Clip], most: int, *, sizes: int = 3) -> list[Clip]:
