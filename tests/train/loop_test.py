@@ -17,7 +17,7 @@ from tests.train import line
 from video_dit import config as config_lib
 from video_dit.checkpoints.store import Store
 from video_dit.parallel import mesh as mesh_lib
-from video_dit.train import loop, metrics
+from video_dit.train import lock, loop, metrics
 from video_dit.trainer.step import Trainer
 
 _RATES = ("_per_second", "mfu")
@@ -84,7 +84,7 @@ def test_a_finished_run_does_nothing(whole, capsys):
   assert "nothing left to train" in capsys.readouterr().out
   after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
   changed = {path.name for path in before if before[path] != after.get(path)}
-  assert changed <= {"config.json"}
+  assert changed <= {"config.json", "lock"}
 
 
 def test_n_and_restore_and_n_steps_are_2n(whole, tmp_path, capsys):
@@ -110,6 +110,17 @@ def test_another_model_in_the_workdir_is_refused_by_key(whole):
     loop.train(line.objective(), other, _mesh(), whole)
   # Nothing was touched.
   assert json.loads((whole / "config.json").read_text())["dit"]["width"] == 1152
+
+
+def test_a_second_run_in_the_workdir_is_refused_and_changes_nothing(whole):
+  before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+  with (
+    lock.held(whole, wait_seconds=0),
+    pytest.raises(ValueError, match=rf"{whole}: process {os.getpid()} on .* at work"),
+  ):
+    loop.train(line.objective(), line.config(steps=9), _mesh(), whole, wait_seconds=0)
+  after = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
+  assert {**after, whole / "lock": b""} == {**before, whole / "lock": b""}
 
 
 def test_a_skipped_step_is_named(tmp_path, capsys):

@@ -6,6 +6,7 @@ so that the log up to a checkpoint's step is whole when a killed run goes on fro
 Samples come after the checkpoint, because they may take long.
 """
 
+import contextlib
 import json
 import pathlib
 from typing import Any
@@ -15,9 +16,9 @@ import jax
 from video_dit import config as config_lib
 from video_dit.checkpoints.state import TrainState
 from video_dit.checkpoints.store import Position, Store
+from video_dit.train import lock, report
 from video_dit.train import metrics as metrics_lib
 from video_dit.train import profile as profile_lib
-from video_dit.train import report
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.heldout import HeldOut
 from video_dit.train.objective import Objective
@@ -34,6 +35,8 @@ def train(
   mesh: jax.sharding.Mesh,
   workdir: pathlib.Path,
   profile: profile_lib.Steps | None = None,
+  *,
+  wait_seconds: float = 60.0,
 ) -> bool:
   """Trains until `config.train.steps`, or until a signal asks to stop.
 
@@ -43,15 +46,29 @@ def train(
     mesh: over which it is spread.
     workdir: of the run; one that was stopped or killed is continued.
     profile: steps that are traced.
+    wait_seconds: how long a run that is still ending in the workdir is waited for.
 
   Returns:
     Whether the run is finished; False where a signal stopped it.
 
   Raises:
     ValueError: the workdir holds a run of another model, or one that is beyond the
-      steps to trace.
+      steps to trace, or another process is at work there.
   """
   workdir = pathlib.Path(workdir)
+  with contextlib.ExitStack() as alone:
+    if leads():  # the hosts share the folder, and one of them stands for all
+      alone.enter_context(lock.held(workdir, wait_seconds=wait_seconds, say=say))
+    return _train(objective, config, mesh, workdir, profile)
+
+
+def _train(
+  objective: Objective,
+  config: config_lib.Config,
+  mesh: jax.sharding.Mesh,
+  workdir: pathlib.Path,
+  profile: profile_lib.Steps | None,
+) -> bool:
   workdir_lib.prepare(workdir, config, objective.shape_keys, say)
   run = _Run(Trainer(objective, config, mesh), workdir, profile)
   with run.store, Stop() as stop:

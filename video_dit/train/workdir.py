@@ -6,6 +6,7 @@ metrics.jsonl    one line every `log_every` steps, and one at the end
 tensorboard/     the same for TensorBoard
 samples/         pictures made during training
 report.html      all of it at a glance
+lock             held while a run is at work there
 """
 
 from collections.abc import Callable, Sequence
