@@ -1,6 +1,10 @@
 """Compiled programs on disk: where they are kept, and how many."""
 
 import os
+import pathlib
+import shutil
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -33,6 +37,38 @@ def test_nothing_is_kept_where_the_folder_is_set_to_nothing(
   monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
   programs.keep_in(tmp_path)
   assert settings == {"jax_enable_compilation_cache": False}
+
+
+_COMPILES = """
+import pathlib, sys
+import jax
+from video_dit.parallel import programs
+programs.keep_in(pathlib.Path(sys.argv[1]))
+with programs.Watch() as watch:
+  jax.jit(lambda x: x * 2 + 1)(jax.numpy.ones(8)).block_until_ready()
+print(watch.found)
+"""
+
+
+def _found(folder: pathlib.Path) -> int:
+  """Programs that another process finds in the folder."""
+  inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
+  settings = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+  done = subprocess.run(
+    [sys.executable, "-c", _COMPILES, str(folder)],
+    cwd=pathlib.Path(__file__).parents[2],
+    env=inherited | settings,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  return int(done.stdout)
+
+
+def test_programs_are_found_where_the_folder_has_moved(tmp_path):
+  assert _found(tmp_path / "here") == 0
+  shutil.copytree(tmp_path / "here", tmp_path / "there")
+  assert _found(tmp_path / "there") > 0
 
 
 def test_the_oldest_programs_are_removed(tmp_path):

@@ -1,8 +1,8 @@
 """Compiled programs on disk: what was compiled once is read when a run starts again.
 
 JAX finds a program by what it computes, by the versions of JAX and its compiler, by their
-flags and by the devices. A program that fits none of these, or does not load, is compiled
-anew, with a warning where it was there but could not be used.
+flags and by the devices, wherever the folder lies. A program that fits none of these, or
+does not load, is compiled anew, with a warning where it was there but could not be used.
 """
 
 import contextlib
@@ -33,6 +33,11 @@ def keep_in(folder: pathlib.Path) -> None:
   if "://" not in str(chosen):
     prune(chosen, _MOST_BYTES)
   jax.config.update("jax_compilation_cache_dir", str(named or folder))
+  # Else the folder's own path gets into the key of every program, and none is found where
+  # the folder has moved. XLA's caches of its own, of GPUs alone, save only a part of
+  # compiling, and nothing where the program itself is found.
+  if "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES" not in os.environ:
+    jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
