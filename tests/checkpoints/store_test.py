@@ -132,6 +132,53 @@ def test_nothing_to_read_is_said(saved, tmp_path):
     store.position(3)
 
 
+def _cut(path: pathlib.Path) -> None:
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+  ("name", "damage", "said"),
+  [
+    ("_CHECKPOINT_METADATA", pathlib.Path.unlink, "_CHECKPOINT_METADATA is missing"),
+    ("_CHECKPOINT_METADATA", _cut, "_CHECKPOINT_METADATA is cut short"),
+    ("ema/_METADATA", _cut, "ema/_METADATA is cut short"),
+    ("ema/manifest.ocdbt", pathlib.Path.unlink, "ema/manifest.ocdbt is missing"),
+    ("ema/d", _cut, r"5/ema/d/\w+ \(Requested byte range"),
+    ("ema/d", pathlib.Path.unlink, r"5/ema/d/\w+ \(it is missing"),
+    ("ema", shutil.rmtree, "the folder ema is missing"),
+  ],
+)
+def test_damage_is_named_with_the_checkpoint_to_go_on_from(
+  saved, tmp_path, name, damage, said
+):
+  folder = shutil.copytree(saved, tmp_path / "checkpoints")
+  place = folder / "5" / name
+  damage(next(place.iterdir()) if name == "ema/d" else place)
+  abstract = _abstract(_state(), (8, 1, 1, 1))
+  message = rf"{folder}/5: the checkpoint is damaged: .*{said}.* \[4\]: move {folder}/5 "
+  with Store(folder) as store:
+    for read, target in ((store.restore, abstract), (store.restore_ema, abstract.ema)):
+      with pytest.raises(ValueError, match=message + ".* goes on from step 4"):
+        read(target)
+    if name != "ema":  # a tree that is not there is missed when it is read
+      with pytest.raises(ValueError, match=message):
+        store.position()
+    _assert_equal(jax.device_get(store.restore(abstract, 4).ema), _state(4).ema)
+
+
+def test_damaged_weights_are_named_when_they_are_read(tmp_path):
+  state = _state(1, width=2048)
+  with Store(tmp_path / "checkpoints", keep=1) as store:
+    store.save(state, _position(1))
+  files = (path for path in (tmp_path / "checkpoints/1/ema").rglob("*") if path.is_file())
+  _cut(max(files, key=lambda path: path.stat().st_size))
+  with (
+    Store(tmp_path / "checkpoints") as store,
+    pytest.raises(ValueError, match=r"1: the checkpoint is damaged: .*There is no other"),
+  ):
+    store.restore_ema(_abstract(state, (1, 1, 1, 1)).ema)
+
+
 # In a process of its own: writes that a failed save leaves behind end when they like.
 _FULL = """
 import resource, signal, sys

@@ -9,7 +9,7 @@ sampling reads nothing else:
     checkpoints/1200/rest/   step, weights, optimiser
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import pathlib
@@ -18,6 +18,7 @@ from typing import Any
 import jax
 from orbax.checkpoint import v1 as ocp
 
+from video_dit.checkpoints import damage
 from video_dit.checkpoints.state import Params, TrainState
 
 _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
@@ -123,8 +124,15 @@ class Store:
       ) from error
 
   def position(self, step: int | None = None) -> Position:
-    """Position of the checkpoint of `step`, by default the newest."""
-    metadata = self._checkpointer.checkpointables_metadata(self._existing(step))
+    """Position of the checkpoint of `step`, by default the newest.
+
+    Raises:
+      ValueError: there is no such checkpoint, or it is damaged.
+    """
+    step = self._existing(step)
+    there = [p.name for p in (self.folder / str(step)).iterdir() if p.is_dir()]
+    self._check(step, *there)  # Orbax looks at them all
+    metadata = self._checkpointer.checkpointables_metadata(step)
     return Position(**metadata.custom_metadata)
 
   def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
@@ -135,8 +143,8 @@ class Store:
       step: of the checkpoint; by default the newest.
 
     Raises:
-      ValueError: there is no such checkpoint, or shapes differ; the message names
-        each parameter with both shapes.
+      ValueError: there is no such checkpoint, it is damaged, or shapes differ; the
+        message names the file, or each parameter with both shapes.
     """
     target = {"ema": abstract.ema, "rest": _rest(abstract)}
     found = self._load(step, target)
@@ -148,7 +156,9 @@ class Store:
 
   def extents(self, step: int | None = None) -> Mapping[str, tuple[int, ...]]:
     """Shapes of the averaged weights by path; none is read."""
-    stored = self._checkpointer.checkpointables_metadata(self._existing(step)).metadata
+    step = self._existing(step)
+    self._check(step, "ema")
+    stored = self._checkpointer.checkpointables_metadata(step).metadata
     return _shapes(stored["ema"])
 
   def _existing(self, step: int | None) -> int:
@@ -165,6 +175,7 @@ class Store:
 
   def _load(self, step: int | None, target: dict[str, Any]) -> dict[str, Any]:
     step = self._existing(step)
+    self._check(step, *target)
     stored = self._checkpointer.checkpointables_metadata(step).metadata
     for name, tree in target.items():
       # A mismatch inside Orbax never names the parameter.
@@ -176,7 +187,32 @@ class Store:
           f"{f'; and {len(differences) - 8} more' if len(differences) > 8 else ''}."
           " Use the config that the run was started with, or another workdir."
         )
-    return self._checkpointer.load_checkpointables(step, target)
+    try:
+      return self._checkpointer.load_checkpointables(step, target)
+    except Exception as error:  # Orbax has a kind of its own for each layer.
+      if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+        raise
+      raise self._damaged(step, damage.explain(error), target) from error
+
+  def _check(self, step: int, *trees: str) -> None:
+    """Refuses a checkpoint of which these trees are not whole."""
+    what = damage.find(self.folder / str(step), trees)
+    if what:
+      raise self._damaged(step, what, trees)
+
+  def _damaged(self, step: int, what: str, trees: Iterable[str]) -> ValueError:
+    """What is damaged, and which checkpoint there is to go on from."""
+    others = [n for n in self.steps() if n != step]
+    whole = [n for n in others if not damage.find(self.folder / str(n), trees)]
+    remedy = "There is no other: begin anew in another workdir."
+    if whole:
+      remedy = (
+        f"Whole are those of the steps {whole}: move {self.folder / str(step)} to another"
+        f" place, and the same command goes on from step {max(whole)}."
+      )
+    return ValueError(
+      f"{self.folder / str(step)}: the checkpoint is damaged: {what}. {remedy}"
+    )
 
 
 def _rest(state: TrainState) -> dict[str, Any]:
