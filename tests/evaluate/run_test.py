@@ -143,6 +143,10 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
   config = generator.config
   with pytest.raises(ValueError, match=r"samples.jsonl: there is no such file"):
     run.judge(sources(workdir, tmp_path), config)
+  for torn in ('{"file": "0.mp4", "pro', '{"file": "0.mp4"}', "[]"):
+    (tmp_path / "samples.jsonl").write_text(torn)
+    with pytest.raises(ValueError, match=r"samples.jsonl:1: is no sample's record"):
+      run.judge(sources(workdir, tmp_path), config)
   other = tmp_path / "other.jsonl"
   other.write_text(json.dumps({"prompt": "never sampled", "colour": "red"}) + "\n")
   with pytest.raises(ValueError, match="no sample has a prompt of this file"):

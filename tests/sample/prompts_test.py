@@ -51,6 +51,8 @@ def test_given_frames_are_read_and_resized(tmp_path):
   (request,) = prompts.requests([{"prompt": "x", "given": str(path)}], SAMPLE, MEDIA)
   assert request.given_FHWC.shape == (1, 32, 48, 3)
   assert abs(int(request.given_FHWC.mean()) - 200) <= 1
+  with pytest.raises(ValueError, match=r"'x'.*given='no.png': there is no such file"):
+    prompts.requests([{"prompt": "x", "given": "no.png"}], SAMPLE, MEDIA)
   with pytest.raises(ValueError, match="5 frames are wanted, the file has 1"):
     line = {"prompt": "x", "given": str(path), "given_frames": 5}
     prompts.requests([line], SAMPLE, MEDIA)

@@ -34,7 +34,7 @@ def read(folder: pathlib.Path) -> list[Sample]:
   """Reads `samples.jsonl`.
 
   Raises:
-    ValueError: there is none, it is empty, or a file that it names is gone.
+    ValueError: there is none, it is empty or damaged, or a file that it names is gone.
   """
   records = folder / "samples.jsonl"
   if not records.is_file():
@@ -43,13 +43,15 @@ def read(folder: pathlib.Path) -> list[Sample]:
     )
   found = []
   for number, text in enumerate(records.read_text(encoding="utf-8").splitlines(), 1):
-    line = json.loads(text)
-    path = folder / line.pop("file")
+    try:
+      line = json.loads(text)
+      path = folder / line.pop("file")
+      parts = {"prompt": line.pop("prompt"), "truth": line.pop("truth")}
+    except (ValueError, KeyError, TypeError, AttributeError):
+      raise ValueError(f"{records}:{number}: is no sample's record.") from None
     if not path.is_file():
       raise ValueError(f"{records}:{number}: {path} is missing. Sample again.")
-    found.append(
-      Sample(path=path, prompt=line.pop("prompt"), truth=line.pop("truth"), settings=line)
-    )
+    found.append(Sample(path=path, **parts, settings=line))
   if not found:
     raise ValueError(f"{records}: holds no sample. Sample again.")
   return found

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,8 @@ def requests(
   are decoded at the request's rate and brought to its size.
 
   Raises:
-    ValueError: a rate that no clip has, or fewer given frames than a line asks for.
+    ValueError: a rate that no clip has, a file of given frames that is not there, or
+      fewer frames in it than a line asks for.
   """
   return [_request(line, i, sample, media) for i, line in enumerate(found)]
 
@@ -67,6 +69,11 @@ def _request(line, index, sample, media) -> request_lib.Request:
 
 def _given(line, request: request_lib.Request, media) -> np.ndarray:
   """The first `given_frames` frames (1 where it does not say) of a file, resized."""
+  if not pathlib.Path(line["given"]).is_file():
+    raise ValueError(
+      f"{request}: given={line['given']!r}: there is no such file. Name one from here,"
+      f" {pathlib.Path.cwd()}, or by its whole path."
+    )
   wanted, frames = line.get("given_frames", 1), []
   media = dataclasses.replace(media, frames_per_second=request.frames_per_second)
   for frame in decode.frames(line["given"], media):
