@@ -12,6 +12,7 @@ from video_dit.data import schema
 from video_dit.generator import encoders
 from video_dit.train import pictures
 
+SAMPLE = tiny.CONFIG.sample
 NAMED = encoders.Named(autoencoder="/old/ae", text="/old/text")
 
 
@@ -87,11 +88,19 @@ def test_another_encoder_is_refused_by_its_path(data, metadata, tmp_path):
 
 
 def test_training_with_prompts_refuses_before_its_first_step(metadata, tmp_path):
+  mesh = tiny.mesh()
   with pytest.raises(ValueError, match=r"ae, is gone"):
-    pictures.Sampler(config(), moved(metadata, tmp_path))
-  tall = dataclasses.replace(config(), sample=config_lib.Sample(height=20, width=16))
-  with pytest.raises(ValueError, match=r"height=20 must be a multiple of 8 pixels"):
-    pictures.Sampler(tall, metadata)
+    pictures.Sampler(config(), mesh, moved(metadata, tmp_path))
+  for sample, message in (
+    ({"height": 20}, r"height=20 must be a multiple of 8 pixels"),
+    ({"frames": 41}, r"176 tokens, a sampling row holds 96"),
+    ({"rows": 4}, r"config.sample.rows=4 does not divide"),
+    ({"format": "png"}, r"format='png' holds one frame"),
+  ):
+    other = dataclasses.replace(config(), sample=dataclasses.replace(SAMPLE, **sample))
+    with pytest.raises(ValueError, match=message):
+      pictures.Sampler(other, mesh, metadata)
+  pictures.Sampler(config(), mesh, metadata)
 
 
 def test_the_workdir_says_what_its_config_names(tmp_path):

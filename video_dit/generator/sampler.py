@@ -16,6 +16,32 @@ from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel import partition
 
 
+def shape(config: config_lib.Config, mesh: jax.sharding.Mesh) -> rows_lib.Shape:
+  """The shape of all groups of rows.
+
+  Raises:
+    ValueError: the rows or their length do not divide over the mesh.
+  """
+  found = rows_lib.Shape(
+    rows=config.sample.rows,
+    length=config.sample.row_length or config.data.row_length,
+    segments=config.data.row_segments,
+    text=config.data.row_text,
+  )
+  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  if found.rows % ways:
+    raise ValueError(
+      f"config.sample.rows={found.rows} does not divide over data x fsdp ="
+      f" {ways}. Choose a multiple of {ways}."
+    )
+  if found.length % mesh.shape["context"]:
+    raise ValueError(
+      f"a sampling row of {found.length} tokens does not divide over"
+      f" context={mesh.shape['context']}. Change config.sample.row_length."
+    )
+  return found
+
+
 class Sampler:
   """Samples groups of rows; one compilation serves all sizes, lengths and prompts.
 
@@ -29,29 +55,12 @@ class Sampler:
     graphdef: of the `DiT`, from `nnx.split`.
 
   Raises:
-    ValueError: the rows or their length do not divide over the mesh.
+    ValueError: as `shape`.
   """
 
   def __init__(self, config: config_lib.Config, mesh, graphdef: nnx.GraphDef):
     self._config, self._mesh, self._graphdef = config, mesh, graphdef
-    sample = config.sample
-    self.shape = rows_lib.Shape(
-      rows=sample.rows,
-      length=sample.row_length or config.data.row_length,
-      segments=config.data.row_segments,
-      text=config.data.row_text,
-    )
-    ways = mesh.shape["data"] * mesh.shape["fsdp"]
-    if self.shape.rows % ways:
-      raise ValueError(
-        f"config.sample.rows={self.shape.rows} does not divide over data x fsdp ="
-        f" {ways}. Choose a multiple of {ways}."
-      )
-    if self.shape.length % mesh.shape["context"]:
-      raise ValueError(
-        f"a sampling row of {self.shape.length} tokens does not divide over"
-        f" context={mesh.shape['context']}. Change config.sample.row_length."
-      )
+    self.shape = shape(config, mesh)
     self.program = jax.jit(
       self._program,
       static_argnames=("guided", "has_given"),

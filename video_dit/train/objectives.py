@@ -52,10 +52,10 @@ def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective
   task_lib.check_mesh(config, mesh)
   if config.objective == "reconstruction":
     return reconstruction_objective(config)
-  return diffusion_objective(config)
+  return diffusion_objective(config, mesh)
 
 
-def diffusion_objective(config: config_lib.Config) -> Objective:
+def diffusion_objective(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective:
   """Trains the DiT on latents."""
   dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
   checkpoint = config.autoencoder.checkpoint
@@ -81,7 +81,9 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
       (source[i] for i in range(num)), task_lib.rows_layout(mesh), 1
     )
 
-  metadata = dataset.metadata
+  metadata, show = dataset.metadata, None
+  if config.train.sample_prompts:
+    show = pictures.Sampler(config, mesh, metadata)
   task = task_lib.diffusion_task(config, metadata.channels, metadata.text_width)
   return Objective(
     build=task.build,
@@ -101,7 +103,7 @@ def diffusion_objective(config: config_lib.Config) -> Objective:
     heldout=functools.partial(diffusion.heldout, config=config),
     heldout_batches=None if reason else heldout_batches,
     levels=config.evaluate.times,
-    show=pictures.Sampler(config, metadata) if config.train.sample_prompts else None,
+    show=show,
   )
 
 

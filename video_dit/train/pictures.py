@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 import itertools
+import math
 import pathlib
 
 from flax import nnx
@@ -15,6 +16,8 @@ from video_dit.data.batch import Windows
 from video_dit.generator import encoders
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
+from video_dit.generator import rows as rows_lib
+from video_dit.generator import sampler as sampler_lib
 from video_dit.media import write
 from video_dit.models.autoencoder.frozen import to_bytes, to_unit
 from video_dit.models.autoencoder.model import Autoencoder
@@ -29,22 +32,31 @@ class Sampler:
 
   Args:
     config: of the run; `sample` says how.
+    mesh: of the run.
     metadata: of its data set.
 
   Raises:
-    ValueError: what sampling would refuse: an encoder that is gone or another, or a clip
-      that has no place on the grid or in its file.
+    ValueError: what sampling would refuse: an encoder that is gone or another, rows that
+      do not divide over the mesh, or a clip that has no place on the grid, in a row or in
+      its file.
   """
 
-  def __init__(self, config: config_lib.Config, metadata: schema.Metadata):
+  def __init__(
+    self, config: config_lib.Config, mesh: jax.sharding.Mesh, metadata: schema.Metadata
+  ):
     self._config = config
     encoders.check(config, metadata)
     grid = request_lib.Grid(
       space=metadata.space, time=metadata.time, patch=config.dit.patch
     )
-    for request in _requests(config):
+    requests = _requests(config)
+    for request in requests:
       request.check(grid)
       request.check_format(config.sample.format)
+    sizes = [grid.tokens(r.height, r.width, r.frames) for r in requests]
+    tokens = [math.prod(size) for size in sizes]
+    # Of the prompts' tokens the tokenizer knows, which comes with its encoder.
+    rows_lib.plan(requests, tokens, [1] * len(tokens), sampler_lib.shape(config, mesh))
     self._generator: generator_lib.Generator | None = None
 
   def __call__(
