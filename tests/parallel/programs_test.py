@@ -75,6 +75,9 @@ def test_the_oldest_programs_are_removed(tmp_path):
   for age, name in enumerate("abcd"):
     (tmp_path / name).write_bytes(bytes(10))
     os.utime(tmp_path / name, (1000 - age, 1000 - age))
+  (tmp_path / "xla").mkdir()  # of XLA's own, older than all
+  os.utime(tmp_path / "xla", (1, 1))
   programs.prune(tmp_path, 25)
+  (tmp_path / "xla").rmdir()
   assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
   programs.prune(tmp_path / "nowhere", 25)

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from tests.preprocess.files import moving
+from video_dit import lock
 from video_dit.data import reader, schema
 from video_dit.media import decode, write
 from video_dit.models.autoencoder import store
@@ -146,6 +147,21 @@ def test_second_run_does_nothing(done_pixels, pixels, media, copy):
   assert before == {p: p.stat().st_mtime_ns for p in before}
   for name in ("clips.parquet", "rejects.parquet"):
     assert _table(copy, name) == _table(done_pixels[1], name)
+
+
+def test_a_second_run_in_the_output_is_refused_and_changes_nothing(
+  pixels, media, copy, tmp_path
+):
+  out = copy
+  before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+  (tmp_path / "other").mkdir()
+  with (
+    lock.held(out / "work", flag="--output", wait_seconds=0),
+    pytest.raises(ValueError, match=r"work: process \d+ on .* choose another --output"),
+  ):
+    run.preprocess(pixels, tmp_path / "other", out, wait_seconds=0)
+  after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
+  assert after == before | {out / "work" / "lock": after[out / "work" / "lock"]}
 
 
 def test_added_files_are_added(pixels, media, copy, tmp_path):

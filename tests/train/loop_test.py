@@ -15,9 +15,10 @@ import pytest
 
 from tests.train import line
 from video_dit import config as config_lib
+from video_dit import lock
 from video_dit.checkpoints.store import Store
 from video_dit.parallel import mesh as mesh_lib
-from video_dit.train import lock, loop, metrics
+from video_dit.train import loop, metrics
 from video_dit.trainer.step import Trainer
 
 _RATES = ("_per_second", "mfu")
@@ -115,7 +116,7 @@ def test_another_model_in_the_workdir_is_refused_by_key(whole):
 def test_a_second_run_in_the_workdir_is_refused_and_changes_nothing(whole):
   before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
   with (
-    lock.held(whole, wait_seconds=0),
+    lock.held(whole, flag="--workdir", wait_seconds=0),
     pytest.raises(ValueError, match=rf"{whole}: process {os.getpid()} on .* at work"),
   ):
     loop.train(line.objective(), line.config(steps=9), _mesh(), whole, wait_seconds=0)
@@ -168,6 +169,8 @@ def test_stopped_then_killed_then_finished_is_bit_identical(tmp_path):
   rng = np.random.default_rng()
   first, second = int(rng.integers(5, 9)), int(rng.integers(11, 19))
   broken, straight = tmp_path / "broken", tmp_path / "straight"
+  broken.mkdir()
+  (broken / "finished.json").write_text('{"step": 0}')  # with fewer steps, it was
 
   run = _start(broken, steps, 0.1)
   _wait_for_step(broken, first, run)
@@ -175,6 +178,7 @@ def test_stopped_then_killed_then_finished_is_bit_identical(tmp_path):
   said, _ = run.communicate()
   assert run.returncode == 0, said
   assert "stopped by SIGTERM at step" in said and "to be continued" in said
+  assert not (broken / "finished.json").exists()
   with Store(broken / "checkpoints") as store:
     assert first <= store.latest() < steps
 

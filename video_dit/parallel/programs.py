@@ -8,6 +8,7 @@ does not load, is compiled anew, with a warning where it was there but could not
 import contextlib
 import os
 import pathlib
+import stat
 
 import jax
 
@@ -48,7 +49,8 @@ def prune(folder: pathlib.Path, most: int) -> None:
   for path in folder.glob("*"):
     with contextlib.suppress(FileNotFoundError):  # another process removed it
       about = path.stat()
-      files.append((about.st_mtime, about.st_size, path))
+      if stat.S_ISREG(about.st_mode):  # XLA may have a folder of its own there.
+        files.append((about.st_mtime, about.st_size, path))
   total = 0
   for _, size, path in sorted(files, reverse=True):
     total += size

@@ -11,7 +11,7 @@ import time
 import jax
 
 from video_dit import config as config_lib
-from video_dit import interop
+from video_dit import interop, lock
 from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.preprocess import captions as captions_lib
 from video_dit.preprocess import (
@@ -71,6 +71,7 @@ def preprocess(
   host: int = 0,
   hosts: int = 1,
   way: ways.Way = ways.Way(),
+  wait_seconds: float = 10.0,
 ) -> Outcome:
   """Makes `latents/`, or `pixels/` where the autoencoder is to be trained.
 
@@ -89,11 +90,12 @@ def preprocess(
     host, hosts: which of how many processes this one is, that make the output together.
       The first one does all but its share of encoding, too.
     way: to look at the files and make the tables.
+    wait_seconds: how long a run that is still ending in the output is waited for.
 
   Raises:
     FileNotFoundError: there is no such input or autoencoder.
-    ValueError: a setting or a path is wrong, or the output holds what other settings
-      made.
+    ValueError: a setting or a path is wrong, the output holds what other settings
+      made, or another run is at work there.
     remote.RemoteError: a remote input or output cannot be reached.
   """
   if overwrite and hosts > 1:
@@ -131,7 +133,8 @@ def preprocess(
       clock.start(kind)
       made = _help(team, folder, kind, maker, pool, config.media)
     else:
-      with facts_lib.Facts(folder / _FACTS, disk) as facts:
+      alone = lock.held(folder / "work", flag="--output", wait_seconds=wait_seconds)
+      with alone, facts_lib.Facts(folder / _FACTS, disk) as facts:
         clock.start("list")
         if overwrite:
           facts.forget_failures()

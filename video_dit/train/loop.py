@@ -14,11 +14,12 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
+from video_dit import lock
 from video_dit.checkpoints.state import TrainState
 from video_dit.checkpoints.store import Position, Store
-from video_dit.train import lock, report
 from video_dit.train import metrics as metrics_lib
 from video_dit.train import profile as profile_lib
+from video_dit.train import report
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.heldout import HeldOut
 from video_dit.train.objective import Objective
@@ -58,7 +59,8 @@ def train(
   workdir = pathlib.Path(workdir)
   with contextlib.ExitStack() as alone:
     if leads():  # the hosts share the folder, and one of them stands for all
-      alone.enter_context(lock.held(workdir, wait_seconds=wait_seconds, say=say))
+      held = lock.held(workdir, flag="--workdir", wait_seconds=wait_seconds, say=say)
+      alone.enter_context(held)
     return _train(objective, config, mesh, workdir, profile)
 
 
@@ -74,6 +76,8 @@ def _train(
   with run.store, Stop() as stop:
     state, position = run.start()
     if position.step < config.train.steps:
+      if leads():  # What starts runs again goes by it.
+        (workdir / FINISHED).unlink(missing_ok=True)
       with metrics_lib.Log(workdir, step=position.step, enabled=leads()) as log:
         state = run.advance(state, position, log, stop)
     if stop.name:

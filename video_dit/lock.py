@@ -1,4 +1,4 @@
-"""One run at a time in a workdir: a file there is locked while a run is at work.
+"""One run at a time in a folder: a file there is locked while a run is at work.
 
 The lock goes with the process that holds it, however it ends. A run that starts again
 while the one before it is still saving waits for it a while.
@@ -21,41 +21,45 @@ _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 
 @contextlib.contextmanager
 def held(
-  workdir: pathlib.Path, *, wait_seconds: float, say: Callable[[str], None] = print
+  folder: pathlib.Path,
+  *,
+  flag: str,
+  wait_seconds: float,
+  say: Callable[[str], None] = print,
 ) -> Iterator[None]:
-  """Holds the lock of a workdir, which is made where missing; use as a context.
+  """Holds the lock of a folder, which is made where missing; use as a context.
 
   On a file system without locks it warns, and goes on.
 
   Args:
-    workdir: of the run.
+    folder: of the run.
+    flag: that another folder may be chosen by, for the message.
     wait_seconds: how long another process may still have it.
     say: told of waiting.
 
   Raises:
     ValueError: another process has it; the message says which.
   """
-  workdir.mkdir(parents=True, exist_ok=True)
-  with (workdir / FILE).open("a+", encoding="utf-8") as file:
-    if _take(file.fileno(), workdir):
+  folder.mkdir(parents=True, exist_ok=True)
+  with (folder / FILE).open("a+", encoding="utf-8") as file:
+    if _take(file.fileno(), folder):
       _sign(file)
       yield
       return
-    say(f"{workdir}: {_holder(file)} is at work there; waits for its end")
+    say(f"{folder}: {_holder(file)} is at work there; waits for its end")
     end = time.monotonic() + wait_seconds
-    while not _take(file.fileno(), workdir):
+    while not _take(file.fileno(), folder):
       if time.monotonic() > end:
         raise ValueError(
-          f"{workdir}: {_holder(file)} is at work there, and two runs would overwrite"
-          " each other's checkpoints and metrics. Stop it or let it end, or choose"
-          " another --workdir."
+          f"{folder}: {_holder(file)} is at work there, and two runs would overwrite"
+          f" each other's files. Stop it or let it end, or choose another {flag}."
         )
       time.sleep(min(0.5, wait_seconds / 4))
     _sign(file)
     yield
 
 
-def _take(number: int, workdir: pathlib.Path) -> bool:
+def _take(number: int, folder: pathlib.Path) -> bool:
   """Whether the lock could be had, or there are none on this file system."""
   try:
     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -65,7 +69,7 @@ def _take(number: int, workdir: pathlib.Path) -> bool:
     logging.warning(
       "%s: its file system has no locks (%s), so a second run in it would not be noticed."
       " See to it that there is one alone.",
-      workdir,
+      folder,
       error,
     )
   return True

@@ -1,4 +1,4 @@
-"""The lock of a workdir: one run at a time, and none after a kill."""
+"""The lock of a folder: one run at a time, and none after a kill."""
 
 import errno
 import fcntl
@@ -11,20 +11,20 @@ import threading
 from absl import logging
 import pytest
 
-from video_dit.train import lock
+from video_dit import lock
 
 _HOLD = """
 import pathlib, sys, time
 sys.path.insert(0, sys.argv[2])
-from video_dit.train import lock
-with lock.held(pathlib.Path(sys.argv[1]), wait_seconds=0):
+from video_dit import lock
+with lock.held(pathlib.Path(sys.argv[1]), flag="--workdir", wait_seconds=0):
   print("held", flush=True)
   time.sleep(600)
 """
 
 
 def test_a_run_that_is_at_work_is_named_and_one_that_was_killed_is_none(tmp_path):
-  root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+  root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
   other = subprocess.Popen(
     [sys.executable, "-c", _HOLD, str(tmp_path), root], stdout=subprocess.PIPE, text=True
   )
@@ -32,18 +32,18 @@ def test_a_run_that_is_at_work_is_named_and_one_that_was_killed_is_none(tmp_path
   said = []
   with (
     pytest.raises(ValueError, match=rf"{tmp_path}: process {other.pid} on .*--workdir"),
-    lock.held(tmp_path, wait_seconds=0.1, say=said.append),
+    lock.held(tmp_path, flag="--workdir", wait_seconds=0.1, say=said.append),
   ):
     pass
   assert len(said) == 1 and "waits for its end" in said[0]
   other.send_signal(signal.SIGKILL)
   other.communicate()
-  with lock.held(tmp_path, wait_seconds=0):
+  with lock.held(tmp_path, flag="--workdir", wait_seconds=0):
     assert (tmp_path / "lock").read_text().startswith(f"process {os.getpid()} on ")
 
 
 def test_a_run_that_is_still_ending_is_waited_for(tmp_path):
-  first = lock.held(tmp_path, wait_seconds=0)
+  first = lock.held(tmp_path, flag="--workdir", wait_seconds=0)
   first.__enter__()
   said = []
 
@@ -51,7 +51,7 @@ def test_a_run_that_is_still_ending_is_waited_for(tmp_path):
     said.append(text)
     threading.Timer(0.2, first.__exit__, (None, None, None)).start()
 
-  with lock.held(tmp_path / "." / ".", wait_seconds=60, say=end):
+  with lock.held(tmp_path / "." / ".", flag="--workdir", wait_seconds=60, say=end):
     assert len(said) == 1
 
 
@@ -62,5 +62,5 @@ def test_without_locks_it_warns_and_goes_on(tmp_path, monkeypatch):
   warned = []
   monkeypatch.setattr(fcntl, "flock", none)
   monkeypatch.setattr(logging, "warning", lambda text, *values: warned.append(values))
-  with lock.held(tmp_path / "new", wait_seconds=0):
+  with lock.held(tmp_path / "new", flag="--workdir", wait_seconds=0):
     assert len(warned) == 1 and warned[0][0] == tmp_path / "new"
