@@ -14,7 +14,7 @@ _DTYPES = ("float32", "bfloat16", "float16")
 # What belongs to a text encoder besides its weights.
 _BESIDE = (
   *("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-  *("vocab.json", "merges.txt"),
+  *("vocab.json", "merges.txt", "added_tokens.json"),
 )
 
 

@@ -1,6 +1,6 @@
 """CLIP's tokenizer: byte-pair encoding of lower-cased words, with Hugging Face's ids."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 import functools
 import heapq
 import json
@@ -11,14 +11,16 @@ import unicodedata
 
 import regex
 
-VOCABULARY, MERGES, WHOLE = "vocab.json", "merges.txt", "tokenizer.json"
-SETTINGS, SPECIAL = "tokenizer_config.json", "special_tokens_map.json"
-_START, _END = "<|startoftext|>", "<|endoftext|>"
+from video_dit.models.text import clip_tokens
+from video_dit.models.text.added_tokens import Splitter
+
+VOCABULARY, MERGES, WHOLE = "vocab.json", "merges.txt", clip_tokens.WHOLE
+_SETTINGS = (clip_tokens.SETTINGS, clip_tokens.SPECIAL)
 _WORD_END = "</w>"
-_WORDS = regex.compile(
-  r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.UNICODE
-)
-_SPECIAL = regex.compile(f"{regex.escape(_START)}|{regex.escape(_END)}")
+_PLAIN = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
+# The peer sets these apart wherever they are no tokens, and cuts them only then.
+_APART = (clip_tokens.START, clip_tokens.END)
+_WORDS = regex.compile("|".join((*map(regex.escape, _APART), _PLAIN)), regex.UNICODE)
 
 
 class ClipTokenizer:
@@ -36,24 +38,25 @@ class ClipTokenizer:
 
     Args:
       files: content of `vocab.json` and `merges.txt`, or else of `tokenizer.json`; and
-        of `tokenizer_config.json` and `special_tokens_map.json` where they are there.
+        of those in which `clip_tokens` finds tokens, where they are there.
       where: they come from, for messages.
       length: of every text.
 
     Raises:
-      ValueError: a file is damaged or of another kind of tokenizer.
+      ValueError: a file is damaged or of another kind of tokenizer, or a special token
+        has no id.
     """
     self.files = files
     self.length: int | None = length
     self._ids, merges = _read(files, where)
-    for name in (_START, _END):
-      if name not in self._ids:
-        raise ValueError(f"{where}: the tokenizer has no {name!r}, so it is not CLIP's.")
+    tokens = clip_tokens.read(files, self._ids, where)
     self._ranks: dict[Any, int] = {pair: rank for rank, pair in enumerate(merges)}
-    self._start, self.end = self._ids[_START], self._ids[_END]
-    self.pad = self._ids.get(_pad(files), self.end)
-    self.vocabulary = 1 + max(self._ids.values())
+    self._start, self._unknown = tokens.start, tokens.unknown
+    self.end, self.pad = tokens.end, tokens.pad
+    ids = [*self._ids.values(), *(token.id for token in tokens.added.values())]
+    self.vocabulary = 1 + max(ids)
     self._bytes = _bytes_to_characters()
+    self._split = Splitter(tokens.added.values(), _normalize)
     self._segment = functools.lru_cache(1 << 16)(self._segment_word)
 
   @classmethod
@@ -66,13 +69,17 @@ class ClipTokenizer:
     path = pathlib.Path(folder).expanduser()
     path = path if path.is_dir() else path.parent
     pair = (path / VOCABULARY).is_file() and (path / MERGES).is_file()
-    names = (*((VOCABULARY, MERGES) if pair else (WHOLE,)), SETTINGS, SPECIAL)
+    names = (*((VOCABULARY, MERGES) if pair else (WHOLE,)), *_SETTINGS)
     files = {n: (path / n).read_bytes() for n in names if (path / n).is_file()}
     if not pair and WHOLE not in files:
       raise ValueError(
         f"{path}: holds neither {VOCABULARY} and {MERGES} nor {WHOLE}. Set"
         " config.text.tokenizer to the tokenizer's folder."
       )
+    for name in (clip_tokens.ADDED, WHOLE):
+      if name not in files and (path / name).is_file():
+        more = {**files, name: (path / name).read_bytes()}
+        files = more if _adds(files, more, str(path)) else files
     return cls(files, str(path), length=length)
 
   def save(self, folder: str | os.PathLike[str]) -> None:
@@ -83,18 +90,12 @@ class ClipTokenizer:
   def encode(self, text: str) -> list[int]:
     """Ids of a text with start and end, neither cut nor padded."""
     ids = [self._start]
-    at = 0
-    for found in _SPECIAL.finditer(text):
-      ids += [*self._plain(text[at : found.start()]), self._ids[found[0]]]
-      at = found.end()
-    return [*ids, *self._plain(text[at:]), self.end]
-
-  def _plain(self, text: str) -> list[int]:
-    """Ids of a text without special tokens."""
-    text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
-    # Letter by letter: a final sigma is a sigma like others here.
-    text = "".join(character.lower() for character in text)
-    return [i for word in _WORDS.findall(text) for i in self._segment(word)]
+    for part in self._split(text):
+      if isinstance(part, int):
+        ids.append(part)
+      else:
+        ids += (i for word in _words(part) for i in self._segment(word))
+    return [*ids, self.end]
 
   def _segment_word(self, word: str) -> tuple[int, ...]:
     """Joins neighbours of a word, those first that come first in the merges."""
@@ -123,7 +124,28 @@ class ClipTokenizer:
         before[after[left]] = left
       propose(before[left], left)
       propose(left, after[left])
-    return tuple(self._ids.get(part, self.end) for part in parts if part is not None)
+    return tuple(self._ids.get(part, self._unknown) for part in parts if part is not None)
+
+
+def _normalize(text: str) -> str:
+  text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
+  # Letter by letter: a final sigma is a sigma like others here.
+  return "".join(character.lower() for character in text)
+
+
+def _words(text: str) -> Iterator[str]:
+  for word in _WORDS.findall(text):
+    yield from regex.findall(_PLAIN, word) if word in _APART else (word,)
+
+
+def _adds(files: dict[str, bytes], more: dict[str, bytes], where: str) -> bool:
+  """Whether the tokens are others by more files: a file that says nothing is left."""
+  ids, _ = _read(files, where)
+  after = clip_tokens.read(more, ids, where)
+  try:
+    return after != clip_tokens.read(files, ids, where)
+  except ValueError:  # A special token has its id in what comes in addition.
+    return True
 
 
 def _read(files: dict[str, bytes], where: str) -> tuple[dict[str, int], Sequence[Any]]:
@@ -134,34 +156,30 @@ def _read(files: dict[str, bytes], where: str) -> tuple[dict[str, int], Sequence
     if name == VOCABULARY:
       lines = files[MERGES].decode().splitlines()
       lines = [line for line in lines if line and not line.startswith("#version")]
-      return found, [_pair(line) for line in lines]
+      return _checked(found), [_pair(line) for line in lines]
     model = found["model"]
     if model["type"] != "BPE" or model["end_of_word_suffix"] != _WORD_END:
       raise ValueError("a tokenizer of another kind than CLIP's")
-    added = {token["content"]: token["id"] for token in found.get("added_tokens", [])}
     merges = [_pair(m) if isinstance(m, str) else tuple(m) for m in model["merges"]]
-    return {**model["vocab"], **added}, merges
-  except (KeyError, TypeError, ValueError) as e:
+    return _checked(model["vocab"]), merges
+  except (KeyError, TypeError, ValueError, RecursionError) as e:
     raise ValueError(
       f"{where}/{name}: cannot be read ({e!r}). Copy the tokenizer again."
     ) from e
 
 
+def _checked(vocabulary: Any) -> dict[str, int]:
+  if not isinstance(vocabulary, dict) or not vocabulary:
+    raise ValueError("no vocabulary")
+  wrong = [token for token, i in vocabulary.items() if type(i) is not int]
+  if wrong:
+    raise ValueError(f"{wrong[0]!r} has the id {vocabulary[wrong[0]]!r}")
+  return vocabulary
+
+
 def _pair(line: str) -> tuple[str, str]:
   first, second = line.split(" ")
   return first, second
-
-
-def _pad(files: dict[str, bytes]) -> str:
-  """The token that pads: CLIP's end, where the settings name no other."""
-  for name in (SETTINGS, SPECIAL):
-    try:
-      said = json.loads(files.get(name, b"{}")).get("pad_token")
-    except (ValueError, AttributeError) as e:
-      raise ValueError(f"{name}: is no JSON object ({e}). Copy it again.") from e
-    if said:
-      return said["content"] if isinstance(said, dict) else said
-  return _END
 
 
 def _bytes_to_characters() -> list[str]:
