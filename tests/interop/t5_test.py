@@ -52,6 +52,23 @@ def test_load_save_load_gives_the_same(kind, naming, tmp_path):
       np.testing.assert_array_equal(a.read(name), original.read(name))
 
 
+@pytest.mark.parametrize(
+  ("kind", "change", "told"),
+  [
+    ("t5", {}, r"depth=2 \(but 1\), shared_bias=True \(but False\)"),
+    ("t5", {"num_layers": 1}, r"with shared_bias=True \(but False\)"),
+    ("umt5", {"relative_attention_max_distance": 64}, r"max_distance=64 \(but 128\)"),
+    ("umt5", {"layer_norm_epsilon": 1e-5}, r"epsilon=1e-05 \(but 1e-06\)"),
+  ],
+)
+def test_what_wans_own_file_cannot_say_is_refused(kind, change, told, tmp_path):
+  config = {**encoders.CONFIG, "model_type": kind, **change}
+  encoders.write(tmp_path, config, kind)
+  with pytest.raises(ValueError, match=f"{told}.*--naming=transformers"):
+    interop.save(interop.load(tmp_path), tmp_path / "native", naming="native")
+  assert not (tmp_path / "native").exists()
+
+
 def test_a_whole_checkpoint_gives_its_encoder(tmp_path):
   decoder = {n: np.zeros(3, np.float32) for n in ("decoder.block.0.x", "lm_head.weight")}
   table = encoders.arrays(encoders.CONFIG, "umt5")["shared.weight"]

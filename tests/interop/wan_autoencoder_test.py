@@ -1,5 +1,6 @@
 """Wan's autoencoders as files: recognised, read, written, refused by name."""
 
+import dataclasses
 import json
 import shutil
 
@@ -11,7 +12,7 @@ import pytest
 from safetensors import numpy as safetensors
 
 from video_dit import interop
-from video_dit.interop import wan_autoencoder_names
+from video_dit.interop import wan_autoencoder, wan_autoencoder_names
 from video_dit.models.autoencoder.wan import Wan, WanConfig
 
 _FIXTURES = ("wan21_vae", "wan21_vae_native", "wan22_vae")
@@ -52,6 +53,10 @@ def test_both_namings_are_one_autoencoder(shared, tmp_path):
 def test_sizes_follow_from_the_shapes_of_wans_own_file(shared, tmp_path):
   """Of 2.2 too, whose published statistics go with 48 channels."""
   theirs = interop.load(shared / "parity" / "wan22_vae")
+  with pytest.raises(ValueError, match=r"latents_mean=.*latents_std=.*naming=diffusers"):
+    interop.save(theirs, tmp_path / "other", naming="native")
+  assert not (tmp_path / "other").exists()
+  theirs = _with(theirs, **wan_autoencoder.statistics_of(48))
   interop.save(theirs, tmp_path, naming="native")
   own = interop.load(tmp_path)
   assert own.naming == "native"
@@ -62,6 +67,42 @@ def test_sizes_follow_from_the_shapes_of_wans_own_file(shared, tmp_path):
   assert own.config.latents_mean[:2] == (-0.2289, -0.0052)
   assert own.config.latents_std[-2:] == (0.7468, 0.7744)
   _equal(own.params, theirs.params)
+
+
+def _with(loaded, **sizes):
+  return dataclasses.replace(loaded, config=dataclasses.replace(loaded.config, **sizes))
+
+
+def _small(**sizes) -> interop.Loaded:
+  """An autoencoder with random weights, as if it had been read."""
+  arch = WanConfig(base_dim=4, dim_mult=(1, 1), temperal_downsample=(True,), **sizes)
+  model = jax.jit(lambda: Wan(arch, rngs=nnx.Rngs(0)))()
+  dtype = np.dtype("float32")
+  return interop.Loaded(
+    wan_autoencoder.KINDS[0], model, arch, "diffusers", None, (), dtype, 0
+  )
+
+
+def test_what_wans_own_file_cannot_say_is_refused_before_it_is_written(tmp_path):
+  statistics = {"latents_mean": (0.0,) * 8, "latents_std": (1.0,) * 8}
+  for loaded, told in (
+    (_small(z_dim=8, **statistics), r"has 8 latent channels.*naming=diffusers"),
+    (_small(latents_std=(2.0,) * 16), r"latents_std=\(2\.0.*naming=diffusers"),
+  ):
+    with pytest.raises(ValueError, match=told):
+      interop.save(loaded, tmp_path / "native", naming="native")
+    assert not (tmp_path / "native").exists()
+    interop.save(loaded, tmp_path / str(loaded.config.z_dim))
+    assert interop.load(tmp_path / str(loaded.config.z_dim)).config.latents_std == (
+      loaded.config.latents_std
+    )
+  interop.save(_small(), tmp_path / "native", naming="native")
+  _equal(interop.load(tmp_path / "native").params, _small().params)
+
+
+def test_a_naming_that_is_not_there_is_refused(tmp_path):
+  with pytest.raises(ValueError, match=r"'transformers' is no naming of wan_auto"):
+    interop.save(_small(), tmp_path / "other", naming="transformers")
 
 
 def _names(arch: WanConfig) -> set[str]:

@@ -10,10 +10,12 @@ value, then carries one tensor at a time to the devices; `save_from` goes back.
        "(s a k) i -> i (a s k)", ...)                 # several of theirs, stacked first
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import dataclasses
 import functools
+import pathlib
 import re
+import reprlib
 from typing import Any
 
 import einops
@@ -22,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.interop.extent import Extent
 from video_dit.interop.safetensors_file import Outgoing
 from video_dit.interop.tensors import Tensors
 from video_dit.parallel import partition
@@ -250,6 +253,39 @@ def check_naming(naming: str, kind: str, known: Iterable[str]) -> None:
     raise ValueError(
       f"{naming!r} is no naming of {kind}. Choose one of {', '.join(known)}."
     )
+
+
+def check_carried(
+  had: Any,
+  told: Callable[[Tensors], Any],
+  outgoing: Mapping[str, Outgoing],
+  instead: str,
+) -> None:
+  """Refuses to write, without a `config.json`, what would then be read back as another.
+
+  Args:
+    had: sizes of the model, a dataclass.
+    told: the sizes that tensors alone tell.
+    outgoing: the tensors to be written.
+    instead: the naming that comes with a `config.json`.
+
+  Raises:
+    ValueError: the tensors tell no sizes, or others.
+  """
+  place = pathlib.Path("what would be written")
+  extents = {n: Extent(place, 0, x.shape, x.dtype) for n, x in outgoing.items()}
+  remedy = f"This naming has no config.json to say so: choose --naming={instead}."
+  try:
+    found = told(Tensors(place, (), extents))
+  except ValueError as e:
+    raise ValueError(f"{e} {remedy}") from e
+  pairs = {
+    field.name: (getattr(had, field.name), getattr(found, field.name))
+    for field in dataclasses.fields(had)
+  }
+  shown = {n: map(reprlib.repr, pair) for n, pair in pairs.items() if len(set(pair)) > 1}
+  if lost := [f"{n}={a} (but {b})" for n, (a, b) in shown.items()]:
+    raise ValueError(f"{place} would not be read back with {', '.join(lost)}. {remedy}")
 
 
 def save_from(

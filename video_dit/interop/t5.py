@@ -135,12 +135,14 @@ def write(
   """Writes the encoder as safetensors, with a `config.json` under transformers' names.
 
   Raises:
-    ValueError: there is no such naming.
+    ValueError: there is no such naming, or the sizes would not be read back.
   """
   names.check_naming(naming, loaded.kind, _BLOCK)
   outgoing = names.save_from(loaded.params, table(loaded.config, naming), dtype=dtype)
   config = None
-  if naming == "transformers":
+  if naming == "native":
+    names.check_carried(loaded.config, _told, outgoing, "transformers")
+  else:
     stored = outgoing["shared.weight"].dtype
     config = _describe(loaded.kind, loaded.config, loaded.published, stored)
   return safetensors_file.write_safetensors(folder, outgoing, config)
@@ -172,6 +174,11 @@ def _depth(tensors: Tensors, naming: str) -> int:
 
 def _naming(tensors: Tensors) -> str:
   return "transformers" if _depth(tensors, "transformers") else "native"
+
+
+def _told(tensors: Tensors) -> T5Config:
+  """Sizes of a file of Wan's own, which has no config."""
+  return _sizes(kind(None, tensors), {}, tensors, "native")
 
 
 def _sizes(

@@ -94,11 +94,18 @@ def read(
 def write(
   loaded: Loaded, folder: pathlib.Path, *, dtype: np.dtype, naming: str
 ) -> list[pathlib.Path]:
-  """Writes safetensors, under diffusers' names with a `config.json`."""
+  """Writes safetensors, under diffusers' names with a `config.json`.
+
+  Raises:
+    ValueError: there is no such naming, or the sizes would not be read back.
+  """
+  names.check_naming(naming, loaded.kind, _PROBES)
   params = loaded.params
   rules = table(loaded.config, naming, _paths(params))
   outgoing = names.save_from(params, rules, dtype=dtype)
   if naming == "native":
+    plain = _plain(loaded.config)
+    names.check_carried(plain, sizes_of_shapes, outgoing, "diffusers")
     return safetensors_file.write_safetensors(folder, outgoing, None, stem="Wan_VAE")
   said = describe(loaded.config, loaded.published)
   stem = "diffusion_pytorch_model"
@@ -116,6 +123,19 @@ def describe(arch: WanConfig, said: Mapping[str, Any]) -> dict[str, Any]:
   space = arch.patch_size * 2 ** (len(arch.dim_mult) - 1)
   factors = {"scale_factor_temporal": time, "scale_factor_spatial": space}
   return {"_class_name": _CLASS, "dropout": 0.0, **factors, **sizes, **said}
+
+
+def _plain(arch: WanConfig) -> WanConfig:
+  """The same sizes as `sizes_of_shapes` says them."""
+  folded = 3 * arch.patch_size**2
+  scales = () if arch.is_residual else arch.attn_scales
+  return dataclasses.replace(
+    arch,
+    decoder_base_dim=arch.decoder_base_dim or arch.base_dim,
+    in_channels=folded,
+    out_channels=folded,
+    attn_scales=tuple(sorted(scales, reverse=True)),
+  )
 
 
 def _paths(params: Mapping[str, Any]) -> list[str]:
@@ -147,11 +167,7 @@ def sizes_of_shapes(tensors: Tensors) -> WanConfig:
   z_dim = shapes["conv2.weight"][0]
   patch = math.isqrt(folded // 3)
   mult = tuple(level["width"] // base for level in levels)
-  statistics: dict[str, Any] = {}
-  if z_dim == 48:
-    mean, std = (tuple(map(float, text.split())) for text in _STATISTICS_2_2)
-    statistics = {"latents_mean": mean, "latents_std": std}
-  elif z_dim != 16:
+  if z_dim not in (16, 48):
     raise ValueError(
       f"{tensors.path}: has {z_dim} latent channels and no config.json; the statistics"
       " of the latents are known for Wan 2.1's 16 and Wan 2.2's 48 alone. Give a folder"
@@ -169,8 +185,16 @@ def sizes_of_shapes(tensors: Tensors) -> WanConfig:
     out_channels=folded,
     patch_size=patch,
     is_residual="encoder.downsamples.0.downsamples.0.residual.2.weight" in shapes,
-    **statistics,
+    **statistics_of(z_dim),
   )
+
+
+def statistics_of(z_dim: int) -> dict[str, tuple[float, ...]]:
+  """Published statistics of the latents, where they are not a config's defaults."""
+  if z_dim != 48:
+    return {}
+  mean, std = (tuple(map(float, text.split())) for text in _STATISTICS_2_2)
+  return {"latents_mean": mean, "latents_std": std}
 
 
 _PART = re.compile(
