@@ -124,6 +124,26 @@ def test_a_config_of_another_model_is_refused(change, told, tmp_path):
     interop.load(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["mt5", "T5EncoderModel", None])
+def test_a_config_counts_whatever_it_calls_the_model(name, tmp_path):
+  said = {"model_type": name, "relative_attention_max_distance": 32, "num_heads": None}
+  config = {**encoders.CONFIG, **said}
+  arrays = encoders.arrays(encoders.CONFIG, "t5")
+  encoders.write(tmp_path, encoders.CONFIG, "t5", **arrays)
+  (tmp_path / "config.json").write_text(json.dumps(config))
+  loaded = interop.load(tmp_path)
+  assert (loaded.kind, loaded.config.max_distance) == ("t5", 32)
+  assert loaded.config.heads == 3  # as the shapes say where the config does not
+  interop.save(loaded, tmp_path / "again")
+  again = interop.load(tmp_path / "again")
+  assert (again.kind, again.config) == (loaded.kind, loaded.config)
+  (tmp_path / "config.json").write_text(
+    json.dumps({**config, "feed_forward_proj": "gated-silu"})
+  )
+  with pytest.raises(ValueError, match="feed_forward_proj='gated-silu', where T5"):
+    interop.load(tmp_path)
+
+
 def test_what_is_not_known_is_told(tmp_path):
   encoders.write(tmp_path, encoders.CONFIG, "umt5")
   (tmp_path / "config.json").write_text("{")

@@ -107,6 +107,23 @@ def test_the_fingerprint_is_of_weights_tokenizer_and_settings(text, made, tmp_pa
   assert len(marks) == 4
 
 
+def test_a_config_marks_whatever_it_calls_the_model(text, made, tmp_path):
+  """And Wan's own, of its transformer, does not."""
+  where = {"checkpoint": str(tmp_path), "tokenizer": str(made[1] / "tokenizer.json")}
+  there = dataclasses.replace(text, **where)
+  encoders.write(tmp_path, encoders.CONFIG, "umt5")
+  marks = []
+  for said in (
+    {"_class_name": "WanModel", "num_heads": 12},
+    {"_class_name": "WanModel", "num_heads": 40},
+    {**encoders.CONFIG, "model_type": "mt5"},
+    {**encoders.CONFIG, "model_type": "mt5", "relative_attention_max_distance": 64},
+  ):
+    (tmp_path / "config.json").write_text(json.dumps(said))
+    marks.append(interop.text_fingerprint(there))
+  assert marks[0] == marks[1] and len(set(marks)) == 3
+
+
 def test_a_file_of_wans_own_finds_its_tokenizer(text, pipeline, made, tmp_path):
   interop.save(interop.load(text.checkpoint), tmp_path / "native", naming="native")
   shutil.move(tmp_path / "native" / "model.safetensors", tmp_path / "umt5.safetensors")

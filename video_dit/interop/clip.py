@@ -66,6 +66,13 @@ def kind(config: Mapping[str, Any] | None, tensors: Tensors) -> str:
   return KINDS[0]
 
 
+def own_config(config: Mapping[str, Any] | None) -> dict[str, Any]:
+  """What a `config.json` says of the text encoder, in a whole CLIP or alone."""
+  config = config or {}
+  inner = config.get("text_config")
+  return {**config, **(inner if isinstance(inner, Mapping) else {})}
+
+
 def own(tensors: Tensors) -> list[str]:
   """Names of the text encoder's own tensors, sorted."""
   left = re.compile("|".join(IGNORED))
@@ -81,9 +88,8 @@ def read(
 ) -> Loaded:
   """Reads the encoder; see `registry.load`."""
   prefix = _prefix(tensors) or ""
-  published = dict(config or {})
-  text = published.get("text_config") or {}
-  sizes = _sizes({**published, **text}, tensors, prefix)
+  published = own_config(config)
+  sizes = _sizes(published, tensors, prefix)
   rules = table(sizes, prefix)
   graphdef, state = nnx.split(
     nnx.eval_shape(lambda: ClipEncoder(sizes, rngs=nnx.Rngs(0)))
@@ -100,7 +106,7 @@ def read(
     dtype=tensors.names[str(rules[0].theirs)].dtype,
     tensors=used,
     ignored=len(tensors.names) - used,
-    published={k: v for k, v in {**published, **text}.items() if not _nested(v)},
+    published={k: v for k, v in published.items() if not _nested(v)},
   )
 
 

@@ -89,6 +89,16 @@ def kind(config: Mapping[str, Any] | None, tensors: Tensors) -> str:
   return "umt5" if second in tensors.extents or naming == "native" else "t5"
 
 
+def own_config(config: Mapping[str, Any] | None) -> dict[str, Any]:
+  """What a `config.json` says of an encoder of this family, whatever it calls it.
+
+  Nothing where it is of something else: in Wan's own folders it is the transformer's.
+  """
+  config = config or {}
+  whole = all(key in config for key in ("d_model", "d_kv", "d_ff"))
+  return dict(config) if whole or config.get("model_type") in KINDS else {}
+
+
 def own(tensors: Tensors) -> list[str]:
   """Names of the encoder's own tensors, sorted."""
   embedding = _ENDS[_naming(tensors)][0]
@@ -106,7 +116,7 @@ def read(
 ) -> Loaded:
   """Reads the encoder; see `registry.load`."""
   naming = _naming(tensors)
-  published = dict(config) if config and config.get("model_type") in KINDS else {}
+  published = own_config(config)
   its_kind = kind(config, tensors)
   sizes = _sizes(its_kind, published, tensors, naming)
   rules = table(sizes, naming)
@@ -198,7 +208,8 @@ def _sizes(
   found = _sizes_of_shapes(tensors, naming)
   sizes = {}
   for ours, theirs in _KEYS.items():
-    value = published.get(theirs, found.get(ours))
+    value = published.get(theirs)
+    value = found.get(ours) if value is None else value
     if value is None:
       raise ValueError(
         f"{tensors.path}: neither config.json nor the tensors tell {theirs}. Give the"

@@ -166,15 +166,14 @@ def _mark(
   text: config_lib.Text, kind: str, tensors: Tensors, tokenizer: Tokenizer
 ) -> str:
   """SHA-256 of settings, weights and tokenizer; however the weights are sharded."""
-  said = registry.read_config(tensors) or {}
+  family = clip if kind == "clip_text" else t5
+  said = family.own_config(registry.read_config(tensors))
   decides: dict[str, Any] = {"kind": kind, "dtype": text.dtype}
   if tokenizer.length is None:
     decides["max_tokens"] = text.max_tokens
-  if said.get("model_type") in ("t5", "umt5", "clip", "clip_text_model"):
-    inner = said.get("text_config") or {}
-    decides["said"] = {k: v for k, v in {**said, **inner}.items() if k in _DECISIVE}
+  if said:
+    decides["said"] = {k: v for k, v in said.items() if k in _DECISIVE}
   digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
-  family = clip if kind == "clip_text" else t5
   for name in family.own(tensors):
     info = tensors.names[name]
     digest.update(f"{name} {info.shape} {info.dtype}".encode())
