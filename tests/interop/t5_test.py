@@ -114,7 +114,9 @@ def test_long_lists_are_cut(tmp_path):
   [
     ({"feed_forward_proj": "relu"}, "feed_forward_proj='relu', where T5 v1.1"),
     ({"num_heads": "three"}, "num_heads='three' must be a whole number"),
-    ({"d_model": 0}, "d_model=0 must be a whole number above 0"),
+    ({"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon='1e-6' must be a number"),
+    ({"layer_norm_epsilon": -1}, "layer_norm_epsilon=-1 must be a number above 0"),
+    ({"d_model": 0}, "d_model=0 must be a whole number, 1 or more"),
   ],
 )
 def test_a_config_of_another_model_is_refused(change, told, tmp_path):

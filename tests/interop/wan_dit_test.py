@@ -104,7 +104,14 @@ def test_weights_are_laid_over_a_mesh(folder):
 @pytest.mark.parametrize(
   ("said", "message"),
   [
-    ({"qk_norm": None, "image_dim": 1280}, r"image_dim=1280, where .* None"),
+    ({"image_dim": 1280}, r"image_dim=1280, where .* None"),
+    ({"qk_norm": None}, r"qk_norm=None, where .*across_heads"),
+    ({"cross_attn_norm": None}, r"cross_attn_norm=None, where .* True"),
+    ({"eps": None}, r"eps=None must be a number above 0\. Put"),
+    ({"eps": [1e-6]}, r"eps=\[1e-06\] must be a number"),
+    ({"eps": "1e-6"}, r"eps='1e-6' must be a number"),
+    ({"text_len": -5}, r"text_len=-5 must be a whole number, 0 or more"),
+    ({"text_len": None}, r"text_len=None must be a whole number"),
     ({"cross_attn_norm": False}, r"cross_attn_norm=False, where .* True"),
     ({"qk_norm": "rms_norm"}, r"qk_norm='rms_norm', where .*across_heads"),
     ({"num_layers": 4}, r"num_layers=4, but the tensors say 3"),
@@ -132,6 +139,16 @@ def test_what_is_missing_extra_or_of_a_wrong_shape_is_listed(tmp_path):
     interop.load(tmp_path)
   for part in ("1 missing:\n    blocks.1.attn2.to_k.bias", "blocks.0.more (3,)", "(41,)"):
     assert part in str(refused.value)
+
+
+@pytest.mark.parametrize("described", [True, False])
+def test_more_channels_in_than_out_are_refused(described, tmp_path):
+  wan_transformers.write(tmp_path, wan_transformers.CONFIG | {"in_channels": 9})
+  if not described:
+    (tmp_path / "config.json").unlink()
+  told = r"takes 9 channels and gives 5: an image or a control lies beside the noise"
+  with pytest.raises(ValueError, match=told):
+    interop.load(tmp_path)
 
 
 def test_an_image_model_is_refused(tmp_path):

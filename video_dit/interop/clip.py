@@ -16,7 +16,7 @@ from flax import nnx
 import jax
 import numpy as np
 
-from video_dit.interop import names, safetensors_file
+from video_dit.interop import names, safetensors_file, settings
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.names import Rule
 from video_dit.interop.tensors import Tensors
@@ -177,11 +177,9 @@ def _sizes(said: Mapping[str, Any], tensors: Tensors, prefix: str) -> ClipConfig
     sizes["mlp_width"] = mlp[0]
     sizes["heads"] = max(1, width // 64)  # as all that are published have it
   for name, value in sizes.items():
-    whole = name not in ("activation", "epsilon")
-    if whole and (type(value) is not int or value < 1):
-      raise ValueError(
-        f"{where}: {_KEYS[name]}={value!r} must be a whole number above 0."
-      )
+    if name != "activation":
+      check = settings.positive if name == "epsilon" else settings.whole
+      check(where, _KEYS[name], value)
   config = ClipConfig(**sizes)
   if config.activation not in ("quick_gelu", "gelu"):
     raise ValueError(

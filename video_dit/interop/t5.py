@@ -17,7 +17,7 @@ from flax import nnx
 import jax
 import numpy as np
 
-from video_dit.interop import names, safetensors_file
+from video_dit.interop import names, safetensors_file, settings
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.names import Rule
 from video_dit.interop.tensors import Tensors
@@ -206,7 +206,7 @@ def _sizes(
         " Encoders of other kinds, like the first T5, are not read here."
       )
   found = _sizes_of_shapes(tensors, naming)
-  sizes = {}
+  sizes: dict[str, Any] = {}
   for ours, theirs in _KEYS.items():
     value = published.get(theirs)
     value = found.get(ours) if value is None else value
@@ -215,9 +215,8 @@ def _sizes(
         f"{tensors.path}: neither config.json nor the tensors tell {theirs}. Give the"
         " whole checkpoint."
       )
-    if ours != "epsilon" and (type(value) is not int or value < 1):
-      raise ValueError(f"{where}: {theirs}={value!r} must be a whole number above 0.")
-    sizes[ours] = value
+    check = settings.positive if ours == "epsilon" else settings.whole
+    sizes[ours] = check(where, theirs, value)
   return T5Config(**sizes, shared_bias=kind == "t5")
 
 

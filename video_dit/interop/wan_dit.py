@@ -2,13 +2,14 @@
 
 Sizes come from the tensors' shapes. How many heads there are, and the norms' epsilon,
 only a `config.json` can tell; without one heads are 128 wide, as in all that Wan-AI
-published. Read are the text-to-video models; those that take an image beside the text
-are refused by name.
+published. Read are the text-to-video models; those that take an image beside the text, or
+other latents beside the noise, are refused by name.
 
 Source: the public checkpoints and code of Wan-AI (Apache-2.0) and diffusers (Apache-2.0).
 """
 
 from collections.abc import Mapping
+import math
 import pathlib
 import re
 from typing import Any
@@ -19,6 +20,7 @@ import numpy as np
 
 from video_dit.interop import names, safetensors_file
 from video_dit.interop.loaded import Loaded
+from video_dit.interop.settings import positive, whole
 from video_dit.interop.tensors import Tensors
 from video_dit.interop.wan_dit_names import PROBES, table
 from video_dit.models.dit.wan import Wan
@@ -129,8 +131,8 @@ _IMAGE = re.compile(
 def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
   where = tensors.folder / "config.json"
   rules = {
-    "qk_norm": (None, True, "rms_norm_across_heads"),
-    "cross_attn_norm": (None, True),
+    "qk_norm": (True, "rms_norm_across_heads"),
+    "cross_attn_norm": (True,),
     "image_dim": (None,),
     "added_kv_proj_dim": (None,),
     "pos_embed_seq_len": (None,),
@@ -138,7 +140,7 @@ def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
     "window_size": (None, [-1, -1], (-1, -1)),
   }
   for key, allowed in rules.items():
-    if said.get(key) not in allowed:
+    if key in said and said[key] not in allowed:
       raise ValueError(
         f"{where}: {key}={said[key]!r}, where Wan's text-to-video transformers have"
         f" {allowed[-1]!r}. Others are not read here."
@@ -157,14 +159,22 @@ def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> 
 
   def shape(ours: str, rank: int) -> tuple[int, ...]:
     name = theirs[ours].replace("{i}", "0")
-    if len(shapes.get(name, ())) != rank:
+    if len(shapes.get(name, ())) != rank or 0 in shapes[name]:
       raise ValueError(
-        f"{tensors.path}: {name} is missing or has no {rank} axes, so that the sizes"
+        f"{tensors.path}: {name} is missing, empty or not of {rank} axes, so that sizes"
         " cannot be told. Copy the whole checkpoint."
       )
     return shapes[name]
 
+  where = tensors.folder / "config.json"
   width, channels, *extent = shape("embed/kernel", 5)
+  given = shape("head/kernel", 2)[0] / math.prod(extent)
+  if given != channels:
+    raise ValueError(
+      f"{tensors.path}: takes {channels} channels and gives {given:g}: an image or a"
+      " control lies beside the noise, which is not read here. Name a transformer of"
+      " text to video alone, which takes as many as it gives."
+    )
   heads = said.get("num_heads", said.get("num_attention_heads", width // _HEAD))
   if type(heads) is not int or heads < 1 or width % heads or width // heads % 2:
     raise ValueError(
@@ -180,9 +190,9 @@ def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> 
     channels=channels,
     patch=(extent[0], extent[1], extent[2]),
     text_width=shape("text1/kernel", 2)[1],
-    text_length=said.get("text_len", TEXT_LENGTH),
+    text_length=whole(where, "text_len", said.get("text_len", TEXT_LENGTH), least=0),
     frequencies=shape("time1/kernel", 2)[1],
-    epsilon=float(said.get("eps", 1e-6)),
+    epsilon=float(positive(where, "eps", said.get("eps", 1e-6))),
   )
 
 
