@@ -88,6 +88,30 @@ def test_shards_are_one_checkpoint(sharded):
   _equal(open_tensors(sharded), ARRAYS)
 
 
+@pytest.mark.parametrize("indexed", [True, False])
+@pytest.mark.parametrize(
+  "name", ["{}.fp16-00001-of-{}.safetensors", "{}-00001-of-{}.fp16.safetensors"]
+)
+def test_shards_of_a_variant_are_one_checkpoint(name, indexed, tmp_path):
+  """As they are named today, and as they were."""
+  parts = [dict(list(ARRAYS.items())[i::2]) for i in range(2)]
+  map_ = {}
+  for i, part in enumerate(parts, 1):
+    file = name.format("model", "00002").replace("00001", f"0000{i}")
+    _save(tmp_path / file, part)
+    map_ |= dict.fromkeys(part, file)
+  index = tmp_path / "model.safetensors.index.fp16.json"
+  if indexed:
+    index.write_text(json.dumps({"weight_map": map_}))
+    _equal(open_tensors(index), ARRAYS)
+  _equal(open_tensors(tmp_path), ARRAYS)
+  # Those of the usual name go before.
+  other = {"a.weight": ARRAYS["a.weight"]}
+  _save(tmp_path / "model-00001-of-00001.safetensors", other)
+  if not indexed:
+    _equal(open_tensors(tmp_path), other)
+
+
 def test_what_is_wrong_with_shards_is_named(sharded):
   index = sharded / "model.safetensors.index.json"
   content = json.loads(index.read_text())
@@ -214,6 +238,10 @@ def test_what_is_no_checkpoint_is_refused(tmp_path):
   (tmp_path / "model_index.json").write_text("{}")
   with pytest.raises(ValueError, match="It is a pipeline: name one of its folders"):
     open_tensors(tmp_path)
+  for name in ("v1-5.safetensors", "v1-5-ema.safetensors"):
+    _save(tmp_path / name, ARRAYS)
+    with pytest.raises(ValueError, match=rf"{name}.*pipeline: name one .* or the file"):
+      open_tensors(tmp_path)
   (tmp_path / "model.gguf").write_bytes(b"GGUF")
   with pytest.raises(ValueError, match=r".gguf is no format that is read here"):
     open_tensors(tmp_path / "model.gguf")

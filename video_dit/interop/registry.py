@@ -19,7 +19,7 @@ from video_dit.interop import (
   wan_dit,
 )
 from video_dit.interop.loaded import Loaded
-from video_dit.interop.tensors import Tensors, open_tensors
+from video_dit.interop.tensors import Tensors, check_link, open_tensors
 
 # Asked in order. Each module has
 #   matches(config, tensors) -> bool, of config.json's content (or None) and the names,
@@ -82,11 +82,12 @@ _NAMES = ("_class_name", "architectures", "model_type")
 def read_config(tensors: Tensors) -> dict[str, Any] | None:
   """The content of the `config.json` beside the weights; None where there is none."""
   path = tensors.folder / "config.json"
+  check_link(path)
   if not path.is_file():
     return None
   try:
     config = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as e:
+  except (ValueError, RecursionError) as e:
     raise ValueError(f"{path}: is not JSON ({e}). Copy it again.") from e
   if not isinstance(config, dict):
     raise ValueError(f"{path}: holds no object of keys. Copy it again.")

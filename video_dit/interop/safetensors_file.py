@@ -62,32 +62,44 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
     text = file.read(length)
   try:
     header = json.loads(text)
-    header.pop("__metadata__", None)
-    return {n: _extent(path, n, e, 8 + length, size) for n, e in header.items()}
-  except (UnicodeError, json.JSONDecodeError, AttributeError, RecursionError) as e:
+    if not isinstance(header, dict):
+      raise ValueError(f"it is of the kind {type(header).__name__}")
+  except (ValueError, RecursionError) as e:
     raise ValueError(
       f"{path}: its header is no JSON object ({e}): damaged, or no safetensors file."
       " Copy it again."
     ) from e
+  header.pop("__metadata__", None)
+  found = {n: _extent(path, n, e, 8 + length, size) for n, e in header.items()}
+  _check_order(path, found, 8 + length, size)
+  return found
 
 
 def _extent(path: pathlib.Path, name: str, entry, start: int, size: int) -> Extent:
   """One entry of a header, checked against the file."""
-  try:
-    kind, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    shape = tuple(int(n) for n in shape)
-    begin, end = int(begin), int(end)
-  except (KeyError, TypeError, ValueError) as e:
-    raise ValueError(f"{path}: the header's entry of {name!r} is damaged ({e!r}).") from e
-  if kind not in DTYPES:
+  entry = entry if isinstance(entry, dict) else {}
+  kind, shape, place = (entry.get(k) for k in ("dtype", "shape", "data_offsets"))
+  for key, value in (("shape", shape), ("data_offsets", place)):
+    if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
+      raise ValueError(
+        f"{path}: the header's entry of {name!r} is damaged: its {key} is {value!r}, and"
+        " must be whole numbers, none below 0. Copy the file again."
+      )
+  if len(place) != 2:
+    raise ValueError(
+      f"{path}: the header's entry of {name!r} is damaged: its data_offsets {place!r}"
+      " must be a beginning and an end. Copy the file again."
+    )
+  if not isinstance(kind, str) or kind not in DTYPES:
     raise ValueError(
       f"{path}: {name!r} has the dtype {kind!r}; read here are {', '.join(DTYPES)}."
     )
-  extent = Extent(path, start + begin, shape, DTYPES[kind])
-  if begin < 0 or min((*shape, 0)) < 0 or end - begin != extent.span:
+  begin, end = place
+  extent = Extent(path, start + begin, tuple(shape), DTYPES[kind])
+  if end - begin != extent.span:
     raise ValueError(
-      f"{path}: {name!r} of shape {shape} and dtype {kind} takes {extent.span:,} bytes,"
-      f" the header gives it {end - begin:,}. The file is damaged: copy it again."
+      f"{path}: {name!r} of shape {extent.shape} and dtype {kind} takes {extent.span:,}"
+      f" bytes, the header gives it {end - begin:,}. The file is damaged: copy it again."
     )
   if start + end > size:
     raise ValueError(
@@ -95,6 +107,26 @@ def _extent(path: pathlib.Path, name: str, entry, start: int, size: int) -> Exte
       " truncated: copy it again."
     )
   return extent
+
+
+def _check_order(
+  path: pathlib.Path, found: Mapping[str, Extent], start: int, size: int
+) -> None:
+  """Refuses gaps and overlaps among tensors, as the format's library does."""
+  end = start
+  for name, extent in sorted(found.items(), key=lambda x: (x[1].offset, x[1].span)):
+    if extent.offset != end:
+      raise ValueError(
+        f"{path}: {name!r} begins at byte {extent.offset:,}, where the tensor before it"
+        f" ends at {end:,}: none may overlap or leave a gap. The file is damaged: copy it"
+        " again."
+      )
+    end += extent.span
+  if end != size:
+    raise ValueError(
+      f"{path}: its last tensor ends at byte {end:,} of a file of {size:,}. The file is"
+      " damaged: copy it again."
+    )
 
 
 def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:

@@ -20,7 +20,9 @@ import numpy as np
 from video_dit.interop import safetensors_file, torch_file
 from video_dit.interop.extent import Extent
 
-_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.(safetensors|bin)")
+# Either may have a variant in its name, like fp16; shards have it here in older folders.
+_SHARD = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.[^.]+)?\.(safetensors|bin)")
+_INDEX = re.compile(r".*(\.[^.]+)\.index(\.[^.]+)?\.json")
 # What the peers call the weights of a folder; with these, other files do not matter.
 _USUAL = ("model", "diffusion_pytorch_model", "pytorch_model")
 _PICKLES = (".bin", ".pt", ".pth")
@@ -83,19 +85,20 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
 
   Args:
     path: a `.safetensors`, `.bin`, `.pt` or `.pth` file, an index of shards
-      (`.index.json`), or a folder with any of them. In a folder safetensors go before
-      pickled files, and a usual name (`model`, `diffusion_pytorch_model`,
-      `pytorch_model`) before others.
+      (`.index.json`, or a variant's `.index.fp16.json`), or a folder with any of them.
+      In a folder safetensors go before pickled files, and a usual name (`model`,
+      `diffusion_pytorch_model`, `pytorch_model`) before others.
 
   Raises:
     ValueError: nothing to read there, or files that are damaged, incomplete, ambiguous or
       that hold anything but tensors.
   """
   path = pathlib.Path(path).expanduser()
+  check_link(path)
   if not path.exists():
     raise ValueError(f"{path}: there is no such file or folder. Name a checkpoint's.")
   found = _find(path) if path.is_dir() else path
-  if isinstance(found, pathlib.Path) and found.name.endswith(".index.json"):
+  if isinstance(found, pathlib.Path) and _INDEX.fullmatch(found.name):
     files, extents = _indexed(found)
   else:
     files = [found] if isinstance(found, pathlib.Path) else found
@@ -103,46 +106,61 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
   return Tensors(path, tuple(files), extents)
 
 
+def check_link(path: pathlib.Path) -> None:
+  """Refuses a link to what is not there, as in a cache copied without its blobs.
+
+  Raises:
+    ValueError: it is such a link.
+  """
+  if path.is_symlink() and not path.exists():
+    raise ValueError(
+      f"{path}: is a link to {os.readlink(path)}, which is not there. Copy the folder"
+      " again with what its links point to, as `cp -rL` and `rsync -rL` do."
+    )
+
+
 def _find(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
   """The one file, index or run of shards that a folder is about."""
   names = sorted(p.name for p in folder.iterdir() if not p.name.startswith("."))
+  pipeline = (folder / "model_index.json").is_file()
+  hint = "It is a pipeline: name one of its folders, like `vae` or `text_encoder`"
   for suffixes in ((".safetensors",), _PICKLES):
     files = [n for n in names if n.endswith(suffixes)]
-    indices = [n for n in names if n.endswith(tuple(s + ".index.json" for s in suffixes))]
+    indices = [n for n in names if (m := _INDEX.fullmatch(n)) and m[1] in suffixes]
     shards = [n for n in files if _SHARD.fullmatch(n)]
     whole = [n for n in files if n not in shards]
     usual = [n for n in (*indices, *whole) if n.split(".")[0] in _USUAL]
     usual = [n for n in usual if n.count(".") == (3 if n in indices else 1)]
     candidates = usual[:1] or (indices if indices else whole)
-    if len(candidates) > 1:
+    if len(candidates) > 1 or (pipeline and candidates and not usual):
       raise ValueError(
-        f"{folder}: holds several checkpoints ({', '.join(candidates[:8])}). Name the"
-        " file that is meant."
+        f"{folder}: holds several checkpoints ({', '.join(candidates[:8])})."
+        f" {f'{hint}, or' if pipeline else 'Name'} the file that is meant."
       )
     if candidates:
       return folder / candidates[0]
     if shards:
       return _complete(folder, shards)
-  hint = ""
-  if (folder / "model_index.json").is_file():
-    hint = " It is a pipeline: name one of its folders, like `vae` or `text_encoder`."
   raise ValueError(
     f"{folder}: holds no weights that are read here (.safetensors, .bin, .pt, .pth)."
-    f"{hint or ' Name a checkpoint, or the file itself.'}"
+    f" {hint if pipeline else 'Name a checkpoint, or the file itself'}."
   )
 
 
 def _complete(folder: pathlib.Path, shards: list[str]) -> list[pathlib.Path]:
   """Shards without an index: all of one run must be there."""
   matches = [m for m in map(_SHARD.fullmatch, shards) if m]
-  stems = {(m[1], m[3], m[4]) for m in matches}
+  stems = {(m[1], m[3], m[4] or "", m[5]) for m in matches}
+  if len(plain := {stem for stem in stems if stem[0] in _USUAL and not stem[2]}) == 1:
+    stems = plain  # as a variant's file does not matter beside the usual one
   if len(stems) > 1:
     raise ValueError(
       f"{folder}: holds shards of several checkpoints ({', '.join(sorted(shards)[:8])})"
       " and no index. Keep those of one in a folder."
     )
-  ((stem, total, suffix),) = stems
-  needed = [f"{stem}-{i:05d}-of-{total}.{suffix}" for i in range(1, int(total) + 1)]
+  ((stem, total, variant, suffix),) = stems
+  ends = f"-of-{total}{variant}.{suffix}"
+  needed = [f"{stem}-{i:05d}{ends}" for i in range(1, int(total) + 1)]
   missing = [name for name in needed if name not in shards]
   if missing:
     raise ValueError(
@@ -154,6 +172,12 @@ def _complete(folder: pathlib.Path, shards: list[str]) -> list[pathlib.Path]:
 
 def _open(path: pathlib.Path) -> dict[str, Extent]:
   """Tensors of one file, the format told by the suffix, then by the content."""
+  check_link(path)
+  if path.is_dir():
+    raise ValueError(
+      f"{path}: is a folder, where a file of weights is expected. Name the file that is"
+      " meant."
+    )
   if path.suffix == ".safetensors":
     return safetensors_file.extents(path)
   if path.suffix in _PICKLES or torch_file.looks_like(path):
@@ -181,8 +205,11 @@ def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]
   """The tensors that an index names, from the shards beside it."""
   try:
     shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    wrong = [shard for shard in shard_of.values() if not isinstance(shard, str)]
+    if wrong or not shard_of:
+      raise ValueError(f"it names {wrong[0]!r} as a file" if wrong else "it is empty")
     shards = sorted(set(shard_of.values()))
-  except (ValueError, KeyError, TypeError, AttributeError) as e:
+  except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
     raise ValueError(
       f"{index}: no index of shards, which is JSON with a `weight_map` from tensors to"
       f" files ({e!r}). Copy it again."
@@ -193,6 +220,8 @@ def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]
       f"{index}: names {outside[0]!r}, where shards lie beside their index. Refused."
     )
   files = [index.parent / name for name in shards]
+  for file in files:
+    check_link(file)
   missing = [file.name for file in files if not file.is_file()]
   if missing:
     raise ValueError(
