@@ -104,7 +104,10 @@ def test_tensors_that_do_not_fit_are_listed(copy):
     ({"up_block_types": ["Other"] * 4}, "up_block_types has 'Other'; .*VideoUpBlock3D"),
     ({"block_out_channels": [8, 12]}, "down_block_types has 4 entries, .*channels 2"),
     ({"norm_num_groups": 3}, "norm_num_groups 3 does not divide a width of 8"),
-    ({"block_out_channels": ["8"] * 4}, "block_out_channels has '8': whole numbers"),
+    (
+      {"block_out_channels": ["8"] * 4},
+      r"block_out_channels is \('8', .*; something like",
+    ),
     ({"layers_per_block": "two"}, "layers_per_block is 'two'; something like 2"),
   ],
   ids=str,

@@ -179,5 +179,26 @@ def test_statistics_are_those_that_transformers_were_trained_with():
   assert mean.tolist() == [1, 2] and std.tolist() == [6, 8]
   mean, std = published.statistics(2, 0.5, 0.25)
   assert mean.tolist() == [0.25] * 2 and std.tolist() == [2, 2]
-  with pytest.raises(ValueError, match="latents_mean has 1 values for 2"):
-    published.statistics(2, 1.0, None, (1.0,))
+
+
+@pytest.mark.parametrize(
+  ("change", "told"),
+  [
+    ({"latent_channels": 0}, "latent_channels is 0; something like"),
+    ({"latent_channels": -4}, "latent_channels is -4; something like"),
+    ({"latent_channels": True}, "latent_channels is True; something like"),
+    ({"scaling_factor": 0}, "scaling_factor is 0; something like"),
+    ({"scaling_factor": float("nan")}, "scaling_factor is nan; something like"),
+    ({"shift_factor": "a"}, "shift_factor is 'a': a number is expected"),
+    ({"latents_mean": [1.0, 2.0]}, "latents_mean has 2 values for 4 channels"),
+    ({"latents_mean": list("abcd")}, "latents_mean is .*: numbers are expected"),
+    ({"latents_mean": 1.0}, "latents_mean is 1.0: numbers are expected"),
+    ({"latents_std": [0, 1, 1, 1]}, "latents_std is .*: all must be above 0"),
+    ({"latents_std": [1, 1, 1, float("inf")]}, "latents_std is .*: numbers are expected"),
+  ],
+  ids=str,
+)
+@pytest.mark.parametrize("config", [StableConfig, CogVideoXConfig])
+def test_a_config_of_nonsense_is_refused(config, change, told):
+  with pytest.raises(ValueError, match=f"config.json: {told}"):
+    published.parse(config, {"latent_channels": 4} | change, "config.json")

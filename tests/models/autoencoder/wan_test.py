@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from video_dit.models.autoencoder import published
 from video_dit.models.autoencoder.wan import Wan, WanConfig
 
 _SIZES = {
@@ -148,15 +149,32 @@ def test_sizes_are_told(tiny):
   ("change", "message"),
   [
     ({"temperal_downsample": (True,)}, "temperal_downsample has 1 entries, dim_mult 3"),
+    ({"decoder_base_dim": 0}, "decoder_base_dim is 0: a whole number above 0"),
     ({"in_channels": 5}, "in_channels is 5; pixels have 3 channels"),
     (
       {"is_residual": True, "dim_mult": (1, 2, 4)},
       "level 2 makes 4 of 2 channels over 1",
     ),
     ({"latents_std": (0.0, 1.0)}, "all must be above 0"),
-    ({"latents_std": (1.0,)}, "latents_std has 1 values for z_dim=2"),
+    ({"latents_std": (1.0,)}, "latents_std has 1 values for 2 channels"),
   ],
 )
 def test_sizes_that_contradict_each_other_are_refused(change, message):
   with pytest.raises(ValueError, match=message):
     WanConfig(**_SIZES | change)
+
+
+@pytest.mark.parametrize(
+  ("change", "message"),
+  [
+    ({"z_dim": 0}, "z_dim is 0; something like 16"),
+    ({"dim_mult": [1, 2, "4", 4]}, "dim_mult is .*; something like"),
+    ({"latents_mean": list("ab")}, "latents_mean is .*; something like"),
+    ({"latents_mean": [0.0] * 3}, "latents_mean has 3 values for 2 channels"),
+    ({"latents_std": [0.0, -1.0]}, "latents_std is .*: all must be above 0"),
+  ],
+)
+def test_a_config_of_nonsense_is_refused(change, message):
+  fine = {"z_dim": 2, "latents_mean": [0.0] * 2, "latents_std": [1.0] * 2}
+  with pytest.raises(ValueError, match=f"config.json: {message}"):
+    published.parse(WanConfig, fine | change, "config.json")

@@ -61,6 +61,9 @@ class CogVideoXConfig:
     widths, groups = self.block_out_channels, self.norm_num_groups
     published.check_levels(widths, groups, kinds, LEVELS)
     published.check_activation(self.act_fn)
+    published.check_statistics(
+      self.latent_channels, self.shift_factor, self.latents_mean, self.latents_std
+    )
     self.halvings  # noqa: B018
 
   @property

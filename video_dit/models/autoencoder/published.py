@@ -7,6 +7,7 @@ left. So the frames in memory, and the shapes that are compiled, stay bounded.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import sys
 from typing import Any, TypeVar
 
 from flax import nnx
@@ -32,11 +33,11 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     where: the file, for messages.
 
   Raises:
-    ValueError: a value of another type than its default's.
+    ValueError: a value of another type than its default's, or a number not above 0.
   """
   found = {}
   for field in dataclasses.fields(cls):  # type: ignore[arg-type]
-    value = values.get(field.name)
+    value: Any = values.get(field.name)
     if value is None:
       continue
     if isinstance(value, list):
@@ -44,16 +45,34 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     default = field.default
     if type(default) is int and isinstance(value, float) and value.is_integer():
       value = int(value)  # as a peer's config may have it
-    kind = int | float if isinstance(default, float) else type(default)
-    if default is not None and not isinstance(value, kind):
+    is_scale = isinstance(default, float)
+    if not _is_like(default, value) or (is_scale and value <= 0):
       raise ValueError(
         f"{where}: {field.name} is {value!r}; something like {default!r} is expected."
+        " Give the config.json that belongs to the weights."
       )
     found[field.name] = value
   try:
     return cls(**found)
   except ValueError as error:
     raise ValueError(f"{where}: {error}") from error
+
+
+def _is_like(default: Any, value: Any) -> bool:
+  """Whether a value may stand for its default: sizes are above 0, numbers finite."""
+  if default is None:
+    return True
+  if isinstance(default, tuple):
+    parts = value if default and isinstance(value, tuple) else ()
+    return isinstance(value, tuple) and all(_is_like(default[0], x) for x in parts)
+  if isinstance(default, float):
+    return _is_number(value)
+  return type(value) is type(default) and (type(value) is not int or value > 0)
+
+
+def _is_number(value: Any) -> bool:
+  number = isinstance(value, int | float) and not isinstance(value, bool)
+  return number and abs(value) <= sys.float_info.max
 
 
 def check_levels(
@@ -73,8 +92,6 @@ def check_levels(
   if not widths:
     raise ValueError("block_out_channels is empty: an autoencoder has levels.")
   for width in widths:
-    if type(width) is not int:
-      raise ValueError(f"block_out_channels has {width!r}: whole numbers are expected.")
     if groups < 1 or width < 1 or width % groups:
       raise ValueError(
         f"norm_num_groups {groups} does not divide a width of {width}: groups must"
@@ -104,6 +121,36 @@ def power_of_two(key: str, value: int) -> int:
   return int(value).bit_length() - 1
 
 
+def check_statistics(
+  channels: int,
+  shift: float | None = None,
+  mean: Sequence[float] | None = None,
+  std: Sequence[float] | None = None,
+) -> None:
+  """Refuses a shift that is no number, and statistics that are not one for a channel.
+
+  Args:
+    channels: of the latents.
+    shift: `shift_factor`.
+    mean: `latents_mean`.
+    std: `latents_std`, all above 0.
+  """
+  if not (shift is None or _is_number(shift)):
+    raise ValueError(f"shift_factor is {shift!r}: a number is expected.")
+  for key, values in (("latents_mean", mean), ("latents_std", std)):
+    if values is None:
+      continue
+    if not isinstance(values, tuple) or not all(map(_is_number, values)):
+      raise ValueError(f"{key} is {values!r}: numbers are expected.")
+    if len(values) != channels:
+      raise ValueError(
+        f"{key} has {len(values)} values for {channels} channels of latents: there must"
+        " be one for each."
+      )
+  if std is not None and not all(x > 0 for x in std):
+    raise ValueError(f"latents_std is {std}: all must be above 0.")
+
+
 def statistics(
   channels: int,
   scale: float,
@@ -117,9 +164,6 @@ def statistics(
   `(z - mean) * scaling_factor / std`, where the mean is `latents_mean` or
   `shift_factor`, and the deviation `latents_std` or 1.
   """
-  for key, value in (("latents_mean", mean), ("latents_std", std)):
-    if value is not None and len(value) != channels:
-      raise ValueError(f"{key} has {len(value)} values for {channels} latent_channels.")
   centre = np.full(channels, shift or 0.0) if mean is None else np.asarray(mean)
   spread = np.ones(channels) if std is None else np.asarray(std)
   return centre.astype(np.float32), (spread / scale).astype(np.float32)

@@ -51,6 +51,9 @@ class StableConfig:
     widths, groups = self.block_out_channels, self.norm_num_groups
     published.check_levels(widths, groups, kinds, LEVELS)
     published.check_activation(self.act_fn)
+    published.check_statistics(
+      self.latent_channels, self.shift_factor, self.latents_mean, self.latents_std
+    )
 
 
 class Stable(published.Autoencoder):

@@ -11,7 +11,6 @@ Source: Wan (2025, arXiv:2503.20314), section 4.1, and its public code.
 
 import dataclasses
 import itertools
-import math
 
 import einops
 from flax import nnx
@@ -97,13 +96,12 @@ class WanConfig:
           f"{key} is {getattr(self, key)}; pixels have 3 channels, or {folded} after"
           f" folding by patch_size={self.patch_size}."
         )
-    for key in ("latents_mean", "latents_std"):
-      if len(getattr(self, key)) != self.z_dim:
-        raise ValueError(
-          f"{key} has {len(getattr(self, key))} values for z_dim={self.z_dim} channels."
-        )
-    if not all(0 < x < math.inf for x in self.latents_std):
-      raise ValueError(f"latents_std is {self.latents_std}: all must be above 0.")
+    base = self.decoder_base_dim
+    if base is not None and (type(base) is not int or base < 1):
+      raise ValueError(
+        f"decoder_base_dim is {base!r}: a whole number above 0 is expected."
+      )
+    published.check_statistics(self.z_dim, mean=self.latents_mean, std=self.latents_std)
 
   def _check_shortcuts(self):
     """Refuses levels whose averages would not come out even."""
