@@ -25,7 +25,9 @@ def _tokenizer(folder: pathlib.Path) -> None:
   model = {"type": "Unigram", "unk_id": 2, "byte_fallback": False}
   model["vocab"] = [[p, 0.0 if i < 3 else -i / 2] for i, p in enumerate(pieces)]
   added = [{"id": i, "content": p} for i, p in enumerate(pieces[:3])]
-  content = {"model": model, "normalizer": None, "added_tokens": added}
+  words = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+  steps = {"type": "Sequence", "pretokenizers": [{"type": "WhitespaceSplit"}, words]}
+  content = {"model": model, "added_tokens": added, "pre_tokenizer": steps}
   folder.mkdir(parents=True, exist_ok=True)
   (folder / "tokenizer.json").write_text(json.dumps(content))
 

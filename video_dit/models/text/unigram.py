@@ -5,44 +5,22 @@ become their ids; each word is segmented alone; bytes never stand for unknown ch
 and characters are rewritten as `charsmap` says.
 """
 
-import base64
-from collections.abc import Callable, Iterable, Sequence
-import dataclasses
+from collections.abc import Callable, Iterable
 import functools
-import json
 import math
 import os
 import pathlib
 import re
-from typing import Any
 
-from video_dit.models.text import model_file
-from video_dit.models.text.charsmap import Charsmap
+from video_dit.models.text import unigram_files
+from video_dit.models.text.added_tokens import Splitter
+from video_dit.models.text.unigram_files import SPACE
 
 MODEL = "spiece.model"
 SETTINGS = "tokenizer_config.json"
 WHOLE = "tokenizer.json"
-_SPACE = "▁"
-_SPACES = re.compile("[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+")
+_SPACES = re.compile(unigram_files.SPACES)
 _UNKNOWN_PENALTY = 10.0
-_T5_SENTINELS = 100
-
-
-@dataclasses.dataclass(frozen=True)
-class _Pieces:
-  """What a tokenizer's files say.
-
-  Attributes:
-    scores: pieces with the logarithms of their probabilities; a piece's place is its id.
-    unknown: id of what is not known.
-    charsmap: table of character rewritings.
-    special: ids of tokens that are taken from a text before all else.
-  """
-
-  scores: Sequence[tuple[str, float]]
-  unknown: int
-  charsmap: bytes
-  special: dict[str, int]
 
 
 class PublishedTokenizer:
@@ -76,11 +54,13 @@ class PublishedTokenizer:
       ValueError: a file is damaged or of another kind of tokenizer.
     """
     self.files, self._clean = files, clean
-    settings = _json(files.get(SETTINGS, b"{}"), f"{where}/{SETTINGS}")
+    said = files.get(SETTINGS, b"{}")
+    settings = unigram_files.json_object(said, f"{where}/{SETTINGS}")
     if MODEL in files:
-      pieces = _of_sentencepiece(files[MODEL], settings, f"{where}/{MODEL}")
+      place = f"{where}/{MODEL}"
+      pieces = unigram_files.of_sentencepiece(files[MODEL], settings, place)
     else:
-      pieces = _of_tokenizer_json(files[WHOLE], f"{where}/{WHOLE}")
+      pieces = unigram_files.of_tokenizer_json(files[WHOLE], f"{where}/{WHOLE}")
     self._ids = {piece: i for i, (piece, _) in enumerate(pieces.scores)}
     missing = [name for name in ("<pad>", "</s>") if name not in self._ids]
     if missing:
@@ -89,15 +69,12 @@ class PublishedTokenizer:
         " the tokenizer that belongs to the encoder."
       )
     self.pad, self.end = self._ids["<pad>"], self._ids["</s>"]
-    self.vocabulary = 1 + max(*self._ids.values(), *pieces.special.values())
-    self._unknown, self._special = pieces.unknown, pieces.special
+    self.vocabulary = 1 + max(*self._ids.values(), *(t.id for t in pieces.added))
+    self._unknown, self._by_words = pieces.unknown, pieces.by_words
     self._scores = [score for _, score in pieces.scores]
     self._unknown_score = min(self._scores) - _UNKNOWN_PENALTY
     self._longest = max(map(len, self._ids))
-    self._charsmap = Charsmap(pieces.charsmap)
-    # The longest of those that begin at one place is taken.
-    names = sorted(self._special, key=len, reverse=True)
-    self._split = re.compile("|".join(map(re.escape, names)) or r"(?!)")
+    self._split = Splitter(pieces.added, pieces.normalize)
     self._segment = functools.lru_cache(1 << 17)(self._segment_word)
 
   @classmethod
@@ -135,21 +112,17 @@ class PublishedTokenizer:
     """Ids of a text, the end included; an empty text is the end alone."""
     text = self._clean(text) if self._clean else text
     ids: list[int] = []
-    at = 0
-    for found in self._split.finditer(text):
-      ids.extend(self._plain(text[at : found.start()]))
-      ids.append(self._special[found[0]])
-      at = found.end()
-    return [*ids, *self._plain(text[at:]), self.end]
+    for part in self._split(text):
+      ids += [part] if isinstance(part, int) else self._plain(part)
+    return [*ids, self.end]
 
   def _plain(self, text: str) -> Iterable[int]:
-    """Ids of a text without special tokens."""
-    for word in _SPACES.split(self._charsmap(text)):
-      if not word:
-        continue
-      word = word if word.startswith(_SPACE) else _SPACE + word
-      for part in word.split(_SPACE)[1:]:
-        yield from self._segment(_SPACE + part)
+    """Ids of a normalised text without added tokens."""
+    words = _SPACES.split(text) if self._by_words else [text.replace(" ", SPACE)]
+    for word in filter(None, words):
+      word = word if word.startswith(SPACE) else SPACE + word
+      for part in word.split(SPACE)[1:]:
+        yield from self._segment(SPACE + part)
 
   def _segment_word(self, word: str) -> tuple[int, ...]:
     """The likeliest pieces of a word: Viterbi, Kudo 2018 (arXiv:1804.10959).
@@ -180,59 +153,3 @@ class PublishedTokenizer:
         ids.append(pieces[end])
       end = begins[end]
     return tuple(reversed(ids))
-
-
-def _json(content: bytes, where: str) -> dict[str, Any]:
-  try:
-    found = json.loads(content)
-  except ValueError as e:
-    raise ValueError(f"{where}: is not JSON ({e}). Copy it again.") from e
-  if not isinstance(found, dict):
-    raise ValueError(f"{where}: holds no object of keys. Copy it again.")
-  return found
-
-
-def _of_sentencepiece(content: bytes, settings: dict, where: str) -> _Pieces:
-  """Pieces of a SentencePiece model, with the sentinels that T5 adds behind them."""
-  model = model_file.read(content, where)
-  if not model.pieces or model.trainer_spec.model_type != model_file.UNIGRAM:
-    raise ValueError(f"{where}: no SentencePiece model of the unigram kind, as T5's is.")
-  scores = [(piece.piece, piece.score) for piece in model.pieces]
-  special = {"<unk>": model.trainer_spec.unk_id}
-  for i, piece in enumerate(model.pieces):
-    if piece.type in (model_file.CONTROL, model_file.USER_DEFINED):
-      special[piece.piece] = i
-  for i, token in settings.get("added_tokens_decoder", {}).items():
-    special[token["content"] if isinstance(token, dict) else token] = int(i)
-  if "added_tokens_decoder" not in settings:
-    # Models that know bytes are of the mT5 family, which adds none.
-    count = 0 if model.trainer_spec.byte_fallback else _T5_SENTINELS
-    count = settings.get("extra_ids", count)
-    last = len(scores) + count - 1
-    special |= {f"<extra_id_{i}>": last - i for i in range(count)}
-  return _Pieces(
-    scores,
-    model.trainer_spec.unk_id,
-    model.normalizer_spec.precompiled_charsmap,
-    special,
-  )
-
-
-def _of_tokenizer_json(content: bytes, where: str) -> _Pieces:
-  """Pieces of a file of Hugging Face's tokenizers."""
-  found = _json(content, where)
-  model = found.get("model") or {}
-  if model.get("type") != "Unigram":
-    raise ValueError(
-      f"{where}: a tokenizer of the kind {model.get('type')!r}, where T5 has 'Unigram'."
-      " Give the tokenizer that belongs to the encoder."
-    )
-  normalizer = found.get("normalizer") or {}
-  steps = normalizer.get("normalizers", [normalizer])
-  tables = [s for s in steps if s.get("type") == "Precompiled"]
-  return _Pieces(
-    [(piece, score) for piece, score in model["vocab"]],
-    model["unk_id"],
-    base64.b64decode(tables[0]["precompiled_charsmap"]) if tables else b"",
-    {token["content"]: token["id"] for token in found.get("added_tokens", [])},
-  )

@@ -1,0 +1,202 @@
+"""What the files of a published T5 or UMT5 tokenizer say.
+
+They are SentencePiece's or Hugging Face's. Of a `tokenizer.json` those forms are followed
+that are published; any other step that would change the ids is refused by name.
+"""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import json
+import re
+from typing import Any
+
+from video_dit.models.text import model_file
+from video_dit.models.text.added_tokens import AddedToken
+from video_dit.models.text.charsmap import Charsmap
+
+SPACE = "▁"
+SPACES = "[\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000]+"
+_T5_SENTINELS = 100
+_REMEDY = "Give the tokenizer that belongs to the encoder, or its spiece.model."
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+  """What a tokenizer's files say.
+
+  Attributes:
+    scores: pieces with the logarithms of their probabilities; a piece's place is its id.
+    unknown: id of what is not known.
+    normalize: how characters are rewritten.
+    added: tokens that are taken from a text before all else.
+    by_words: texts are split at all white space, not at single spaces.
+  """
+
+  scores: Sequence[tuple[str, float]]
+  unknown: int
+  normalize: Callable[[str], str]
+  added: Sequence[AddedToken]
+  by_words: bool = True
+
+
+def json_object(content: bytes, where: str) -> dict[str, Any]:
+  """The content of a JSON file.
+
+  Raises:
+    ValueError: it is no object.
+  """
+  try:
+    found = json.loads(content)
+  except (ValueError, RecursionError) as e:
+    raise ValueError(f"{where}: is not JSON ({e}). Copy it again.") from e
+  if not isinstance(found, dict):
+    raise ValueError(f"{where}: holds no object of keys. Copy it again.")
+  return found
+
+
+def of_sentencepiece(content: bytes, settings: Mapping[str, Any], where: str) -> Pieces:
+  """Pieces of a SentencePiece model, with the sentinels that T5 adds behind them.
+
+  Raises:
+    ValueError: it is none, or of another kind.
+  """
+  model = model_file.read(content, where)
+  if not model.pieces or model.trainer_spec.model_type != model_file.UNIGRAM:
+    raise ValueError(f"{where}: no SentencePiece model of the unigram kind, as T5's is.")
+  scores = [(piece.piece, piece.score) for piece in model.pieces]
+  added: list[tuple[Any, int]] = [("<unk>", model.trainer_spec.unk_id)]
+  for i, piece in enumerate(model.pieces):
+    if piece.type in (model_file.CONTROL, model_file.USER_DEFINED):
+      added.append((piece.piece, i))
+  decoder = settings.get("added_tokens_decoder", {})
+  if not isinstance(decoder, dict) or not all(map(str.isdecimal, decoder)):
+    raise ValueError(
+      f"{where}: added_tokens_decoder beside it is no object of ids. {_REMEDY}"
+    )
+  added += [(token, int(i)) for i, token in decoder.items()]
+  if "added_tokens_decoder" not in settings:
+    # Models that know bytes are of the mT5 family, which adds none.
+    count = 0 if model.trainer_spec.byte_fallback else _T5_SENTINELS
+    count = settings.get("extra_ids", count)
+    last = len(scores) + count - 1
+    added += [(f"<extra_id_{i}>", last - i) for i in range(count)]
+  return Pieces(
+    scores,
+    model.trainer_spec.unk_id,
+    _charsmap(model.normalizer_spec.precompiled_charsmap, where),
+    [AddedToken.of(token, i, where) for token, i in added],
+  )
+
+
+def of_tokenizer_json(content: bytes, where: str) -> Pieces:
+  """Pieces of a file of Hugging Face's tokenizers.
+
+  Raises:
+    ValueError: it is damaged, of another kind, or has a step that is not followed.
+  """
+  found = json_object(content, where)
+  model = found.get("model") or {}
+  if model.get("type") != "Unigram":
+    raise ValueError(
+      f"{where}: a tokenizer of the kind {model.get('type')!r}, where T5 has 'Unigram'."
+      f" {_REMEDY}"
+    )
+  _check_end(found.get("post_processor"), where)
+  try:
+    scores = [(str(piece), float(score)) for piece, score in model["vocab"]]
+    added = [AddedToken.of(t, t["id"], where) for t in found.get("added_tokens") or []]
+    if not 0 <= model["unk_id"] < len(scores):
+      raise ValueError(f"unk_id={model['unk_id']!r} is none of {len(scores)} pieces")
+  except (KeyError, TypeError, ValueError) as e:
+    raise ValueError(f"{where}: cannot be read ({e!r}). Copy it again.") from e
+  return Pieces(
+    scores,
+    model["unk_id"],
+    _normalizer(found.get("normalizer"), where),
+    added,
+    _by_words(found.get("pre_tokenizer"), where),
+  )
+
+
+def _charsmap(table: bytes | str, where: str) -> Charsmap:
+  try:
+    return Charsmap(base64.b64decode(table) if isinstance(table, str) else table)
+  except ValueError as e:
+    raise ValueError(f"{where}: its precompiled_charsmap is {e}. Copy it again.") from e
+
+
+def _normalizer(said: Any, where: str) -> Callable[[str], str]:
+  """Precompiled; and Strip and Replace of spaces behind it."""
+  steps: list[Callable[[str], str]] = []
+  for step in _sequence(said, "normalizers"):
+    kind = step.get("type")
+    if kind == "Precompiled" and isinstance(step.get("precompiled_charsmap"), str):
+      steps.append(_charsmap(step["precompiled_charsmap"], where))
+    elif kind == "Strip":
+      ends = (step.get("strip_left") and f"^{SPACES}", step.get("strip_right") and SPACES)
+      left, right = ends[0] or "(?!)", f"{ends[1]}$" if ends[1] else "(?!)"
+      steps.append(_replacing(f"{left}|{right}", ""))
+    elif kind == "Replace" and step.get("pattern") == {"Regex": " {2,}"}:
+      steps.append(_replacing(" {2,}", str(step.get("content"))))
+    else:
+      raise _refused(where, "normalizer", step, "Precompiled, Strip and Replace ' {2,}'")
+
+  def normalize(text: str) -> str:
+    for step in steps:
+      text = step(text)
+    return text
+
+  return normalize
+
+
+def _replacing(pattern: str, new: str) -> Callable[[str], str]:
+  compiled = re.compile(pattern)
+  return lambda text: compiled.sub(lambda _: new, text)
+
+
+def _by_words(said: Any, where: str) -> bool:
+  """Whether there is WhitespaceSplit before Metaspace."""
+  steps = _sequence(said, "pretokenizers")
+  by_words = bool(steps) and steps[0].get("type") == "WhitespaceSplit"
+  steps = steps[by_words:]
+  fine = len(steps) == 1 and steps[0].get("type") == "Metaspace"
+  if fine:
+    old = "always" if steps[0].get("add_prefix_space", True) else "never"
+    scheme = steps[0].get("prepend_scheme", old)
+    place = steps[0].get("replacement", SPACE), steps[0].get("split", True), scheme
+    fine = place == (SPACE, True, "always")
+  if not fine:
+    known = f"Metaspace with {SPACE!r} before every word, alone or behind WhitespaceSplit"
+    raise _refused(where, "pre_tokenizer", said, known)
+  return by_words
+
+
+def _check_end(said: Any, where: str) -> None:
+  """Texts end with </s>, whether the file says so or not: T5's do."""
+  if said is None:
+    return
+  parts = said.get("single") if isinstance(said, dict) else None
+  parts = parts if isinstance(parts, list) else []
+  inside = [list(p.values()) for p in parts if isinstance(p, dict)]
+  names = [v.get("id") for values in inside for v in values if isinstance(v, dict)]
+  if names != ["A", "</s>"]:
+    raise _refused(where, "post_processor", said, "that which ends texts with '</s>'")
+
+
+def _sequence(said: Any, key: str) -> list[dict[str, Any]]:
+  """The steps of a sequence, or the single one."""
+  if isinstance(said, dict) and said.get("type") == "Sequence":
+    said = said.get(key)
+  steps = [] if said is None else said if isinstance(said, list) else [said]
+  return [step if isinstance(step, dict) else {"type": step} for step in steps]
+
+
+def _refused(where: str, key: str, said: Any, known: str) -> ValueError:
+  told = said
+  if isinstance(said, dict):
+    told = {k: v for k, v in said.items() if k != "precompiled_charsmap"}
+  return ValueError(
+    f"{where}: has the {key} {str(told)[:200]}, of which only {known} is followed here."
+    f" {_REMEDY}"
+  )
