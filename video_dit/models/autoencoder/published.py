@@ -18,6 +18,7 @@ import numpy as np
 from video_dit.models.autoencoder.inside import Inside
 
 Config = TypeVar("Config")
+_REMEDY = "Give the config.json that belongs to the weights."
 Span = tuple[int, int]  # first frame, and the one behind the last
 
 
@@ -47,15 +48,16 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
       value = int(value)  # as a peer's config may have it
     is_scale = isinstance(default, float)
     if not _is_like(default, value) or (is_scale and value <= 0):
+      rule = " and above 0" if is_scale or type(default) is int else ""
       raise ValueError(
-        f"{where}: {field.name} is {value!r}; something like {default!r} is expected."
-        " Give the config.json that belongs to the weights."
+        f"{where}: {field.name} is {value!r}; something like {default!r}{rule} is"
+        f" expected. {_REMEDY}"
       )
     found[field.name] = value
   try:
     return cls(**found)
   except ValueError as error:
-    raise ValueError(f"{where}: {error}") from error
+    raise ValueError(f"{where}: {error} {_REMEDY}") from error
 
 
 def _is_like(default: Any, value: Any) -> bool:
