@@ -132,12 +132,21 @@ def test_a_damaged_tokenizer_is_named(vocabulary):
     ClipTokenizer.load(vocabulary)
 
 
-def test_ids_of_the_peer(vocabulary):
+@pytest.mark.parametrize("pad", ["<|endoftext|>", "!"])
+@pytest.mark.parametrize("learned", [False, True])
+def test_ids_of_the_peer(pad, learned, vocabulary):
+  """Of Stable Diffusion's tokenizers: 1 and 2 or XL, and with learned words."""
   transformers = pytest.importorskip("transformers")
+  settings = {"pad_token": pad}
+  (vocabulary / "tokenizer_config.json").write_text(json.dumps(settings))
   theirs = transformers.CLIPTokenizer.from_pretrained(str(vocabulary))
+  if learned:
+    alone = transformers.AddedToken("RED", single_word=True)
+    theirs.add_tokens(["<Toy>", alone, transformers.AddedToken("<X>", normalized=False)])
   theirs.save_pretrained(str(vocabulary / "saved"))
-  ours = ClipTokenizer.load(vocabulary)
   saved = ClipTokenizer.load(vocabulary / "saved")
+  ours = saved if learned else ClipTokenizer.load(vocabulary)
+  assert (saved.pad, saved.vocabulary) == (theirs.pad_token_id, len(theirs))
   rng = np.random.default_rng(0)
   pool = [*map(chr, range(0x250)), *"éÉΣσς½²ﬁＡ猫🦊️‍'’`", "\u0301", "\u3000", "\x1c"]
   words = [
@@ -151,6 +160,11 @@ def test_ids_of_the_peer(vocabulary):
     "aaaaaaa",
     "!!!",
     "12",
+    "<Toy>",
+    "<tOY>",
+    "<X>",
+    "<x>",
+    "<|StartOfText|>",
   ]
   for _ in range(500):
     parts = [*rng.choice(pool, 8), *rng.choice(words, 6)]

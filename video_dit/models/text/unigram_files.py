@@ -79,6 +79,8 @@ def of_sentencepiece(content: bytes, settings: Mapping[str, Any], where: str) ->
     # Models that know bytes are of the mT5 family, which adds none.
     count = 0 if model.trainer_spec.byte_fallback else _T5_SENTINELS
     count = settings.get("extra_ids", count)
+    if type(count) is not int or count < 0:
+      raise ValueError(f"{where}: extra_ids={count!r} beside it is no count. {_REMEDY}")
     last = len(scores) + count - 1
     added += [(f"<extra_id_{i}>", last - i) for i in range(count)]
   return Pieces(
