@@ -21,7 +21,9 @@ def umt5(config, tmp_path):
   folder = tmp_path / "umt5"
   encoders.write(folder, encoders.CONFIG, "umt5")
   pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -2.0], ["▁clip", -1.0]]
-  tokenizer = {"model": {"type": "Unigram", "unk_id": 2, "vocab": pieces}}
+  spaces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+  model = {"type": "Unigram", "unk_id": 2, "vocab": pieces}
+  tokenizer = {"pre_tokenizer": spaces, "model": model}
   (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
   text = dataclasses.replace(config.text, checkpoint=str(folder))
   return dataclasses.replace(config, text=text)
