@@ -73,7 +73,7 @@ def frames(
   seeks = (start_seconds, 0.0) if start_seconds > _SEEK_FROM_SECONDS else (0.0,)
   for seek in seeks:
     with video.open_video(path, media) as clip:
-      if seek and clip.is_avi:  # Without display times one must count from the start.
+      if seek and not clip.seeks:  # Without times one must count from the start.
         continue
       source = video.shown(clip, size, seek)
       if seek:

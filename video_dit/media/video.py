@@ -4,12 +4,10 @@ Frames are decoded by one thread, so that damage is seen and not skipped over. P
 logging is left as it is: setting its level can hang decoding.
 """
 
-from collections import deque
 from collections.abc import Callable, Iterator
 import contextlib
 import dataclasses
 import functools
-import math
 import os
 from typing import NamedTuple
 
@@ -17,14 +15,15 @@ import av
 import numpy as np
 
 from video_dit import config
+from video_dit.media import declared
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import Painter, displayed_size
 from video_dit.media.still import check_size
+from video_dit.media.times import Times
 
 # Text that FFmpeg would draw, and lists that name other files.
 _REFUSED = {"tty", "hls", "concat", "dash", "imf", "lavfi", "sdp", "rtsp"}
 _STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV", b"\x00\x00\x01\xba", b"0&\xb2u")
-_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _HOPELESS = 300  # Failures before the first frame.
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
 
@@ -77,9 +76,27 @@ class Video:
     return float(self.stream.time_base or 1)
 
   @functools.cached_property
-  def zero(self) -> float:
-    """Time stamp, in seconds, that counts as the start."""
-    return 0.0 if self.is_avi else (self.stream.start_time or 0) * self.tick
+  def zero(self) -> float | None:
+    """Time stamp, in seconds, that counts as the start; None is the first frame's."""
+    if self.is_avi:
+      return 0.0
+    return None if self.stream.start_time is None else self.stream.start_time * self.tick
+
+  @functools.cached_property
+  def seeks(self) -> bool:
+    """Whether times are known in the middle; else one counts from the start."""
+    bare = declared.is_bare(self.container)
+    return not self.is_avi and not bare and self.zero is not None
+
+  def times(self) -> Times:
+    """Times of frames, for decoding from a seek or from the start on."""
+    return Times(
+      tick=self.tick,
+      zero=self.zero,
+      step=1 / self.frames_per_second,
+      is_avi=self.is_avi,
+      is_broadcast=declared.is_broadcast(self.container),
+    )
 
 
 @contextlib.contextmanager
@@ -115,7 +132,7 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
   with container:
     if container.format.name in _REFUSED:
       raise MediaError(path, "not_media", f"{container.format.long_name} is no video.")
-    stream = _first_video(container)
+    stream = declared.first_video(container)
     if stream is None:
       raise MediaError(path, "no_video", "there is no video stream in the file.")
     check_size(path, *displayed_size(stream), media)
@@ -125,9 +142,9 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
     # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
     most = int(1.1 * media.max_source_pixels) + (1 << 16)
     stream.codec_context.options = {"max_pixels": str(min(most, 2**31 - 1))}
-    duration, exact = _duration(container, stream)
+    duration, exact = declared.duration(container, stream)
     check_length(path, duration or 0.0, media)
-    rate = _rate(stream, duration)
+    rate = declared.rate(container, stream, duration)
     yield Video(path, container, stream, media, rate, duration, exact)
 
 
@@ -160,9 +177,8 @@ def shown(
       `too_long`.
   """
   if seek_seconds > 0:
-    stamp = int((seek_seconds + video.zero) / video.tick)
-    video.container.seek(stamp, stream=video.stream)
-  times, tally = _Times(video), _Tally()
+    _seek(video, seek_seconds)
+  times, tally = video.times(), _Tally()
   painter, checked = Painter(video.stream, size), None
   for frame in _decoded(video, tally, times):
     if checked != (frame.height, frame.width):  # A stream may change its size.
@@ -182,6 +198,15 @@ def shown(
     reason, message = problem
     remedy = "; media.keep_truncated=True keeps what comes before."
     raise MediaError(video.path, reason, message + remedy)
+
+
+def _seek(video: Video, seconds: float) -> None:
+  stamp = int((seconds + (video.zero or 0.0)) / video.tick)
+  try:
+    video.container.seek(stamp, stream=video.stream)
+  except av.error.FFmpegError as error:
+    message = f"{seconds:.2f} s can't be sought: {error}"
+    raise MediaError(video.path, "unreadable", message) from error
 
 
 def _paint(video: Video, painter: Painter, frame: av.VideoFrame) -> np.ndarray:
@@ -205,7 +230,7 @@ def first_frame(video: Video) -> av.VideoFrame:
   Raises:
     MediaError: `unreadable` where none decodes, `too_large`, `too_small`.
   """
-  for frame in _decoded(video, _Tally(), _Times(video)):
+  for frame in _decoded(video, _Tally(), video.times()):
     check_size(video.path, *displayed_size(video.stream, frame), video.media)
     return frame
   raise MediaError(video.path, "unreadable", "no frame of the video decodes.")
@@ -240,14 +265,14 @@ class _Tally:
       return
     of_video = packet.stream.index == video.stream.index
     tick = video.tick if of_video else float(packet.time_base or 0)
-    end = (stamp + (packet.duration or 0)) * tick - video.zero
+    end = (stamp + (packet.duration or 0)) * tick - (video.zero or 0.0)
     self.file_end = max(self.file_end, end)
     if of_video and packet.size and not packet.is_discard:
       self.packets += 1
       self.packet_end = max(self.packet_end, end)
 
 
-def _decoded(video: Video, tally: _Tally, times: "_Times") -> Iterator[av.VideoFrame]:
+def _decoded(video: Video, tally: _Tally, times: Times) -> Iterator[av.VideoFrame]:
   """Frames up to the first damage, which is put into the tally."""
   packets = video.container.demux()
   failures = 0
@@ -256,12 +281,14 @@ def _decoded(video: Video, tally: _Tally, times: "_Times") -> Iterator[av.VideoF
       packet = next(packets, None)
       if packet is None:
         return
+      of_video = packet.stream.index == video.stream.index
+      if of_video:
+        times.add(packet)
       tally.add(packet, video)
-      if packet.stream.index != video.stream.index:
+      if not of_video:
         continue
       if packet.size == 0 and packet.dts is not None:
         continue  # An empty chunk repeats a frame; to PyAV it would be the end.
-      times.add(packet)
       frames = video.stream.decode(packet)
     except (av.error.FFmpegError, ValueError) as error:
       if not tally.frames:
@@ -298,81 +325,6 @@ def _missing(video: Video, tally: _Tally) -> tuple[str, str] | None:
   if lost_end or lost_frames:
     return "damaged", f"{tally.packets} packets give only {tally.frames} frames"
   return None
-
-
-class _Times:
-  """Times of frames in seconds, rising, from 0 at the start of the stream."""
-
-  def __init__(self, video: Video):
-    self.video, self.last, self.shift = video, -math.inf, 0.0
-    self.decoding: deque[int | None] = deque()
-
-  def add(self, packet: av.Packet) -> None:
-    if self.video.is_avi and packet.size:
-      self.decoding.append(packet.dts)
-
-  def of(self, frame: av.VideoFrame) -> float:
-    step = 1 / self.video.frames_per_second
-    stamp: int | None = frame.pts
-    if self.video.is_avi:
-      stamp = self.decoding.popleft() if self.decoding else None
-    if stamp is None:
-      seconds = max(self.last, -step) + step
-    else:
-      seconds = stamp * self.video.tick - self.video.zero + self.shift
-      if seconds < self.last - 1:  # The clock was set back, as where files were joined.
-        self.shift += self.last + step - seconds
-      if seconds <= self.last:
-        seconds = self.last + step
-    self.last = seconds
-    return seconds
-
-
-def _first_video(container: av.container.InputContainer) -> av.VideoStream | None:
-  """The first stream of video proper; one without a decoder is passed over."""
-  for stream in container.streams:
-    if isinstance(stream, av.VideoStream) and stream.codec_context is not None:
-      attached = av.stream.Disposition.attached_pic
-      if not stream.disposition & attached and stream.width and stream.height:
-        return stream
-  return None
-
-
-def _duration(
-  container: av.container.InputContainer, stream: av.VideoStream
-) -> tuple[float | None, bool]:
-  """Declared seconds, and whether they are of the video stream alone."""
-  base = stream.time_base or 1
-  if container.format.flags & _NO_TIMESTAMPS:
-    return None, False  # A bare stream: FFmpeg would guess from the bit rate.
-  if stream.duration:
-    return float(stream.duration * base), True
-  start = float((stream.start_time or 0) * base)
-  if tag := _clock_seconds(stream.metadata.get("DURATION", "")):
-    return tag - start, True
-  if not container.duration:
-    return None, False
-  if "matroska" not in container.format.name:  # Matroska's duration counts from zero.
-    start -= (container.start_time or 0) / av.time_base
-  return container.duration / av.time_base - start, len(container.streams) == 1
-
-
-def _clock_seconds(text: str) -> float | None:
-  """Seconds of `hours:minutes:seconds`; None for anything else."""
-  try:
-    hours, minutes, seconds = text.split(":")
-    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
-  except ValueError:
-    return None
-
-
-def _rate(stream: av.VideoStream, duration: float | None) -> float:
-  """Average frames per second; 25 where nothing believable is said."""
-  counted = stream.frames / duration if duration and stream.frames else None
-  for rate in (stream.average_rate, counted, stream.guessed_rate):
-    if rate and 0 < rate <= 480:
-      return float(rate)
-  return 25.0
 
 
 def _head(path: str) -> bytes:

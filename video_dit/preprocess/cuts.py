@@ -14,7 +14,7 @@ from video_dit import config as config_lib
 from video_dit.media import resize
 
 # Raised when the same settings give other pixels.
-VERSION = 1
+VERSION = 2
 KEY_DIGITS = 32
 
 

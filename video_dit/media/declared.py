@@ -1,0 +1,76 @@
+"""What a container declares: which stream is the video, how long it is, how fast."""
+
+import av
+
+_NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
+_FASTEST = 480  # frames per second; more is a clock's tick, not a rate
+# Clocks of broadcasts leap where files were joined and where reception broke off.
+_BROADCAST = ("mpegts", "mpeg")
+
+
+def is_bare(container: av.container.InputContainer) -> bool:
+  """Whether a file is a coded stream without a container, hence without times."""
+  return bool(container.format.flags & _NO_TIMESTAMPS)
+
+
+def is_broadcast(container: av.container.InputContainer) -> bool:
+  """Whether the clock of a container may leap."""
+  return container.format.name in _BROADCAST
+
+
+def first_video(container: av.container.InputContainer) -> av.VideoStream | None:
+  """The first stream of video proper; one without a decoder is passed over."""
+  for stream in container.streams:
+    if isinstance(stream, av.VideoStream) and stream.codec_context is not None:
+      attached = av.stream.Disposition.attached_pic
+      if not stream.disposition & attached and stream.width and stream.height:
+        return stream
+  return None
+
+
+def duration(
+  container: av.container.InputContainer, stream: av.VideoStream
+) -> tuple[float | None, bool]:
+  """Declared seconds, and whether they are of the video stream alone."""
+  base = stream.time_base or 1
+  if is_bare(container):
+    return None, False  # FFmpeg would guess from the bit rate.
+  if stream.duration:
+    return float(stream.duration * base), True
+  start = float((stream.start_time or 0) * base)
+  if tag := _clock_seconds(stream.metadata.get("DURATION", "")):
+    return tag - start, True
+  if not container.duration:
+    return None, False
+  if "matroska" not in container.format.name:  # Matroska's duration counts from zero.
+    start -= (container.start_time or 0) / av.time_base
+  return container.duration / av.time_base - start, len(container.streams) == 1
+
+
+def rate(
+  container: av.container.InputContainer, stream: av.VideoStream, seconds: float | None
+) -> float:
+  """Average frames per second; 25 where nothing believable is said.
+
+  Args:
+    container: of the stream.
+    stream: the video.
+    seconds: that it lasts, where declared.
+  """
+  counted = stream.frames / seconds if seconds and stream.frames else None
+  rates = [stream.average_rate, counted, stream.guessed_rate]
+  if is_bare(container):  # The average is FFmpeg's default; the codec's header knows.
+    rates.insert(0, stream.codec_context.framerate)
+  for value in rates:
+    if value and 0 < value <= _FASTEST:
+      return float(value)
+  return 25.0
+
+
+def _clock_seconds(text: str) -> float | None:
+  """Seconds of `hours:minutes:seconds`; None for anything else."""
+  try:
+    hours, minutes, seconds = text.split(":")
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+  except ValueError:
+    return None

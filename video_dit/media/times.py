@@ -1,0 +1,94 @@
+"""When frames are shown: time stamps, mended where a clock leaps or is missing."""
+
+from collections import deque
+import math
+
+import av
+
+_BACK_SECONDS = 1.0
+_AHEAD_SECONDS = 10.0  # Also that of FFmpeg's own tools.
+
+
+class Times:
+  """Times of frames in seconds, rising, from 0 at the start of the stream.
+
+  A clock that was set back, as where files were joined, is mended on the packets, whose
+  times of decoding rise in every sound file: the packet behind the leap follows one frame
+  after the packet before it. In broadcasts' containers so is one that leaps ahead.
+
+  Attributes:
+    leaps: of the clock, so far.
+    apart: seconds from the packet before the last one to the last one, once mended.
+  """
+
+  def __init__(
+    self,
+    *,
+    tick: float,
+    zero: float | None,
+    step: float,
+    is_avi: bool = False,
+    is_broadcast: bool = False,
+  ):
+    """Begins a stream.
+
+    Args:
+      tick: seconds of one unit of the time stamps.
+      zero: time stamp, in seconds, that counts as the start; None is the first frame's.
+      step: seconds of a frame, on average.
+      is_avi: there are no display times; the n-th frame gets the n-th time of decoding.
+      is_broadcast: the clock may leap ahead.
+    """
+    self.leaps, self.apart = 0, 0.0
+    self._tick, self._zero, self._step, self._is_avi = tick, zero, step, is_avi
+    self._ahead = max(_AHEAD_SECONDS, 10 * step) if is_broadcast else math.inf
+    self._shift, self._last = 0, -math.inf
+    self._before: int | None = None
+    self._decoding: deque[int | None] = deque()
+
+  def add(self, packet: av.Packet) -> bool:
+    """Mends the times of a packet of the video in place; whether the clock leapt."""
+    if not packet.size:
+      return False
+    leapt = packet.dts is not None and self._leaps(packet.dts)
+    if self._shift:
+      packet.pts = None if packet.pts is None else packet.pts + self._shift
+      packet.dts = None if packet.dts is None else packet.dts + self._shift
+    if packet.dts is not None:
+      self._before = packet.dts
+    if self._is_avi:
+      self._decoding.append(packet.dts)
+    return leapt
+
+  def of_packet(self, packet: av.Packet) -> float | None:
+    """Seconds at which a packet's frame is shown, as far as known."""
+    stamp = packet.dts if packet.pts is None else packet.pts
+    return None if stamp is None else stamp * self._tick - (self._zero or 0.0)
+
+  def of(self, frame: av.VideoFrame) -> float:
+    """Seconds at which a frame is shown; called once for each."""
+    stamp: int | None = frame.pts
+    if self._is_avi:
+      stamp = self._decoding.popleft() if self._decoding else None
+    if stamp is None:
+      seconds = max(self._last, -self._step) + self._step
+    else:
+      if self._zero is None:
+        self._zero = stamp * self._tick
+      seconds = stamp * self._tick - self._zero
+      if seconds <= self._last:
+        seconds = self._last + self._step
+    self._last = seconds
+    return seconds
+
+  def _leaps(self, stamp: int) -> bool:
+    """Whether a time of decoding leaps; what follows is shifted then."""
+    if self._before is None:
+      return False
+    self.apart = (stamp + self._shift - self._before) * self._tick
+    if -_BACK_SECONDS <= self.apart <= self._ahead:
+      return False
+    step = round(self._step / self._tick)
+    self._shift = self._before + step - stamp
+    self.leaps, self.apart = self.leaps + 1, self._step
+    return True
