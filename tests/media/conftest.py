@@ -2,6 +2,7 @@
 
 from fractions import Fraction
 import os
+import struct
 
 import av
 import numpy as np
@@ -73,3 +74,35 @@ def indices():
     return [round((float(frame.mean()) - 4) / step) for frame in frames]
 
   return read
+
+
+@pytest.fixture(scope="session")
+def swapped_profile():
+  """An ICC profile of version 2 that calls red what is green, and green what is red."""
+  red, green = (0.2920, 0.6922, 0.0419), (0.5151, 0.2412, -0.0011)
+  blue = 0.1571, 0.0666, 0.7841
+  white = (0.9642, 1.0, 0.8249)
+
+  def numbers(values):
+    return struct.pack(">3i", *(round(value * 65536) for value in values))
+
+  def place(values):
+    return b"XYZ " + bytes(4) + numbers(values)
+
+  name = b"red and green swapped\0"
+  curve = b"curv" + struct.pack(">IIH", 0, 1, round(2.2 * 256)) + bytes(2)
+  tags = {
+    b"desc": b"desc" + struct.pack(">II", 0, len(name)) + name + bytes(80),
+    b"cprt": b"text" + bytes(8),
+    b"wtpt": place(white),
+    **{b"rXYZ": place(red), b"gXYZ": place(green), b"bXYZ": place(blue)},
+    **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), curve),
+  }
+  table, body, start = struct.pack(">I", len(tags)), b"", 132 + 12 * len(tags)
+  for key, data in tags.items():
+    table += key + struct.pack(">II", start + len(body), len(data))
+    body += data + bytes(-len(data) % 4)
+  size = start + len(body)
+  head = struct.pack(">I4sI4s4s4s", size, b"none", 0x02100000, b"mntr", b"RGB ", b"XYZ ")
+  head += struct.pack(">6H", 2020, 1, 1, 0, 0, 0) + b"acsp" + bytes(28) + numbers(white)
+  return head.ljust(128, b"\0") + table + body

@@ -83,6 +83,36 @@ def test_transparency_is_laid_on_white(tmp_path):
   assert (only(tmp_path / "la.png")[0, 0] == 255).all()
 
 
+def test_profiles_are_applied_before_transparency(tmp_path, swapped_profile):
+  red = np.full((16, 16, 4), [200, 30, 30, 255], np.uint8)
+  red[:, 8:, 3] = 0
+  image = Image.fromarray(red)
+  palette = Image.fromarray(red[..., :3]).quantize(4)
+  profile = {"icc_profile": swapped_profile}
+  image.save(tmp_path / "a.png", **profile)
+  image.save(tmp_path / "a.tif", **profile)
+  image.save(tmp_path / "a.webp", lossless=True, exact=True, **profile)
+  palette.save(tmp_path / "p.png", **profile)
+  image.convert("RGB").save(tmp_path / "rgb.png", **profile)
+  for name in ("a.png", "a.tif", "a.webp", "p.png", "rgb.png"):
+    seen = only(tmp_path / name)
+    assert seen[0, 0, 0] < 40 and seen[0, 0, 1] > 180, name
+    if name.startswith("a."):
+      assert (seen[:, 8:] == 255).all(), name
+  image.convert("LA").save(tmp_path / "la.png", **profile)  # A profile that can't fit.
+  assert (only(tmp_path / "la.png")[:, 8:] == 255).all()
+
+
+def test_grey_of_16_bits_may_be_transparent(tmp_path):
+  levels_HW = np.full((16, 16), 20000, np.uint16)
+  levels_HW[:, 8:] = 20001
+  _png_of_16_bits(
+    tmp_path / "a.png", levels_HW[..., None], _chunk(b"tRNS", struct.pack(">H", 20000))
+  )
+  seen = only(tmp_path / "a.png")
+  assert (seen[:, :8] == 255).all() and (seen[:, 8:] == 78).all()
+
+
 def test_grey_palette_bilevel_and_cmyk_become_rgb(tmp_path):
   image = Image.fromarray(ramp())
   for mode, name in (("L", "l.png"), ("P", "p.png"), ("1", "1.png"), ("CMYK", "c.tif")):
@@ -165,19 +195,21 @@ def test_a_gif_is_whole_whatever_follows_its_trailer(tmp_path):
   assert len(list(frames(tmp_path / "a.gif", config.Media(frames_per_second=0)))) == 3
 
 
-def _png_of_16_bits(path, pixels_HWC):
-  """Pillow writes no RGB of 16 bits."""
-  height, width, _ = pixels_HWC.shape
+def _chunk(name, data):
+  body = name + data
+  return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
-  def chunk(name, data):
-    body = name + data
-    return struct.pack(">I", len(data)) + body + struct.pack(">I", zlib.crc32(body))
 
+def _png_of_16_bits(path, pixels_HWC, extra=b""):
+  """Pillow writes no RGB of 16 bits, nor a transparent level of grey."""
+  height, width, channels = pixels_HWC.shape
   rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in pixels_HWC)
-  header = struct.pack(">IIBBBBB", width, height, 16, 2, 0, 0, 0)
+  kind = {1: 0, 3: 2}[channels]
+  header = struct.pack(">IIBBBBB", width, height, 16, kind, 0, 0, 0)
   path.write_bytes(
     b"\x89PNG\r\n\x1a\n"
-    + chunk(b"IHDR", header)
-    + chunk(b"IDAT", zlib.compress(rows))
-    + chunk(b"IEND", b"")
+    + _chunk(b"IHDR", header)
+    + extra
+    + _chunk(b"IDAT", zlib.compress(rows))
+    + _chunk(b"IEND", b"")
   )

@@ -73,6 +73,12 @@ def frames(
   seeks = (start_seconds, 0.0) if start_seconds > _SEEK_FROM_SECONDS else (0.0,)
   for seek in seeks:
     with video.open_video(path, media) as clip:
+      still_HWC = video.still(clip)
+      if still_HWC is not None:
+        make = functools.partial(resize, still_HWC, size or still_HWC.shape[:2])
+        only = Shown(0.0, 0.0, make)
+        yield (watch(only) if watch is not None else only).pixels()
+        return
       if seek and not clip.seeks:  # Without times one must count from the start.
         continue
       source = video.shown(clip, size, seek)

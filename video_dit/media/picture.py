@@ -72,19 +72,22 @@ def displayed_size(
 class Painter:
   """Makes RGB frames of one size from the decoded frames of one stream."""
 
-  def __init__(self, stream: av.VideoStream, size: tuple[int, int] | None):
+  def __init__(
+    self, stream: av.VideoStream, size: tuple[int, int] | None, *, upright: bool = True
+  ):
     """Prepares for a stream.
 
     Args:
       stream: that the frames come from.
       size: `(height, width)` of the frames made; None is each frame's displayed size.
+      upright: turns frames as they say; else they are left as they lie.
     """
-    self.stream, self.size = stream, size
+    self.stream, self.size, self.upright = stream, size, upright
     self.scale = VideoReformatter()
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
     """The uint8 RGB pixels `(H, W, 3)` of a frame: upright, square, of the size."""
-    turn = _display_matrix(frame)
+    turn = _display_matrix(frame) if self.upright else _Turn()
     height, width = self.size or displayed_size(self.stream, frame)
     if turn.transposed:
       height, width = width, height

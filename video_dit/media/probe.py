@@ -61,11 +61,16 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
   with video.open_video(path, limits) as clip:
     first = video.first_frame(clip)
     height, width = displayed_size(clip.stream, first)
+    rotation = first.rotation
+    if clip.picture is not None:
+      height, width = clip.picture.displayed_size
+      rotation = clip.picture.rotation
     count = clip.stream.frames or None
     if count and clip.duration:
       expected = clip.duration * clip.frames_per_second
       count = count if abs(count - expected) <= 2 + 0.1 * expected else None
     is_image = clip.container.format.name.endswith(("_pipe", "image2"))
+    is_image |= clip.picture is not None
     return Probe(
       kind="image" if is_image else "video",
       height=height,
@@ -75,7 +80,7 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
       frames=1 if is_image else count,
       codec=clip.stream.codec.canonical_name,
       bit_depth=max(part.bits for part in first.format.components),
-      rotation=first.rotation,
+      rotation=rotation,
       audio=any(stream.type == "audio" for stream in clip.container.streams),
     )
 

@@ -1,22 +1,23 @@
 """Images and animated images, read by Pillow: png, jpeg, gif, webp, avif and others.
 
 Colour: profiles other than sRGB are applied; CMYK, palette, grey and 16 bit images
-become RGB; what is transparent is composited on white. Orientation flags are applied.
+become RGB; what is transparent is composited on white (`colours`). Orientation flags are
+applied.
 A gif, webp, png or avif with more than one frame is a clip with its own durations;
 a duration of 10 ms or less counts as 100 ms, as in browsers.
 """
 
 from collections.abc import Iterator
 import contextlib
-import io
 import os
 import struct
 import warnings
 
 import numpy as np
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from video_dit import config
+from video_dit.media.colours import to_rgb
 from video_dit.media.errors import MediaError
 
 # Only parsers of images proper: no PostScript, no fonts, no streams.
@@ -179,7 +180,7 @@ def shown(
         image.seek(index)
       image.load()
       duration = _duration(image)
-      frame_HWC = to_rgb(path, image, turn)
+      frame_HWC = _upright(to_rgb(path, image), turn)
       animated = is_animated(path, image)
     except EOFError:
       break
@@ -196,51 +197,9 @@ def shown(
     raise MediaError(path, "truncated", "the gif ends without its trailer.")
 
 
-def to_rgb(path: str | os.PathLike, image: Image.Image, turn: int = 1) -> np.ndarray:
-  """Pixels of a loaded image as RGB.
-
-  Args:
-    path: the file, for messages.
-    image: a loaded image of any mode.
-    turn: EXIF orientation to apply.
-
-  Returns:
-    The uint8 frame `(H, W, 3)`: 16 bits scaled to 8, transparency on white.
-
-  Raises:
-    MediaError: `unsupported` for floating-point pixels, whose white is not known.
-  """
-  if image.mode == "F":
-    raise MediaError(path, "unsupported", "floating-point pixels; convert it to 8 bits.")
-  if image.mode.startswith("I"):
-    grey_HW = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
-    image = Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8))
-  elif image.has_transparency_data:
-    over = image.convert("RGBA")
-    image = Image.new("RGBA", over.size, "white")
-    image.alpha_composite(over)
-    image = image.convert("RGB")
-  else:
-    image = _standard_colour(image)
-  if turn != 1:
-    image = image.transpose(_UPRIGHT[turn])
-  return np.array(image.convert("RGB"))
-
-
-def _standard_colour(image: Image.Image) -> Image.Image:
-  """Applies the colour profile, or a plain conversion where there is none."""
-  profile = image.info.get("icc_profile")
-  if profile and image.mode in ("RGB", "CMYK", "L"):
-    try:
-      source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-      name = ImageCms.getProfileDescription(source)
-      if image.mode == "CMYK" or "sRGB" not in name:
-        target = ImageCms.createProfile("sRGB")
-        seen = ImageCms.profileToProfile(image, source, target, outputMode="RGB")
-        return seen or image.convert("RGB")
-    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-      pass  # A broken profile says nothing; the pixels still do.
-  return image.convert("RGB")
+def _upright(image: Image.Image, turn: int) -> np.ndarray:
+  """uint8 pixels `(H, W, 3)` of an RGB image, an EXIF orientation applied."""
+  return np.array(image.transpose(_UPRIGHT[turn]) if turn != 1 else image)
 
 
 def _duration(image: Image.Image) -> float:

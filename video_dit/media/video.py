@@ -15,7 +15,7 @@ import av
 import numpy as np
 
 from video_dit import config
-from video_dit.media import declared
+from video_dit.media import declared, heif
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import Painter, displayed_size
 from video_dit.media.still import check_size
@@ -55,6 +55,7 @@ class Video:
     duration: declared seconds of the video from its first frame on; None where the
       file does not say.
     exact: `duration` is of the video stream, not of the whole file.
+    picture: of a HEIF file; the stream is its first tile then.
   """
 
   path: str
@@ -64,6 +65,7 @@ class Video:
   frames_per_second: float
   duration: float | None
   exact: bool
+  picture: heif.Picture | None = None
 
   @functools.cached_property
   def is_avi(self) -> bool:
@@ -132,20 +134,41 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
   with container:
     if container.format.name in _REFUSED:
       raise MediaError(path, "not_media", f"{container.format.long_name} is no video.")
-    stream = declared.first_video(container)
-    if stream is None:
-      raise MediaError(path, "no_video", "there is no video stream in the file.")
-    check_size(path, *displayed_size(stream), media)
-    check_size(path, stream.height, stream.width, media)
-    stream.thread_type = "NONE"
-    stream.codec_context.thread_count = 1
-    # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
-    most = int(1.1 * media.max_source_pixels) + (1 << 16)
-    stream.codec_context.options = {"max_pixels": str(min(most, 2**31 - 1))}
+    picture = heif.find(path) if "mp4" in container.format.name else None
+    streams = _streams(path, container, picture)
+    stream = streams[0]
+    height, width = displayed_size(stream)
+    if picture is not None:
+      check_size(path, *picture.size, media)
+      height, width = picture.displayed_size
+    check_size(path, height, width, media)
+    for one in streams:
+      check_size(path, one.height, one.width, media)
+      one.thread_type = "NONE"
+      one.codec_context.thread_count = 1
+      # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
+      most = int(1.1 * media.max_source_pixels) + (1 << 16)
+      one.codec_context.options = {"max_pixels": str(min(most, 2**31 - 1))}
     duration, exact = declared.duration(container, stream)
     check_length(path, duration or 0.0, media)
     rate = declared.rate(container, stream, duration)
-    yield Video(path, container, stream, media, rate, duration, exact)
+    yield Video(path, container, stream, media, rate, duration, exact, picture)
+
+
+def _streams(
+  path: str, container: av.container.InputContainer, picture: heif.Picture | None
+) -> list[av.VideoStream]:
+  """The stream to decode, or those of a picture's tiles."""
+  if picture is None:
+    stream = declared.first_video(container)
+    if stream is None:
+      raise MediaError(path, "no_video", "there is no video stream in the file.")
+    return [stream]
+  streams = heif.streams(container, picture)
+  if streams is None:
+    message = "the codec of its picture is not known here; convert it to JPEG or PNG."
+    raise MediaError(path, "unreadable", message)
+  return streams
 
 
 def check_length(path: str, seconds: float, media: config.Media) -> None:
@@ -198,6 +221,17 @@ def shown(
     reason, message = problem
     remedy = "; media.keep_truncated=True keeps what comes before."
     raise MediaError(video.path, reason, message + remedy)
+
+
+def still(video: Video) -> np.ndarray | None:
+  """The uint8 RGB picture `(H, W, 3)` of a HEIF file just opened; None of a video.
+
+  Raises:
+    MediaError: `damaged`.
+  """
+  if video.picture is None:
+    return None
+  return heif.paint(video.path, video.container, video.picture)
 
 
 def _seek(video: Video, seconds: float) -> None:

@@ -1,0 +1,173 @@
+"""Boxes of the ISO base media file format, as far as pictures in HEIF files need them."""
+
+from collections.abc import Iterator
+import dataclasses
+from typing import BinaryIO
+
+_MOST_BYTES = 1 << 24  # of the boxes that say what a file has
+
+
+@dataclasses.dataclass(frozen=True)
+class Items:
+  """What a file says of its pictures, coded or made of others.
+
+  Attributes:
+    primary: number of the item that is shown.
+    kinds: of the items by number: `hvc1`, `grid`, ...
+    sources: numbers of the items that an item is made of.
+    properties: names and contents of the boxes that describe an item, in order.
+    places: whether an item lies in `inner` (else in the file), and its parts there: first
+      byte and number of bytes.
+    inner: contents of a box that holds small items.
+  """
+
+  primary: int
+  kinds: dict[int, bytes]
+  sources: dict[int, tuple[int, ...]]
+  properties: dict[int, list[tuple[bytes, bytes]]]
+  places: dict[int, tuple[bool, list[tuple[int, int]]]]
+  inner: bytes
+
+  def content(self, file: BinaryIO, item: int) -> bytes:
+    """The bytes of a small item."""
+    is_inner, parts = self.places[item]
+    content = b""
+    for start, length in parts:
+      if is_inner:
+        content += self.inner[start : start + length]
+      else:
+        file.seek(start)
+        content += file.read(min(length, _MOST_BYTES))
+    return content
+
+
+def items(file: BinaryIO) -> Items | None:
+  """Reads what pictures a file has; None where it has none, or a film beside them.
+
+  Args:
+    file: of the MP4 family.
+
+  Raises:
+    struct.error, LookupError, ValueError: the boxes make no sense.
+  """
+  meta = _meta(file)
+  found = dict(_boxes(meta[4:])) if meta is not None else {}
+  if meta is None or b"pitm" not in found or b"iinf" not in found:
+    return None
+  primary = _Reader(found[b"pitm"])
+  return Items(
+    primary=primary.number(4 if primary.version else 2),
+    kinds=_kinds(found[b"iinf"]),
+    sources=_sources(found.get(b"iref", bytes(4))),
+    properties=_properties(found.get(b"iprp", b"")),
+    places=_places(found.get(b"iloc", bytes(8))),
+    inner=found.get(b"idat", b""),
+  )
+
+
+def _meta(file: BinaryIO) -> bytes | None:
+  """The box of the items; None where there is none, or there are tracks."""
+  meta = None
+  while len(head := file.read(8)) == 8:
+    length, name, used = int.from_bytes(head[:4]), head[4:], 8
+    if length == 1:
+      length, used = int.from_bytes(file.read(8)), 16
+    if name == b"moov":
+      return None
+    if name == b"meta":
+      meta = file.read(min(length - used, _MOST_BYTES))
+    elif length < used:  # The last box reaches to the end of the file.
+      break
+    else:
+      file.seek(length - used, 1)
+  return meta
+
+
+def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+  at = 0
+  while at + 8 <= len(data):
+    length, name, used = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
+    if length == 1:
+      length, used = int.from_bytes(data[at + 8 : at + 16]), 16
+    end = at + length if length else len(data)
+    if end < at + used or end > len(data):
+      raise ValueError(f"a box {name!r} of {length} bytes")
+    yield name, data[at + used : end]
+    at = end
+
+
+class _Reader:
+  """Reads the numbers of a box with a version."""
+
+  def __init__(self, box: bytes):
+    self.version, self.flags = box[0], int.from_bytes(box[1:4])
+    self.box, self.at = box, 4
+
+  def number(self, size: int) -> int:
+    """The next number, of so many bytes; 0 of none."""
+    if self.at + size > len(self.box):
+      raise ValueError("a box ends early")
+    self.at += size
+    return int.from_bytes(self.box[self.at - size : self.at])
+
+
+def _kinds(box: bytes) -> dict[int, bytes]:
+  kinds = {}
+  for name, entry in _boxes(box[8 if box[0] else 6 :]):
+    reader = _Reader(entry)
+    if name == b"infe" and reader.version >= 2:
+      item = reader.number(4 if reader.version > 2 else 2)
+      reader.number(2)
+      kinds[item] = entry[reader.at : reader.at + 4]
+  return kinds
+
+
+def _sources(box: bytes) -> dict[int, tuple[int, ...]]:
+  sources = {}
+  size = 4 if box[0] else 2
+  for name, entry in _boxes(box[4:]):
+    reader = _Reader(bytes(4) + entry)
+    if name == b"dimg":
+      item = reader.number(size)
+      sources[item] = tuple(reader.number(size) for _ in range(reader.number(2)))
+  return sources
+
+
+def _properties(box: bytes) -> dict[int, list[tuple[bytes, bytes]]]:
+  known: list[tuple[bytes, bytes]] = []
+  found: dict[int, list[tuple[bytes, bytes]]] = {}
+  parts = list(_boxes(box))
+  for name, body in parts:
+    if name == b"ipco":
+      known = list(_boxes(body))
+  for name, body in parts:
+    if name != b"ipma":
+      continue
+    reader = _Reader(body)
+    size = 2 if reader.flags & 1 else 1
+    for _ in range(reader.number(4)):
+      item = reader.number(4 if reader.version else 2)
+      for _ in range(reader.number(1)):
+        index = reader.number(size) & (0x7FFF if size == 2 else 0x7F)
+        if index:  # 0 is no property.
+          found.setdefault(item, []).append(known[index - 1])
+  return found
+
+
+def _places(box: bytes) -> dict[int, tuple[bool, list[tuple[int, int]]]]:
+  reader, places = _Reader(box), {}
+  sizes = reader.number(2)
+  offset, length, base, index = (sizes >> shift & 15 for shift in (12, 8, 4, 0))
+  index = index if reader.version else 0
+  wide = 4 if reader.version == 2 else 2
+  for _ in range(reader.number(wide)):
+    item = reader.number(wide)
+    is_inner = bool(reader.version and reader.number(2) & 15)
+    reader.number(2)
+    start = reader.number(base)
+    parts = []
+    for _ in range(reader.number(2)):
+      reader.number(index)
+      parts.append((start + reader.number(offset), reader.number(length)))
+    places[item] = is_inner, parts
+  return places

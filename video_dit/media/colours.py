@@ -1,0 +1,70 @@
+"""Pixels of Pillow's images as RGB: depth, profile, transparency."""
+
+import io
+import os
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from video_dit.media.errors import MediaError
+
+_MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # by the colour space of a profile
+
+
+def to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
+  """Makes RGB of a loaded image.
+
+  Args:
+    path: the file, for messages.
+    image: a loaded image of any mode.
+
+  Returns:
+    The image in mode RGB: 16 bits scaled to 8, the colours of its profile made sRGB,
+    then what is transparent laid on white.
+
+  Raises:
+    MediaError: `unsupported` for floating-point pixels, whose white is not known.
+  """
+  if image.mode == "F":
+    raise MediaError(path, "unsupported", "floating-point pixels; convert it to 8 bits.")
+  profile, opacity = image.info.get("icc_profile"), None
+  if image.mode.startswith("I"):
+    grey_HW = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    clear = image.info.get("transparency")
+    if isinstance(clear, int):
+      opacity = Image.fromarray((grey_HW != clear).astype(np.uint8) * 255)
+    image = Image.fromarray(((grey_HW + 128) // 257).astype(np.uint8))
+  elif image.has_transparency_data:
+    over = image.convert("RGBA")
+    opacity = over.getchannel("A")
+    image = image.convert("L") if image.mode == "LA" else over.convert("RGB")
+  seen = standard_colour(image, profile)
+  if opacity is None:
+    return seen
+  seen.putalpha(opacity)
+  white = Image.new("RGBA", seen.size, "white")
+  white.alpha_composite(seen)
+  return white.convert("RGB")
+
+
+def standard_colour(image: Image.Image, profile: bytes | None) -> Image.Image:
+  """Makes sRGB of the colours of an ICC profile.
+
+  Args:
+    image: opaque, of 8 bits.
+    profile: of its colours; with None, or a broken one, the conversion is a plain one.
+  """
+  if profile:
+    try:
+      source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+      name = ImageCms.getProfileDescription(source)
+      space = _MODES.get(source.profile.xcolor_space.strip(), "")
+      fits = (image.mode == "CMYK") == (space == "CMYK")
+      if space and fits and (space == "CMYK" or "sRGB" not in name):
+        target = ImageCms.createProfile("sRGB")
+        plain = image.convert(space)
+        seen = ImageCms.profileToProfile(plain, source, target, outputMode="RGB")
+        return seen or image.convert("RGB")
+    except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
+      pass  # A broken profile says nothing; the pixels still do.
+  return image.convert("RGB")
