@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from video_dit import config
-from video_dit.media import video
+from video_dit.media import container, video
 from video_dit.media.decode import frames
 from video_dit.media.errors import MediaError
 from video_dit.media.probe import probe
@@ -170,7 +170,7 @@ def _outcome(path):
   """Frames counted, or the reason of the reject; few are converted, to save time."""
   try:
     if path.suffix in (".mp4", ".webm", ".mkv", ".avi"):
-      with video.open_video(path, OWN) as clip:
+      with container.open_video(path, OWN) as clip:
         return sum(1 for _ in video.shown(clip))
     return sum(1 for _ in frames(path, OWN, size=(32, 32)))
   except MediaError as error:
@@ -240,8 +240,8 @@ def test_turned_shared_clips_are_upright(shared):
   for name in ("cockatoo_phone_portrait_flag.mp4", "portrait_4k60.mp4"):
     path = shared / "media" / "clips" / name
     upright = next(frames(path, OWN))
-    with av.open(str(path)) as container:
-      coded = next(container.decode(video=0))
+    with av.open(str(path)) as opened:
+      coded = next(opened.decode(video=0))
       expected = np.rot90(coded.to_ndarray(format="rgb24"), coded.rotation // 90)
     assert np.abs(upright.astype(int) - expected).mean() < 8  # The matrix may differ.
 

@@ -36,8 +36,8 @@ def coded(tmp_path, encode):
     pytest.skip("this PyAV has no libx265")
 
   def make(pixels_HWC):
-    options = {"x265-params": "log-level=none", "crf": "4"}
-    tags = {"codec_tag": "hvc1", "colorspace": 5}
+    options = {"x265-params": "log-level=none:bframes=0", "crf": "4"}
+    tags = {"colorspace": 5}
     path = tmp_path / "one.mp4"
     encode(path, [pixels_HWC], codec="libx265", options=options, tags=tags)
     data = path.read_bytes()

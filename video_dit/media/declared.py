@@ -35,8 +35,9 @@ def duration(
   base = stream.time_base or 1
   if is_bare(container):
     return None, False  # FFmpeg would guess from the bit rate.
-  if stream.duration:
-    return float(stream.duration * base), True
+  if stream.duration:  # ASF has one for the whole file, and says it of each stream.
+    alone = container.format.name != "asf" or len(container.streams) == 1
+    return float(stream.duration * base), alone
   start = float((stream.start_time or 0) * base)
   if tag := _clock_seconds(stream.metadata.get("DURATION", "")):
     return tag - start, True

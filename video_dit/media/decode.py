@@ -10,7 +10,7 @@ import time
 import numpy as np
 
 from video_dit import config
-from video_dit.media import still, video
+from video_dit.media import container, still, video
 from video_dit.media.errors import MediaError
 from video_dit.media.resize import resize
 from video_dit.media.video import Shown
@@ -72,7 +72,7 @@ def frames(
       return
   seeks = (start_seconds, 0.0) if start_seconds > _SEEK_FROM_SECONDS else (0.0,)
   for seek in seeks:
-    with video.open_video(path, media) as clip:
+    with container.open_video(path, media) as clip:
       still_HWC = video.still(clip)
       if still_HWC is not None:
         make = functools.partial(resize, still_HWC, size or still_HWC.shape[:2])
@@ -170,7 +170,7 @@ def _still_frames(
   count = 0
   try:
     for seconds, duration, frame_HWC in still.shown(path, image):
-      video.check_length(path, seconds + duration, media)
+      container.check_length(path, seconds + duration, media)
       count += 1
       make = functools.partial(resize, frame_HWC, size or frame_HWC.shape[:2])
       yield Shown(seconds, duration, make)

@@ -5,7 +5,7 @@ import os
 from typing import Literal
 
 from video_dit import config
-from video_dit.media import still, video
+from video_dit.media import container, still, video
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import displayed_size
 
@@ -58,7 +58,7 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
   with still.open_image(path, limits) as image:
     if image is not None:
       return _probe_image(path, image, limits)
-  with video.open_video(path, limits) as clip:
+  with container.open_video(path, limits) as clip:
     first = video.first_frame(clip)
     height, width = displayed_size(clip.stream, first)
     rotation = first.rotation
@@ -95,7 +95,7 @@ def _probe_image(path: str, image, limits: config.Media) -> Probe:
     try:
       for start, duration, _ in still.shown(path, image):
         seconds, count = start + duration, count + 1
-        video.check_length(path, seconds, limits)
+        container.check_length(path, seconds, limits)
     except MediaError as error:
       if error.reason not in ("truncated", "damaged") or not count:
         raise

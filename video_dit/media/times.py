@@ -14,7 +14,8 @@ class Times:
 
   A clock that was set back, as where files were joined, is mended on the packets, whose
   times of decoding rise in every sound file: the packet behind the leap follows one frame
-  after the packet before it. In broadcasts' containers so is one that leaps ahead.
+  after the packet before it. In broadcasts' containers so is a leap ahead, and any step
+  back.
 
   Attributes:
     leaps: of the clock, so far.
@@ -41,6 +42,7 @@ class Times:
     """
     self.leaps, self.apart = 0, 0.0
     self._tick, self._zero, self._step, self._is_avi = tick, zero, step, is_avi
+    self._back = min(_BACK_SECONDS, 0.5 * step) if is_broadcast else _BACK_SECONDS
     self._ahead = max(_AHEAD_SECONDS, 10 * step) if is_broadcast else math.inf
     self._shift, self._last = 0, -math.inf
     self._before: int | None = None
@@ -86,7 +88,7 @@ class Times:
     if self._before is None:
       return False
     self.apart = (stamp + self._shift - self._before) * self._tick
-    if -_BACK_SECONDS <= self.apart <= self._ahead:
+    if -self._back <= self.apart <= self._ahead:
       return False
     step = round(self._step / self._tick)
     self._shift = self._before + step - stamp

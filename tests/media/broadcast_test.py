@@ -1,0 +1,86 @@
+"""Broadcasts' containers: clocks that leap, bytes that are missing, joined files."""
+
+import numpy as np
+import pytest
+
+from video_dit import config
+from video_dit.media.decode import frames
+from video_dit.media.errors import MediaError
+from video_dit.media.probe import probe
+
+OWN = config.Media(frames_per_second=0)
+AT_25 = config.Media(frames_per_second=25)
+
+
+@pytest.fixture
+def part(tmp_path, encode, counted):
+  """A function that gives the bytes of a stream of 30 frames from a time on."""
+
+  def make(start_seconds, noise=False, suffix=".ts"):
+    clip = counted(30, 32, 64)
+    if noise:
+      rng = np.random.default_rng(0)
+      clip = np.clip(clip + rng.integers(0, 60, clip.shape), 0, 255).astype(np.uint8)
+    stamps = [round(1000 * start_seconds) + 40 * index for index in range(30)]
+    options = {"g": "15", "bf": "2"}
+    path = tmp_path / f"part{suffix}"
+    encode(path, clip, milliseconds=stamps, options=options)
+    return path.read_bytes()
+
+  return make
+
+
+@pytest.mark.parametrize(
+  "starts", [(0, 100), (100, 0), (5000, 100), (0, 1.2), (3000, 0, 90000)]
+)
+def test_joined_files_run_on(tmp_path, part, indices, starts):
+  path = tmp_path / "joined.ts"
+  path.write_bytes(b"".join(part(start) for start in starts))
+  expected = [*range(30)] * len(starts)
+  assert indices(frames(path, OWN)) == expected
+  whole = list(frames(path, AT_25))
+  assert indices(whole) == expected
+  rest = list(frames(path, AT_25, start_seconds=2.2))
+  assert np.array_equal(rest, whole[55:])
+  assert probe(path, OWN).frames_per_second == pytest.approx(25, rel=0.2)
+
+
+def test_a_clock_that_wraps_runs_on(tmp_path, part, indices):
+  path = tmp_path / "a.ts"
+  path.write_bytes(part(2**33 / 90000 - 2))
+  assert indices(frames(path, AT_25)) == list(range(30))
+
+
+def test_the_limit_on_time_counts_what_passes(tmp_path, part):
+  path = tmp_path / "a.ts"
+  path.write_bytes(part(100) + part(0))
+  limit = config.Media(frames_per_second=25, max_seconds=2.0)
+  for read in (lambda: list(frames(path, limit)), lambda: probe(path, limit)):
+    with pytest.raises(MediaError) as caught:
+      read()
+    assert caught.value.reason == "too_long"
+
+
+def test_missing_bytes_are_damage(tmp_path, part, indices):
+  data = part(0, noise=True)
+  packets = [data[at : at + 188] for at in range(0, len(data), 188)]
+  path = tmp_path / "a.ts"
+  for lost in (0.02, 0.1, 0.3):
+    first, last = (int(len(packets) * share) for share in (0.35, 0.35 + lost))
+    path.write_bytes(b"".join(packets[:first] + packets[last:]))
+    with pytest.raises(MediaError) as caught:
+      list(frames(path, AT_25))
+    assert caught.value.reason == "damaged"
+    keep = config.Media(frames_per_second=25, keep_truncated=True)
+    count = sum(1 for _ in frames(path, keep))
+    assert 3 <= count <= 20
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_slides_stay_as_long_as_they_are_shown(tmp_path, encode, counted, indices, name):
+  stamps = [0, 10_000, 20_000, 30_000]
+  options = {"bf": "0"}
+  path = encode(tmp_path / name, counted(4), milliseconds=stamps, options=options)
+  seen = indices(frames(path, config.Media(frames_per_second=1)))
+  assert seen[:30] == [0] * 10 + [1] * 10 + [2] * 10
+  assert set(seen[30:]) <= {3}

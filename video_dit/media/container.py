@@ -1,0 +1,198 @@
+"""A video file opened by PyAV: its stream, and what it declares, within the limits."""
+
+from collections.abc import Iterator
+import contextlib
+import dataclasses
+import functools
+import os
+
+import av
+
+from video_dit import config
+from video_dit.media import declared, heif
+from video_dit.media.errors import MediaError
+from video_dit.media.picture import displayed_size
+from video_dit.media.still import check_size
+from video_dit.media.times import Times
+
+# Text that FFmpeg would draw, and lists that name other files.
+_REFUSED = {"tty", "hls", "concat", "dash", "imf", "lavfi", "sdp", "rtsp"}
+_STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV", b"\x00\x00\x01\xba", b"0&\xb2u")
+_BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+
+
+@dataclasses.dataclass
+class Video:
+  """An open video file.
+
+  Attributes:
+    path: the file.
+    container: PyAV's.
+    stream: the first video stream that is no attached picture.
+    media: limits.
+    frames_per_second: average rate.
+    duration: declared seconds of the video from its first frame on; None where the
+      file does not say.
+    exact: `duration` is of the video stream, not of the whole file.
+    picture: of a HEIF file; the stream is its first tile then.
+  """
+
+  path: str
+  container: av.container.InputContainer
+  stream: av.VideoStream
+  media: config.Media
+  frames_per_second: float
+  duration: float | None
+  exact: bool
+  picture: heif.Picture | None = None
+
+  @functools.cached_property
+  def is_avi(self) -> bool:
+    """Whether the container has no display times."""
+    return self.container.format.name == "avi"
+
+  @functools.cached_property
+  def is_broadcast(self) -> bool:
+    """Whether the clock may leap, so that no time stamp tells a place in the file."""
+    return declared.is_broadcast(self.container)
+
+  @functools.cached_property
+  def tick(self) -> float:
+    """Seconds of one unit of the stream's time stamps."""
+    return float(self.stream.time_base or 1)
+
+  @functools.cached_property
+  def zero(self) -> float | None:
+    """Time stamp, in seconds, that counts as the start; None is the first frame's."""
+    if self.is_avi:
+      return 0.0
+    return None if self.stream.start_time is None else self.stream.start_time * self.tick
+
+  @functools.cached_property
+  def seeks(self) -> bool:
+    """Whether times are known in the middle; else one counts from the start."""
+    bare = declared.is_bare(self.container)
+    return not self.is_avi and not bare and self.zero is not None
+
+  def times(self) -> Times:
+    """Times of frames, for decoding from a seek or from the start on."""
+    return Times(
+      tick=self.tick,
+      zero=self.zero,
+      step=1 / self.frames_per_second,
+      is_avi=self.is_avi,
+      is_broadcast=self.is_broadcast,
+    )
+
+
+@contextlib.contextmanager
+def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
+  """Opens a file's first video stream and checks what the file declares.
+
+  Args:
+    path: the file; read from disk alone, whatever its name looks like.
+    media: limits.
+
+  Yields:
+    The open video.
+
+  Raises:
+    MediaError: `empty`, `not_media`, `unreadable`, `no_video`, `too_large`,
+      `too_small` or `too_long`.
+  """
+  path = os.fspath(path)
+  try:
+    head = _head(path)
+    container = _open(path)
+  except (av.error.FFmpegError, OSError, ValueError) as error:
+    if isinstance(error, OSError) and not os.path.isfile(path):
+      raise MediaError(path, "unreadable", "no such file.") from error
+    if not os.path.getsize(path):
+      raise MediaError(path, "empty", "the file has no bytes.") from None
+    if head[4:8] in _BOXES or head.startswith(_STARTS):
+      message = f"a media container that does not open, cut off perhaps: {error}"
+      raise MediaError(path, "unreadable", message) from error
+    raise MediaError(path, "not_media", "no image and no video container.") from None
+  with container:
+    if container.format.name in _REFUSED:
+      raise MediaError(path, "not_media", f"{container.format.long_name} is no video.")
+    picture = heif.find(path) if "mp4" in container.format.name else None
+    streams = _streams(path, container, picture)
+    stream = streams[0]
+    height, width = displayed_size(stream)
+    if picture is not None:
+      check_size(path, *picture.size, media)
+      height, width = picture.displayed_size
+    check_size(path, height, width, media)
+    for one in streams:
+      check_size(path, one.height, one.width, media)
+      one.thread_type = "NONE"
+      one.codec_context.thread_count = 1
+      # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
+      most = int(1.1 * media.max_source_pixels) + (1 << 16)
+      one.codec_context.options = {"max_pixels": str(min(most, 2**31 - 1))}
+    duration, exact = declared.duration(container, stream)
+    rate = declared.rate(container, stream, duration)
+    video = Video(path, container, stream, media, rate, duration, exact, picture)
+    if video.is_broadcast and (duration or 0.0) > media.max_seconds:
+      video.duration = _end(video)  # A clock that leaps declares what never passes.
+    check_length(path, video.duration or 0.0, media)
+    yield video
+
+
+def coded(video: Video) -> Iterator[tuple[bool, float]]:
+  """Goes through the coded frames of a video again, from its start, decoding none.
+
+  Yields:
+    Of each, whether it can be decoded by itself, and when it is shown.
+  """
+  with _open(video.path) as container:
+    times = video.times()
+    for packet in container.demux(container.streams[video.stream.index]):
+      if packet.size:
+        times.add(packet)
+        yield packet.is_keyframe, times.of_packet(packet) or 0.0
+
+
+def _end(video: Video) -> float:
+  """Seconds that a video lasts by its mended clock, or just over the limit."""
+  end = 0.0
+  for _, seconds in coded(video):
+    end = max(end, seconds + 1 / video.frames_per_second)
+    if end > video.media.max_seconds:
+      break
+  return end
+
+
+def _open(path: str) -> av.container.InputContainer:
+  options = {"protocol_whitelist": "file", "pattern_type": "none", "threads": "1"}
+  url = "file:" + os.path.abspath(path)
+  return av.open(url, options=options, metadata_errors="replace")
+
+
+def _streams(
+  path: str, container: av.container.InputContainer, picture: heif.Picture | None
+) -> list[av.VideoStream]:
+  """The stream to decode, or those of a picture's tiles."""
+  if picture is None:
+    stream = declared.first_video(container)
+    if stream is None:
+      raise MediaError(path, "no_video", "there is no video stream in the file.")
+    return [stream]
+  streams = heif.streams(container, picture)
+  if streams is None:
+    message = "the codec of its picture is not known here; convert it to JPEG or PNG."
+    raise MediaError(path, "unreadable", message)
+  return streams
+
+
+def check_length(path: str, seconds: float, media: config.Media) -> None:
+  """Refuses a time beyond `media.max_seconds`, in seconds, as `too_long`."""
+  if seconds > media.max_seconds:
+    message = f"lasts {seconds:.1f} s, over media.max_seconds={media.max_seconds}."
+    raise MediaError(path, "too_long", message)
+
+
+def _head(path: str) -> bytes:
+  with open(path, "rb") as file:
+    return file.read(16)
