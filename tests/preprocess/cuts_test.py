@@ -57,6 +57,13 @@ def test_too_short(frames):
   assert error.value.reason == "too_short"
 
 
+def test_a_part_behind_the_end_says_so():
+  facts = {**FACTS, "frames": 0, "decoded_seconds": 2.5}
+  with pytest.raises(cuts.CutError, match=r"start_seconds=7 .* lasts 2\.50 s") as error:
+    cuts.cut(facts, MEDIA, GRID, start_seconds=7.0)
+  assert error.value.reason == "too_short"
+
+
 def test_short_videos_become_stills_where_the_config_allows():
   (clip,) = _cut(3, dataclasses.replace(MEDIA, min_frames=1))
   assert (clip.frames, clip.frames_dropped) == (1, 2)

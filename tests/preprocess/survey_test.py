@@ -113,3 +113,12 @@ def test_the_cuts_of_real_videos_are_those_of_the_list(shared):
     assert set(hard) <= set(found), row["file"]
     for cut in set(found) - set(hard):
       assert any(first - 8 <= cut <= last + 8 for first, last, _ in gradual), row["file"]
+
+
+def test_a_part_behind_the_end_has_no_frames_and_the_end_is_known(tmp_path):
+  clip = np.random.default_rng(0).integers(0, 255, (40, 32, 48, 3), np.uint8)
+  write.write_video(tmp_path / "a.mp4", clip, 8)
+  for start in (6.0, 60.0):
+    known = _examine(tmp_path / "a.mp4", start_seconds=start)
+    assert known["frames"] == 0
+    assert known["decoded_seconds"] == 5.0

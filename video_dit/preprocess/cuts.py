@@ -188,6 +188,13 @@ def cut(
   total = end - first
   least = 1 if facts["kind"] == "image" else media.min_frames
   longest = grid.floor(media.max_frames)
+  lasts = facts.get("decoded_seconds")
+  if not total and lasts is not None and start_seconds >= lasts > 0:
+    raise CutError(
+      "too_short",
+      f"start_seconds={start_seconds:g} is behind the end of the file, which lasts"
+      f" {lasts:.2f} s. Correct the line of the manifest.",
+    )
   if grid.floor(total) < least or not grid.floor(total):
     raise CutError(
       "too_short",
