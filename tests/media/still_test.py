@@ -143,6 +143,51 @@ def test_animations_are_clips_with_their_own_durations(tmp_path, counted, indice
   assert reason(tmp_path / name, short) == "too_long"
 
 
+def test_a_picture_in_place_of_an_animation_is_no_part_of_it(tmp_path, counted, indices):
+  first, *rest = (Image.fromarray(frame) for frame in counted(4, step=50))
+  path = tmp_path / "a.png"
+  first.save(path, save_all=True, append_images=rest, default_image=True, duration=200)
+  assert indices(frames(path, MEDIA), 50) == [1, 2, 3]
+  seen = probe(path, MEDIA)
+  assert (seen.kind, seen.frames) == ("video", 3)
+  assert seen.duration_seconds == pytest.approx(0.6)
+
+
+def test_of_an_icon_the_largest_picture_is_taken(tmp_path):
+  image = Image.fromarray(ramp(96, 128))
+  image.save(tmp_path / "a.ico", sizes=[(32, 24), (128, 96), (64, 48)])
+  assert np.abs(only(tmp_path / "a.ico").astype(int) - ramp(96, 128)).max() <= 1
+  seen = probe(tmp_path / "a.ico", MEDIA)
+  assert (seen.kind, seen.height, seen.width) == ("image", 96, 128)
+
+
+@pytest.mark.parametrize(("light", "level"), [(0.214, 127), (1.0, 255), (4.0, 255)])
+def test_the_light_of_exr_becomes_srgb(tmp_path, light, level):
+  _exr(tmp_path / "a.exr", np.full((16, 24), light, np.float32))
+  assert np.abs(only(tmp_path / "a.exr").astype(int) - level).max() <= 1
+
+
+def test_floating_point_pixels_are_refused(tmp_path):
+  grey = np.full((16, 24), 0.5, np.float32)
+  (tmp_path / "a.pfm").write_bytes(b"PF\n24 16\n-1.0\n" + grey.repeat(3).tobytes())
+  with pytest.raises(MediaError, match="convert it to 8 bits"):
+    only(tmp_path / "a.pfm")
+
+
+def test_what_is_no_image_is_no_media_whatever_its_name(tmp_path):
+  noise = np.random.default_rng(0).bytes(5000)
+  for name in ("a.jpg", "a.png", "a.webp", "a.tiff", "a.mjpeg"):
+    for content in (noise, b"a text, and nothing else\n" * 30):
+      (tmp_path / name).write_bytes(content)
+      assert reason(tmp_path / name) == "not_media", name
+
+
+def test_a_picture_of_an_unknown_codec_is_unreadable(tmp_path):
+  head = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl "
+  (tmp_path / "a.jxl").write_bytes(head + bytes(200))
+  assert reason(tmp_path / "a.jxl") == "unreadable"
+
+
 def test_bombs_are_refused_by_their_header(tmp_path):
   limit = config.Media(max_source_pixels=10_000)
   Image.new("P", (200, 100)).save(tmp_path / "a.png")
@@ -213,3 +258,32 @@ def _png_of_16_bits(path, pixels_HWC, extra=b""):
     + _chunk(b"IDAT", zlib.compress(rows))
     + _chunk(b"IEND", b"")
   )
+
+
+def _exr(path, light_HW):
+  """Light of three equal channels, uncompressed; Pillow writes none."""
+  height, width = light_HW.shape
+
+  def field(name, kind, data):
+    return name + b"\0" + kind + b"\0" + struct.pack("<I", len(data)) + data
+
+  box = struct.pack("<4i", 0, 0, width - 1, height - 1)
+  channels = b"".join(
+    name + b"\0" + struct.pack("<4I", 2, 0, 1, 1) for name in (b"B", b"G", b"R")
+  )
+  head = b"\x76\x2f\x31\x01\x02\0\0\0"
+  head += field(b"channels", b"chlist", channels + b"\0")
+  head += field(b"compression", b"compression", b"\0")
+  head += field(b"dataWindow", b"box2i", box) + field(b"displayWindow", b"box2i", box)
+  head += field(b"lineOrder", b"lineOrder", b"\0")
+  head += field(b"pixelAspectRatio", b"float", struct.pack("<f", 1))
+  head += field(b"screenWindowCenter", b"v2f", struct.pack("<2f", 0, 0))
+  head += field(b"screenWindowWidth", b"float", struct.pack("<f", 1)) + b"\0"
+  size = 3 * 4 * width
+  start = len(head) + 8 * height
+  places = [struct.pack("<Q", start + row * (8 + size)) for row in range(height)]
+  rows = [
+    struct.pack("<ii", row, size) + 3 * light_HW[row].astype("<f4").tobytes()
+    for row in range(height)
+  ]
+  path.write_bytes(head + b"".join(places) + b"".join(rows))

@@ -165,6 +165,22 @@ def test_alpha_is_laid_on_white_and_grey_is_grey(tmp_path, encode):
     assert np.abs(next(frames(path, MEDIA)).astype(int) - 90).max() <= 1
 
 
+@pytest.mark.parametrize("codec", ["libvpx", "libvpx-vp9"])
+def test_transparent_webm_is_laid_on_white(tmp_path, encode, codec):
+  if codec not in av.codecs_available:
+    pytest.skip(f"this PyAV has no {codec}")
+  rgba = np.zeros((64, 64, 4), np.uint8)
+  rgba[:, 32:] = [200, 100, 0, 128]
+  options = {"auto-alt-ref": "0", "b": "4000000"}
+  clip = [rgba] * 4
+  how = {"codec": codec, "pix_fmt": "yuva420p", "options": options}
+  path = encode(tmp_path / "a.webm", clip, **how)
+  seen = np.stack(list(frames(path, MEDIA))).astype(int)
+  assert len(seen) == 4
+  assert (seen[:, :, 4:20] > 245).all()
+  assert np.abs(seen[:, :, 44:60] - [227, 177, 127]).max() <= 8
+
+
 def test_cut_off_files_are_truncated(tmp_path, encode):
   noise = np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), np.uint8)
   for name, codec in (("a.mp4", "libx264"), ("a.mkv", "libx264"), ("a.webm", "libvpx")):
@@ -234,6 +250,15 @@ def test_what_is_no_video_says_why(tmp_path, encode):
     sound = av.AudioFrame.from_ndarray(np.zeros((1, 1024), np.float32), "fltp", "mono")
     sound.sample_rate = 8000
     container.mux([*stream.encode(sound), *stream.encode(None)])
+  encode(
+    tmp_path / "whole.mp4",
+    [quadrants()] * 9,
+    container_options={"movflags": "faststart"},
+  )
+  data = (tmp_path / "whole.mp4").read_bytes()
+  for number, at in enumerate(range(data.index(b"moov") + 6, data.index(b"mdat"), 97)):
+    (tmp_path / f"{number}.mp4").write_bytes(data[:at])
+    assert reason(tmp_path / f"{number}.mp4") in ("unreadable", "truncated"), at
   expected = {
     "empty.mp4": "empty",
     "page.mp4": "not_media",

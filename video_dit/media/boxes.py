@@ -65,6 +65,21 @@ def items(file: BinaryIO) -> Items | None:
   )
 
 
+def is_cut(file: BinaryIO) -> bool:
+  """Whether the last box at the top of a file reaches beyond its end."""
+  end, at = file.seek(0, 2), 0
+  while at + 8 <= end:
+    file.seek(at)
+    head = file.read(16)
+    length = int.from_bytes(head[:4])
+    if length == 1:
+      length = int.from_bytes(head[8:])
+    if length < 8:  # 0 is a box that reaches to the end.
+      return False
+    at += length
+  return at > end
+
+
 def _meta(file: BinaryIO) -> bytes | None:
   """The box of the items; None where there is none, or there are tracks."""
   meta = None

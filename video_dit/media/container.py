@@ -9,7 +9,7 @@ import os
 import av
 
 from video_dit import config
-from video_dit.media import declared, heif
+from video_dit.media import boxes, declared, heif, motion_jpeg
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import displayed_size
 from video_dit.media.still import check_size
@@ -29,6 +29,7 @@ class Video:
     path: the file.
     container: PyAV's.
     stream: the first video stream that is no attached picture.
+    decoder: of the stream.
     media: limits.
     frames_per_second: average rate.
     duration: declared seconds of the video from its first frame on; None where the
@@ -40,6 +41,7 @@ class Video:
   path: str
   container: av.container.InputContainer
   stream: av.VideoStream
+  decoder: av.VideoCodecContext
   media: config.Media
   frames_per_second: float
   duration: float | None
@@ -124,16 +126,13 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
       check_size(path, *picture.size, media)
       height, width = picture.displayed_size
     check_size(path, height, width, media)
+    decoder = declared.decoder(stream)
     for one in streams:
       check_size(path, one.height, one.width, media)
-      one.thread_type = "NONE"
-      one.codec_context.thread_count = 1
-      # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
-      most = int(1.1 * media.max_source_pixels) + (1 << 16)
-      one.codec_context.options = {"max_pixels": str(min(most, 2**31 - 1))}
+      _set(one.codec_context if len(streams) > 1 else decoder, media)
     duration, exact = declared.duration(container, stream)
     rate = declared.rate(container, stream, duration)
-    video = Video(path, container, stream, media, rate, duration, exact, picture)
+    video = Video(path, container, stream, decoder, media, rate, duration, exact, picture)
     if video.is_broadcast and (duration or 0.0) > media.max_seconds:
       video.duration = _end(video)  # A clock that leaps declares what never passes.
     check_length(path, video.duration or 0.0, media)
@@ -167,7 +166,19 @@ def _end(video: Video) -> float:
 def _open(path: str) -> av.container.InputContainer:
   options = {"protocol_whitelist": "file", "pattern_type": "none", "threads": "1"}
   url = "file:" + os.path.abspath(path)
-  return av.open(url, options=options, metadata_errors="replace")
+  form = "mjpeg" if motion_jpeg.is_stream(path) else None
+  return av.open(url, format=form, options=options, metadata_errors="replace")
+
+
+def _set(decoder: av.VideoCodecContext, media: config.Media) -> None:
+  """One thread, and no more pixels than the limit has."""
+  decoder.thread_type = "NONE"
+  decoder.thread_count = 1
+  # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
+  most = int(1.1 * media.max_source_pixels) + (1 << 16)
+  decoder.options = {"max_pixels": str(min(most, 2**31 - 1))}
+  if decoder.codec.name == "exr":  # Its numbers are of light; make them those of sRGB.
+    decoder.options = {**decoder.options, "apply_trc": "iec61966_2_1"}
 
 
 def _streams(
@@ -177,13 +188,33 @@ def _streams(
   if picture is None:
     stream = declared.first_video(container)
     if stream is None:
-      raise MediaError(path, "no_video", "there is no video stream in the file.")
+      raise _nothing(path, container)
     return [stream]
   streams = heif.streams(container, picture)
   if streams is None:
     message = "the codec of its picture is not known here; convert it to JPEG or PNG."
     raise MediaError(path, "unreadable", message)
   return streams
+
+
+def _nothing(path: str, container: av.container.InputContainer) -> MediaError:
+  """Why a file that opens has no stream to decode."""
+  if "mp4" in container.format.name:
+    with open(path, "rb") as file:
+      if boxes.is_cut(file):
+        return MediaError(path, "unreadable", "it is cut off within what describes it.")
+  attached = av.stream.Disposition.attached_pic
+  found = [s for s in container.streams.video if not s.disposition & attached]
+  if any(stream.codec_context is None for stream in found):
+    message = "its codec is not known here; convert it, a picture to JPEG or PNG."
+    return MediaError(path, "unreadable", message)
+  if found and (declared.is_image(container) or declared.is_bare(container)):
+    message = "no image and no video, whatever its name says."
+    return MediaError(path, "not_media", message)
+  if found:
+    message = "a video stream without a size, cut off perhaps."
+    return MediaError(path, "unreadable", message)
+  return MediaError(path, "no_video", "there is no video stream in the file.")
 
 
 def check_length(path: str, seconds: float, media: config.Media) -> None:

@@ -19,13 +19,34 @@ def is_broadcast(container: av.container.InputContainer) -> bool:
 
 
 def first_video(container: av.container.InputContainer) -> av.VideoStream | None:
-  """The first stream of video proper; one without a decoder is passed over."""
+  """The first stream of video proper; one without a decoder is passed over.
+
+  Of an icon it is the largest: it has the same picture in several sizes.
+  """
+  found = []
   for stream in container.streams:
     if isinstance(stream, av.VideoStream) and stream.codec_context is not None:
       attached = av.stream.Disposition.attached_pic
       if not stream.disposition & attached and stream.width and stream.height:
-        return stream
-  return None
+        found.append(stream)
+  if container.format.name == "ico":
+    found.sort(key=lambda stream: -stream.width * stream.height)
+  return found[0] if found else None
+
+
+def is_image(container: av.container.InputContainer) -> bool:
+  """Whether a file is one picture."""
+  return container.format.name.endswith(("_pipe", "image2", "ico"))
+
+
+def decoder(stream: av.VideoStream) -> av.VideoCodecContext:
+  """What decodes a stream: where WebM has transparency, libvpx, which alone knows it."""
+  name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec.canonical_name, "")
+  if stream.metadata.get("alpha_mode") == "1" and name in av.codecs_available:
+    made = av.CodecContext.create(name, "r")
+    assert isinstance(made, av.VideoCodecContext)
+    return made
+  return stream.codec_context
 
 
 def duration(

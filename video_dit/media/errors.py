@@ -6,7 +6,7 @@
 |---------------|-------|
 | `empty`       | the file has no bytes |
 | `not_media`   | neither an image nor a container that anything here knows |
-| `unreadable`  | looks like media, but does not open or no frame of it decodes |
+| `unreadable`  | looks like media, but does not open, or no frame of it decodes here |
 | `unsupported` | decodes, but to something that has no meaning as a clip |
 | `no_video`    | a good file without a video stream |
 | `too_small`   | a side is below `media.min_side` |

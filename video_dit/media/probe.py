@@ -5,7 +5,7 @@ import os
 from typing import Literal
 
 from video_dit import config
-from video_dit.media import container, still, video
+from video_dit.media import container, declared, still, video
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import displayed_size
 
@@ -69,8 +69,7 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
     if count and clip.duration:
       expected = clip.duration * clip.frames_per_second
       count = count if abs(count - expected) <= 2 + 0.1 * expected else None
-    is_image = clip.container.format.name.endswith(("_pipe", "image2"))
-    is_image |= clip.picture is not None
+    is_image = declared.is_image(clip.container) or clip.picture is not None
     return Probe(
       kind="image" if is_image else "video",
       height=height,

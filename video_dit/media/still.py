@@ -4,7 +4,8 @@ Colour: profiles other than sRGB are applied; CMYK, palette, grey and 16 bit ima
 become RGB; what is transparent is composited on white (`colours`). Orientation flags are
 applied.
 A gif, webp, png or avif with more than one frame is a clip with its own durations;
-a duration of 10 ms or less counts as 100 ms, as in browsers.
+a duration of 10 ms or less counts as 100 ms, as in browsers. The picture that a png shows
+in place of its animation is no part of it. JPEGs behind each other are a video.
 """
 
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from video_dit import config
+from video_dit.media import motion_jpeg
 from video_dit.media.colours import to_rgb
 from video_dit.media.errors import MediaError
 
@@ -77,7 +79,7 @@ def open_image(
     media: limits.
 
   Yields:
-    The image, not yet decoded; None where the file is no image.
+    The image, not yet decoded; None where the file is no image, but motion JPEG perhaps.
 
   Raises:
     MediaError: the size is beyond the limits (Pillow's own, 179 million pixels,
@@ -102,6 +104,8 @@ def open_image(
       raise
     except Exception as error:  # Parsers of broken headers raise anything.
       raise MediaError(path, "unreadable", f"the image does not open: {error}") from error
+    if image is not None and image.format == "JPEG" and motion_jpeg.is_stream(path):
+      image = None
     if image is not None:
       check_size(path, image.height, image.width, media)
     yield image
@@ -174,7 +178,9 @@ def shown(
   """
   turn = orientation(image)
   seconds = 0.0
-  for index in range(1 << 31):
+  # Of a png, the picture for who shows no animation need not be a part of it.
+  first = 1 if getattr(image, "default_image", False) else 0
+  for index in range(first, 1 << 31):
     try:
       if index:
         image.seek(index)

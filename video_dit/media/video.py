@@ -117,6 +117,10 @@ def _key_before(video: Video, seconds: float) -> int:
 
 def _paint(video: Video, painter: Painter, frame: av.VideoFrame) -> np.ndarray:
   """The pixels of a frame; what can't be converted is `unsupported`."""
+  floating = "f32" in frame.format.name or "f16" in frame.format.name
+  if floating and video.decoder.codec.name != "exr":
+    message = "floating-point pixels, whose white is not known; convert it to 8 bits."
+    raise MediaError(video.path, "unsupported", message)
   try:
     return painter(frame)
   except (av.error.FFmpegError, ValueError, MemoryError) as error:
@@ -189,7 +193,7 @@ def _decoded(
       packet = next(packets, None)
       if packet is None:
         return
-      frames = video.stream.decode(packet)
+      frames = video.decoder.decode(packet)
     except (av.error.FFmpegError, ValueError) as error:
       if not tally.frames:
         failures += 1  # What was cut out of a stream begins with what can't be decoded.
