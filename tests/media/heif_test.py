@@ -138,6 +138,7 @@ def test_a_tiled_picture_is_whole(tmp_path, coded, inner):
   described = probe(path, MEDIA)
   assert (described.kind, described.codec, described.frames) == ("image", "hevc", 1)
   assert (described.height, described.width) == seen.shape[:2]
+  assert only(path, min_side=TALL + 1).shape == seen.shape  # Tiles may be small.
   small = next(frames(path, MEDIA, size=(32, 48)))
   assert small.shape == (32, 48, 3)
   assert reason(path, max_source_pixels=TALL * WIDE * 3) == "too_large"

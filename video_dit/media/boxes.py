@@ -89,12 +89,14 @@ def _meta(file: BinaryIO) -> bytes | None:
       length, used = int.from_bytes(file.read(8)), 16
     if name == b"moov":
       return None
+    if length and length < used:
+      raise ValueError(f"a box {name!r} of {length} bytes")
     if name == b"meta":
-      meta = file.read(min(length - used, _MOST_BYTES))
-    elif length < used:  # The last box reaches to the end of the file.
-      break
-    else:
+      meta = file.read(min(length - used, _MOST_BYTES) if length else _MOST_BYTES)
+    elif length:
       file.seek(length - used, 1)
+    if not length:  # The last box reaches to the end of the file.
+      break
   return meta
 
 

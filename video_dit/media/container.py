@@ -128,7 +128,8 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
     check_size(path, height, width, media)
     decoder = declared.decoder(stream)
     for one in streams:
-      check_size(path, one.height, one.width, media)
+      if picture is None:
+        check_size(path, one.height, one.width, media)
       _set(one.codec_context if len(streams) > 1 else decoder, media)
     duration, exact = declared.duration(container, stream)
     rate = declared.rate(container, stream, duration)
@@ -156,10 +157,11 @@ def coded(video: Video) -> Iterator[tuple[bool, float]]:
 def _end(video: Video) -> float:
   """Seconds that a video lasts by its mended clock, or just over the limit."""
   end = 0.0
-  for _, seconds in coded(video):
-    end = max(end, seconds + 1 / video.frames_per_second)
-    if end > video.media.max_seconds:
-      break
+  with contextlib.suppress(av.error.FFmpegError):  # Decoding meets it again.
+    for _, seconds in coded(video):
+      end = max(end, seconds + 1 / video.frames_per_second)
+      if end > video.media.max_seconds:
+        break
   return end
 
 
