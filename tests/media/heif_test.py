@@ -196,6 +196,18 @@ def test_the_profile_of_a_picture_is_applied(tmp_path, coded, swapped_profile):
   assert red < 40 and green > 180
 
 
+def test_a_film_beside_tiles_is_the_film(tmp_path, coded, encode, counted, indices):
+  path = tiled(tmp_path / "a.heic", coded)
+  film = bytearray(encode(tmp_path / "a.mp4", counted(9)).read_bytes())
+  begin = path.read_bytes()
+  at = film.index(b"stco") + 12  # Where the film's only run of frames lies.
+  first = int.from_bytes(film[at : at + 4]) + len(begin)
+  film[at : at + 4] = first.to_bytes(4)
+  path.write_bytes(begin + film.replace(b"ftyp", b"free", 1))
+  assert indices(frames(path, config.Media(frames_per_second=0))) == list(range(9))
+  assert probe(path, MEDIA).kind == "video"
+
+
 def test_a_picture_made_in_another_way_is_refused(tmp_path, coded):
   record, content = coded(colour(50))
   items = [

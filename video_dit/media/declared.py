@@ -23,12 +23,15 @@ def first_video(container: av.container.InputContainer) -> av.VideoStream | None
 
   Of an icon it is the largest: it has the same picture in several sizes.
   """
+  attached = av.stream.Disposition.attached_pic
   found = []
   for stream in container.streams:
-    if isinstance(stream, av.VideoStream) and stream.codec_context is not None:
-      attached = av.stream.Disposition.attached_pic
-      if not stream.disposition & attached and stream.width and stream.height:
-        found.append(stream)
+    if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+      continue
+    if stream.width and stream.height and not stream.disposition & attached:
+      found.append(stream)
+  if "mp4" in container.format.name:  # Pictures beside a film (HEIF) have no duration.
+    found.sort(key=lambda stream: stream.duration is None)
   if container.format.name == "ico":
     found.sort(key=lambda stream: -stream.width * stream.height)
   return found[0] if found else None
