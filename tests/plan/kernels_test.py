@@ -18,14 +18,14 @@ ENTRY %main (first: s32[1,{own}]) -> bf16[1,2,{length},128] {{
   ROOT %packed_attention_{name}.1 = bf16[1,2,{length},128]{{3,2,1,0}} \
 custom-call(%first, %last, %whole, %others, %q, %k, %k), \
 custom_call_target="tpu_custom_call", \
-metadata={{op_name="jit(step)/packed_attention_{name}/pallas_call"}}
+metadata={{op_name="jit(step)/{scope}/packed_attention_{name}/pallas_call"}}
 }}
 """
 _PAIR = 2 * 2 * 128  # FLOPs of one query and key in one product, of both heads
 
 
-def _kernel(name: str, mix: Mix, *, own: int, theirs: int, length: int, keys: int):
-  text = _CALL.format(name=name, own=own, theirs=theirs, length=length, keys=keys)
+def _kernel(name: str, mix: Mix, *, scope="self_attention", **sizes: int):
+  text = _CALL.format(name=name, scope=scope, **sizes)
   (where,) = hlo.parse(text).computations.values()
   return Kernels(mix)(where, where[f"packed_attention_{name}.1"])
 
@@ -50,12 +50,24 @@ def test_visited_pairs_and_pace_follow_from_the_blocks(num_blocks, pairs, pace):
 
 
 def test_a_text_is_visited_by_its_own_blocks():
-  mix = Mix((4096,), (100,), 4096)
-  found = _kernel("forward", mix, own=8, theirs=8, length=4096, keys=1024)
+  mix, of_text = Mix((4096,), (100,), 4096), {"scope": "cross_attention"}
+  found = _kernel("forward", mix, **of_text, own=8, theirs=8, length=4096, keys=1024)
   assert found.flops == pytest.approx(2 * _PAIR * 4096 * 128)
-  back = _kernel("backward", mix, own=8, theirs=8, length=1024, keys=4096)
+  back = _kernel("backward", mix, **of_text, own=8, theirs=8, length=1024, keys=4096)
   assert back.flops == pytest.approx(5 * _PAIR * 4096 * 128)
   assert (found.pace, back.pace) == (0.66, 0.84)  # by the text's blocks of 128
+
+
+def test_a_text_as_long_as_the_queries_is_told_from_the_row_itself():
+  mix = Mix((4096,), (100,), 4096)
+  for length in (4096, 1024):  # a whole row, and a device's part of one
+    sizes = {"length": length, "keys": length, "own": length // 512}
+    sizes["theirs"] = length // 128
+    own = _kernel("forward", mix, **sizes)
+    assert own.flops == pytest.approx(2 * _PAIR * length**2)
+    text = _kernel("forward", mix, scope="cross_attention", **sizes)
+    assert text.flops == pytest.approx(2 * _PAIR * length * 128)
+    assert _kernel("forward", mix, scope="elsewhere", **sizes) is None
 
 
 _TRITON = """HloModule test
@@ -67,7 +79,7 @@ ENTRY %main (runs: s32[1,{blocks},4]) -> bf16[1,{own},2,128] {{
   %n = s32[1,{own}]{{1,0}} parameter(3)
   ROOT %pallas_call.1 = bf16[1,{own},2,128]{{3,2,1,0}} custom-call(%runs, %x, %y, %n), \
 custom_call_target="__gpu$xla.gpu.triton", \
-metadata={{op_name="jit(step)/packed_attention_{name}/pallas_call"}}
+metadata={{op_name="jit(step)/{scope}/packed_attention_{name}/pallas_call"}}
 }}
 """
 
@@ -77,8 +89,9 @@ metadata={{op_name="jit(step)/packed_attention_{name}/pallas_call"}}
   [("forward", 2, False), ("backward_queries", 3, True), ("backward_keys", 4, True)],
 )
 def test_kernels_of_a_gpu_are_read_too(name, products, backward):
-  def kernel(own, other, mix):
-    text = _TRITON.format(name=name, own=own, other=other, blocks=own // 128)
+  def kernel(own, other, mix, scope="self_attention"):
+    sizes = {"own": own, "other": other, "blocks": own // 128}
+    text = _TRITON.format(name=name, scope=scope, **sizes)
     (where,) = hlo.parse(text).computations.values()
     return Kernels(mix)(where, where["pallas_call.1"])
 
@@ -87,7 +100,7 @@ def test_kernels_of_a_gpu_are_read_too(name, products, backward):
   assert (found.backward, found.head_size, found.pace) == (backward, 128, 1.0)
   # A row and its text of 100 tokens, in a block of 128 or two of 64.
   sides = (1024, 4096) if name == "backward_keys" else (4096, 1024)
-  text = kernel(*sides, Mix((4096,), (100,), 4096))
+  text = kernel(*sides, Mix((4096,), (100,), 4096), "cross_attention")
   assert text.flops == pytest.approx(products * _PAIR * 4096 * 128)
 
 

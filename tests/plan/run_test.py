@@ -218,7 +218,7 @@ def test_rows_hold_the_clips_that_are_named():
 
 def test_skipped_blocks_are_not_counted():
   mix = mix_lib.Mix((128, 128, 256), (10, 10, 10), 512)
-  assert mix.visited(512, 128, 128) == (128**2 * 2 + 256**2) / 512**2
+  assert mix.visited(128, 128) == (128**2 * 2 + 256**2) / 512**2
   # Whole blocks are visited, whoever else lies in them.
-  assert mix.visited(512, 256, 256) == (256**2 * 2) / 512**2
-  assert mix_lib.Mix((512,), (10,), 512).visited(512, 128, 128) == 1.0
+  assert mix.visited(256, 256) == (256**2 * 2) / 512**2
+  assert mix_lib.Mix((512,), (10,), 512).visited(128, 128) == 1.0

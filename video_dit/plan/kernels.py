@@ -1,7 +1,9 @@
 """Matrix FLOPs of the attention kernels, which the compiler does not count.
 
-They are known by the names that `parallel/kernels/` gives them. Of the blocks of queries
-and keys, those are visited that the rows' segments ask for.
+They are known by the names that `parallel/kernels/` gives them, and whether keys are the
+row's own or its text's by the scope that the model calls them in: as many keys as queries
+may be either. Of the blocks of queries and keys, those are visited that the rows'
+segments ask for.
 """
 
 import re
@@ -18,6 +20,8 @@ _PRODUCTS = {
   "packed_attention_backward_keys": (4, True, True),
   "packed_attention_backward": (5, True, True),
 }
+# Scopes of the model that call a kernel, and whether keys are those of the row's text.
+SCOPES = {"self_attention": False, "cross_attention": True}
 # FLOP/s, forward and backward, over those with blocks of 512, by a block's shorter side:
 # as the compiler's schedules for v5p have it (tests/benchmarks/schedule.py).
 _PACES = {128: (0.66, 0.84), 256: (0.69, 0.73), 1024: (1.09, 1.0)}
@@ -34,9 +38,10 @@ class Kernels:
     self._mix = mix
 
   def __call__(self, where: Computation, call: Instruction) -> Kernel | None:
-    """FLOPs of one call; None where the kernel is not known."""
+    """FLOPs of one call; None where the kernel, or who calls it, is not known."""
     found = re.search("|".join(_PRODUCTS), call.text)
-    if not found:
+    scope = re.search(rf"\b({'|'.join(SCOPES)})\b", call.op_name)
+    if not found or not scope:
       return None
     products, backward, of_keys = _PRODUCTS[found[0]]
     given = [a for name in call.operands if name in where for a in where[name].arrays]
@@ -48,9 +53,8 @@ class Kernels:
       queries, keys, block, key_block = other, own, other_block, block
     else:
       queries, keys, key_block = own, other, other_block
-    # Keys of one device of a ring are part of the row's own, as its queries are.
-    row = keys if keys not in (queries, self._mix.length) else self._mix.length
-    share = self._mix.visited(row, block, key_block)
+    text = keys if SCOPES[scope[1]] else 0
+    share = self._mix.visited(block, key_block, text=text)
     pairs = rows * heads * queries * keys * share
     paces = {} if "triton" in call.text else _PACES
     pace = paces.get(min(block, key_block), (1.0, 1.0))[backward]

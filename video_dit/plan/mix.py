@@ -45,16 +45,16 @@ class Mix:
     return np.pad(numbers, (0, self.length - len(numbers)))
 
   @functools.cache  # noqa: B019
-  def visited(self, keys: int, block: int, key_block: int) -> float:
+  def visited(self, block: int, key_block: int, *, text: int = 0) -> float:
     """Share of query-key pairs that a kernel visits which skips whole blocks.
 
     Over a context axis it is the mean of the devices' shares.
 
     Args:
-      keys: the row's own where as many, else its text.
       block, key_block: of the kernel.
+      text: of the row, in tokens, where keys are the text's; 0 where they are the row's.
     """
-    parts = self.tokens if keys >= self.length else self.text
+    keys, parts = (text, self.text) if text else (self.length, self.tokens)
     ends = np.minimum(np.cumsum(parts), keys)
     starts = np.concatenate([[0], ends[:-1]])
     pairs = 0.0

@@ -14,6 +14,7 @@ import pytest
 
 from video_dit import config as config_lib
 from video_dit.models.dit.model import DiT
+from video_dit.plan import kernels
 
 _DIT = config_lib.DiT(width=32, depth=2, heads=2, mlp_ratio=2.0, remat="block")
 _PATCH, _TEXT = 6, 5
@@ -231,3 +232,11 @@ def test_the_prediction_is_zero_at_initialisation_and_its_head_learns():
   assert prediction.shape == row.values["patches"].shape
   assert (np.asarray(prediction) == 0).all()
   assert (np.asarray(gradients["head"]["kernel"]) != 0).any()
+
+
+def test_both_attentions_have_the_scopes_that_a_plan_finds_them_by(model):
+  rows = _packed()
+  arguments = (rows.values, rows.segments, rows.text_segments, _cotangent())
+  names = _run.lower(*model, *arguments).as_text(debug_info=True)
+  for scope in kernels.SCOPES:
+    assert f"{scope}/dot_general" in names

@@ -15,6 +15,7 @@ from video_dit.models.dit import flops
 from video_dit.models.dit.build import build
 from video_dit.models.dit.wan import Wan, timestep_embedding
 from video_dit.models.dit.wan_config import WanConfig
+from video_dit.plan import kernels
 
 _SIZES = WanConfig(
   **{"width": 36, "depth": 2, "heads": 3, "mlp_width": 40, "channels": 3},
@@ -191,3 +192,13 @@ def test_the_work_of_a_published_model_on_a_clip():
   assert work(9, 512) - work(9, 0) == one
   caption = 3 * (2 * 4096 * 1536 + 2 * 1536**2 + 30 * 4 * 1536**2)
   assert work(10, 512) - work(9, 512) == caption + one
+
+
+def test_both_attentions_have_the_scopes_that_a_plan_finds_them_by(model):
+  clips, texts, times = _clips()
+  row = _pack(model, clips, texts)
+  graph, params = nnx.split(model)
+  arguments = (nnx.to_pure_dict(params), row, times)
+  names = wan_rows.run.lower(graph, *arguments).as_text(debug_info=True)
+  for scope in kernels.SCOPES:
+    assert f"{scope}/dot_general" in names

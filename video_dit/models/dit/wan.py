@@ -86,6 +86,7 @@ class WanBlock(nnx.Module):
     h = constrain(jax.nn.gelu(self.up(h)), "rows", "tokens", "mlp")
     return stream(row.add(x_RND, gate2, self.down(h)))
 
+  @jax.named_scope("cross_attention")
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "WanRow"):
     """Cross-attention to the caption of each token's segment and what fills it up."""
     (q,) = self.text_q.to_heads(h_RND, self.heads)
