@@ -49,6 +49,8 @@ def test_all_programs_are_planned_and_written(tmp_path):
     (["--topology=cpu:8", "--mesh=cpu:8"], ["topology's"]),
     (["--topology=cpu:8", "--stages=trane"], ["'trane' is no stage"]),
     (["--topology=cpu:8", "--search", "--tries=0"], ["--tries=0", "above 0"]),
+    (["--topology=cpu:8", "--search", "--stages=sample"], ["a search plans the train"]),
+    (["--topology=cpu:8", "--clips=²"], ["'²' is no number of tokens"]),
     (["--topology=cpu:8", "--json=/no/such/folder/x.json"], ["is no folder"]),
   ],
 )

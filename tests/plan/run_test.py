@@ -2,15 +2,18 @@
 
 import dataclasses
 import json
+import math
+import re
 
 import jax
 import numpy as np
 import pytest
 
 from tests import tiny
+from video_dit import config as config_lib
 from video_dit.data import batch as batch_lib
 from video_dit.models.dit import flops
-from video_dit.plan import chips, estimate, gpus, programs, run
+from video_dit.plan import checks, chips, gpus, programs, remedies, run
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
 from video_dit.trainer.step import Trainer
@@ -153,10 +156,44 @@ def test_a_config_with_few_rows_is_planned_with_one_a_device():
 def test_what_does_not_fit_is_told_with_what_would_help(plan, config):
   small = plan | {"fits": False}
   small["memory"] = plan["memory"] | {"available": plan["memory"]["parameters"] * 2}
-  text = " ".join(estimate.remedies(small, config, plan["mesh"]))
+  text = " ".join(remedies.lines(small, config, plan["mesh"]))
   for word in ("too much", "optimizer", "fsdp=", "moments_dtype", "remat=attention"):
     assert word in text
-  assert not estimate.remedies(plan, config, plan["mesh"])
+  assert not remedies.lines(plan, config, plan["mesh"])
+
+
+def _named(text: str, config, axes: dict[str, int]):
+  """The config and the mesh that a remedy's flags make of these."""
+  devices, tree = math.prod(axes.values()), config_lib.to_dict(config)
+  for key, value in re.findall(r"--(config\.\S+?|mesh)=([\w=,]+)", text):
+    if key == "mesh":
+      axes = {axis: int(n) for axis, n in re.findall(r"(\w+)=(\d+)", value)}
+      axes = {"data": devices // math.prod(axes.values())} | axes
+    else:
+      _, section, name = key.split(".")
+      tree[section][name] = int(value)
+  return config_lib.parse(tree), axes
+
+
+@pytest.mark.parametrize(
+  ("rows", "axes", "wanted"),
+  [
+    (8, {"data": 1}, "rows=1 --config.train.accumulate=8 --config.data.balance_rows=1"),
+    (8, {"data": 8}, "--mesh=fsdp=1,tensor=1,context=2 --config.data.rows=4"),
+    (8, {"data": 8, "context": 3}, ""),  # of a row of 96 over 3: context=6 divides
+    (1, {"data": 1}, "row_length=48"),
+  ],
+)
+def test_no_remedy_is_named_that_would_be_refused(rows, axes, wanted, plan):
+  config = _config(data={"rows": rows, "balance_rows": rows}, dit={"remat": "block"})
+  axes = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1} | axes
+  room = plan["memory"] | {"available": 1e3, "parameters": 0, "optimizer": 0, "ema": 0}
+  found = remedies.lines({"fits": False, "memory": room}, config, axes)
+  assert wanted in " ".join(found)
+  for text in re.split("[:;]", found[-1]):
+    assert "--" not in text or checks.accepts(*_named(text, config, axes)), text
+  if axes["data"] == 1:
+    assert "--mesh" not in " ".join(found)
 
 
 @pytest.mark.parametrize(
@@ -197,6 +234,50 @@ def test_without_their_compiler_gpus_are_planned_by_formula(monkeypatch):
   assert 0 < found["mfu"] < 1
   assert found["memory"]["parameters"] == pytest.approx(4 * found["parameters"] / 8)
   assert {"fsdp", "data"} == {part["axes"] for part in found["collectives"]}
+
+
+_H100S = chips.parse("gpu:h100x8")
+
+
+@pytest.mark.parametrize(
+  ("axes", "dit", "message"),
+  [
+    ({"tensor": 8}, {}, "heads=2 does not divide over tensor=8"),
+    ({"context": 8}, {"context": "all_to_all"}, "do not divide over context=8"),
+    ({"context": 2}, {"context": "both"}, "leave no group of devices"),
+    ({"fsdp": 8}, {"width": 36}, "of size 36 does not divide over fsdp=8"),
+  ],
+)
+def test_a_formula_refuses_what_training_refuses(axes, dit, message, monkeypatch):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+  request = _request(_config(dit=dit), topology=_H100S, axes=axes)
+  with pytest.raises(ValueError, match=message):
+    run.plan(request)
+
+
+def test_a_formula_says_that_it_plans_training_alone(monkeypatch):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+  request = _request(topology=_H100S, axes={"fsdp": 8}, stages=run.STAGES)
+  assert "not planned by formula: sample and encode" in run.plan(request)["notes"]
+  with pytest.raises(ValueError, match="--stages=sample: only the training step"):
+    run.plan(dataclasses.replace(request, stages=("sample",)))
+
+
+def test_hosts_hold_batches_whole_however_they_are_split(monkeypatch):
+  by_hand = programs.global_bytes(programs.step_batch(tiny.CONFIG, tiny.mesh()))
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+  for topology in (_CPU, _H100S):
+    axes = {"fsdp": 4, "context": 2}
+    found = run.plan(_request(topology=topology, axes=axes))
+    ahead = tiny.CONFIG.data.prefetch + tiny.CONFIG.data.threads + 1
+    assert found["host_memory"]["batches"] == ahead * by_hand
+    assert found["memory"]["batch"] > by_hand / 8  # texts are not split over context
+
+
+def test_a_sampler_is_planned_for_clips_that_it_would_sample():
+  config = _config(sample={"row_length": 16})
+  with pytest.raises(ValueError, match=r"a sampling row holds 16\..*--stages=train"):
+    run.plan(_request(config, stages=("train", "sample")))
 
 
 def test_rows_hold_the_clips_that_are_named():

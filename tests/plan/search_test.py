@@ -6,7 +6,7 @@ import types
 import pytest
 
 from tests import tiny
-from video_dit.plan import chips, devices, run, search
+from video_dit.plan import chips, devices, gpus, run, search, show
 
 
 @pytest.fixture
@@ -58,3 +58,20 @@ def test_other_kernels_and_short_rows_have_no_blocks_to_try(topology, data, trie
   found = search.search(_request(topology, **data), 5, lambda _: None)
   assert len(found) == 5
   assert {request.config.dit.attention for request in tried} == {"auto"}
+
+
+def test_ways_over_context_that_a_formula_cannot_tell_apart_are_not_tried(
+  tried, monkeypatch
+):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+  found = search.search(_request("gpu:h100x8", rows=64), 100, lambda _: None)
+  assert any(request.axes["context"] > 1 for request in tried)
+  assert {request.config.dit.context for request in tried} == {"auto"}
+  assert len({plan["choice"] for plan in found}) == len(found)
+
+
+def test_a_ranking_names_mesh_remat_and_rows():
+  plan = {"choice": "fsdp=8 remat=block", "rows": 64, "fits": True}
+  head, line = show.ranking([plan])
+  assert head.endswith("mesh, remat, rows")
+  assert line.endswith("fsdp=8 remat=block rows=64")

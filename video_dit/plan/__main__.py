@@ -56,6 +56,12 @@ def main() -> None:
     raise ValueError(f"--price={values.price}: must not be negative.")
   if values.tries < 1:
     raise ValueError(f"--tries={values.tries}: must be above 0, the plans of a search.")
+  stages = _stages(values.stages, ("train",) if values.search else run.STAGES)
+  if values.search and stages != ("train",):
+    raise ValueError(
+      f"--stages={values.stages}: a search plans the training step. Leave --stages or"
+      " --search out."
+    )
   config = flags.config()
   devices.start(topology)
   request = run.Request(
@@ -64,7 +70,7 @@ def main() -> None:
     axes=spec.axes,
     clips=_clips(values.clips),
     price=values.price,
-    stages=_stages(values.stages, ("train",) if values.search else run.STAGES),
+    stages=stages,
   )
   path = _json_path(values.json)
   if values.search:
@@ -92,7 +98,7 @@ def _json_path(name: str | None) -> pathlib.Path | None:
 def _clips(text: str) -> tuple[int, ...]:
   parts = [part for part in text.split(",") if part]
   for part in parts:
-    if not part.isdigit() or int(part) == 0:
+    if not part.isdecimal() or int(part) == 0:
       raise ValueError(f"--clips={text}: {part!r} is no number of tokens, like 4096.")
   return tuple(map(int, parts))
 

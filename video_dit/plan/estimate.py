@@ -12,7 +12,6 @@ from video_dit.plan.programs import Program
 from video_dit.plan.walk import Cost, Walker
 
 GB = 1e9
-_PARTS = ("parameters", "ema", "optimizer", "batch", "activations", "temporaries")
 
 
 def program_figures(
@@ -87,53 +86,6 @@ def training_figures(
     if price is not None:
       found["cost"] = hours * chips * price
   return found
-
-
-def remedies(figures: dict[str, Any], config: config_lib.Config, mesh) -> list[str]:
-  """What is too large in a plan that does not fit, and what would make it fit."""
-  memory = figures["memory"]
-  over = memory["total"] - memory["available"]
-  if over <= 0 and figures["fits"]:
-    return []
-  lines = [
-    f"{memory['total'] / GB:.1f} GB are needed, {memory['available'] / GB:.1f} GB are"
-    f" there: {over / GB:.1f} GB too much."
-  ]
-  largest = sorted((p for p in _PARTS if memory.get(p)), key=lambda p: -memory[p])
-  named = ", ".join(f"{part} {memory[part] / GB:.1f} GB" for part in largest[:3])
-  lines.append(f"The largest: {named}.")
-  state = sum(memory.get(part, 0.0) for part in ("parameters", "ema", "optimizer"))
-  room = memory["available"]
-  rows = config.data.rows / (mesh["data"] * mesh["fsdp"])
-  if state > 0.25 * room:
-    ways = mesh["data"]
-    remedy = (
-      f"--mesh fsdp={mesh['fsdp'] * ways} makes that {state / ways / GB:.1f} GB"
-      if ways > 1
-      else "it is split over all chips, more chips make that less"
-    )
-    lines.append(
-      f"The state takes {state / GB:.1f} GB of a chip: {remedy};"
-      " --config.optimizer.moments_dtype=bfloat16 saves a quarter of it."
-    )
-  if config.objective == "diffusion" and config.dit.remat in ("none", "dots"):
-    lines.append("--config.dit.remat=attention recomputes what the blocks save now.")
-  if config.objective == "diffusion" and config.dit.remat == "attention":
-    lines.append("--config.dit.remat=block saves the blocks' inputs alone.")
-  if rows > 1:
-    parts = max(2, int(rows))
-    lines.append(
-      f"A device has {rows:g} rows at once: --config.data.rows="
-      f"{int(config.data.rows // parts)} --config.train.accumulate="
-      f"{config.train.accumulate * parts} takes them one after the other."
-    )
-  elif config.objective == "diffusion":
-    lines.append(
-      f"A device has one row of {config.data.row_length} tokens: --mesh"
-      f" context={mesh['context'] * 2} halves it; --config.data.row_length="
-      f"{config.data.row_length // 2} too; a longer slice splits the state further."
-    )
-  return lines
 
 
 def host_figures(

@@ -15,6 +15,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.models.dit import flops
+from video_dit.plan import checks, programs
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip
 
@@ -128,6 +129,7 @@ def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int
 def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
   """Bytes of a device by class."""
   dit = config.dit
+  batch = programs.step_batch(config, checks.abstract_mesh(mesh))
   mine = params / mesh["tensor"] / mesh["fsdp"] / mesh["context"]
   moments = 2 if getattr(config.optimizer, "moments_dtype", "") == "bfloat16" else 4
   tokens /= config.train.accumulate
@@ -137,7 +139,7 @@ def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
     "parameters": 4 * mine,
     "ema": 4 * mine,
     "optimizer": 2 * moments * mine,
-    "batch": tokens * (2 * mix_lib.patch_dim(config) + 24),
+    "batch": programs.device_bytes(batch),
     "activations": width * _SAVED[dit.remat] * dit.depth / mesh["tensor"],
     # One block's arrays, its modulations, and gradients of all parameters.
     "temporaries": width * (24 + 3 * hidden) + 4 * mine,

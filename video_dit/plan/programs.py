@@ -53,16 +53,8 @@ class Program:
 def training(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
   """The training step of the config's objective."""
   task_lib.check_mesh(config, mesh)
-  rows = config.data.rows * config.train.accumulate
-  batch: Any
-  if config.objective == "reconstruction":
-    task = task_lib.reconstruction_task(config)
-    batch = _abstract_windows(config, mesh, rows)
-  else:
-    task = task_lib.diffusion_task(config, config.autoencoder.channels, config.text.width)
-    batch = mix_lib.abstract_rows(config, mesh, rows)
-  trainer = Trainer(task, config, mesh)
-  state = trainer.abstract
+  trainer = Trainer(task(config), config, mesh)
+  state, batch = trainer.abstract, step_batch(config, mesh)
   parts = {
     "parameters": device_bytes(state.params),
     "ema": device_bytes(state.ema),
@@ -70,6 +62,21 @@ def training(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
     "batch": device_bytes(batch),
   }
   return _compile(lambda: trainer.step.lower(state, batch), mesh, parts, state)
+
+
+def task(config: config_lib.Config) -> task_lib.Task:
+  """What the config's objective trains."""
+  if config.objective == "reconstruction":
+    return task_lib.reconstruction_task(config)
+  return task_lib.diffusion_task(config, config.autoencoder.channels, config.text.width)
+
+
+def step_batch(config: config_lib.Config, mesh) -> Any:
+  """The abstract batch of a training step, all its micro-batches."""
+  rows = config.data.rows * config.train.accumulate
+  if config.objective == "reconstruction":
+    return _abstract_windows(config, mesh, rows)
+  return mix_lib.abstract_rows(config, mesh, rows)
 
 
 def sampling(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:

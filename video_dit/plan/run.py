@@ -8,9 +8,9 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
-from video_dit.generator import generator
-from video_dit.generator.request import Grid
-from video_dit.plan import devices, estimate, formula, gpus, programs
+from video_dit.generator import request as request_lib
+from video_dit.generator import rows as rows_lib
+from video_dit.plan import checks, devices, estimate, formula, gpus, programs, remedies
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip, Topology
 
@@ -54,8 +54,10 @@ def plan(
   chip = devices.chip_of(request.topology)
   trains_dit = config.objective == "diffusion"
   mix = mix_lib.of(config, request.clips) if trains_dit else None
-  if request.topology.platform == "gpu" and not gpus.has_compiler():
+  if is_by_formula(request.topology):
     return _by_formula(request, chip, mix)
+  if "sample" in request.stages and trains_dit:
+    _check_sampling(config)
   mesh = devices.mesh_of(request.topology, request.axes, config.mesh)
   rows = config.data.rows
   request, notes = _filled(request, dict(mesh.shape))
@@ -79,6 +81,11 @@ def plan(
   return found
 
 
+def is_by_formula(topology: Topology) -> bool:
+  """Whether the topology's compiler is not installed."""
+  return topology.platform == "gpu" and not gpus.has_compiler()
+
+
 def _filled(request: Request, mesh: dict[str, int]) -> tuple[Request, list[str]]:
   """Gives each device a row where the config has fewer rows than they are."""
   config, ways = request.config, mesh["data"] * mesh["fsdp"]
@@ -88,6 +95,8 @@ def _filled(request: Request, mesh: dict[str, int]) -> tuple[Request, list[str]]
     f"the config's {config.data.rows} rows a step are fewer than data x fsdp = {ways}:"
     f" planned with one each, as --config.data.rows={ways}"
   )
+  if config.data.balance_rows > 1:
+    note += " --config.data.balance_rows=1"
   data = dataclasses.replace(config.data, rows=ways, balance_rows=1)
   config = dataclasses.replace(config, data=data)
   return dataclasses.replace(request, config=config), [note]
@@ -129,12 +138,39 @@ def _training(
   )
   figures["parameters"] = sum(x.size for x in jax.tree.leaves(program.shapes.params))
   state = programs.global_bytes(program.shapes)
-  batch = program.memory["batch"] * mesh.shape["data"] * mesh.shape["fsdp"]
+  batch = programs.global_bytes(programs.step_batch(config, mesh))
   hosts = max(1, math.ceil(mesh.size / chip.devices / chip.per_host))
   figures["checkpoint_bytes"] = state
   figures["host_memory"] = estimate.host_figures(state, batch, config, hosts)
-  figures["remedies"] = estimate.remedies(figures, config, axes)
+  figures["remedies"] = remedies.lines(figures, config, axes)
   return figures
+
+
+def _check_sampling(config: config_lib.Config) -> None:
+  """Refuses what sampling would refuse of a clip of the config's own size.
+
+  Raises:
+    ValueError: it is off the grid, or longer than a sampling row.
+  """
+  sample = config.sample
+  clip = request_lib.Request(
+    prompt="",
+    height=sample.height,
+    width=sample.width,
+    frames=sample.frames,
+    frames_per_second=sample.frames_per_second,
+  )
+  shape = rows_lib.Shape(
+    rows=sample.rows,
+    length=sample.row_length or config.data.row_length,
+    segments=config.data.row_segments,
+    text=config.data.row_text,
+  )
+  try:
+    clip.check(_grid(config))
+    rows_lib.plan([clip], [clip_tokens(config)], [0], shape)
+  except ValueError as error:
+    raise ValueError(f"{error} Or plan without the sampler: --stages=train.") from error
 
 
 def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
@@ -148,7 +184,7 @@ def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
   rowed = dataclasses.replace(
     config, data=dataclasses.replace(config.data, row_length=length)
   )
-  mix = mix_lib.of(rowed, (min(tokens, length),))
+  mix = mix_lib.of(rowed, (tokens,))
   program = programs.sampling(config, mesh)
   figures = estimate.program_figures(program, chip, dict(mesh.shape), mix)
   figures |= {"rows": rows, "clips": rows * len(mix.tokens), "tokens_of_a_clip": tokens}
@@ -188,9 +224,13 @@ def _encoding(config: config_lib.Config, chip: Chip, mesh, mix) -> dict[str, Any
 
 def clip_tokens(config: config_lib.Config) -> int:
   """Tokens of a clip of the size that the config generates."""
-  arch, sample = config.autoencoder, config.sample
-  grid = Grid(space=arch.space, time=arch.time, patch=config.dit.patch)
-  return math.prod(grid.tokens(sample.height, sample.width, sample.frames))
+  sample = config.sample
+  return math.prod(_grid(config).tokens(sample.height, sample.width, sample.frames))
+
+
+def _grid(config: config_lib.Config) -> request_lib.Grid:
+  arch = config.autoencoder
+  return request_lib.Grid(space=arch.space, time=arch.time, patch=config.dit.patch)
 
 
 def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
@@ -201,26 +241,28 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
       f"--topology={request.topology.text}: only the DiT is planned by formula, this"
       " config trains the autoencoder. Plan it with cpu:N or a TPU topology."
     )
+  if "train" not in request.stages:
+    raise ValueError(
+      f"--stages={','.join(request.stages)}: only the training step is planned by"
+      " formula. Install XLA's compiler for GPUs, which needs no GPU, with pip install"
+      " 'video_dit[plan]', or ask for --stages=train."
+    )
   sizes = devices.axis_sizes(
     request.topology, request.topology.count, request.axes, config.mesh
   )
   axes = dict(zip(("data", "fsdp", "tensor", "context"), sizes, strict=True))
-  _, shapes = generator.abstract_model(
-    config, config.autoencoder.channels, config.text.width
-  )
-  params = sum(x.size for x in jax.tree.leaves(shapes))
-  ways, rows = axes["data"] * axes["fsdp"], config.data.rows
+  rows = config.data.rows
   request, notes = _filled(request, axes)
   config = request.config
-  if config.data.rows % ways:
-    raise ValueError(
-      f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
-      f" of the mesh. Choose a multiple of {ways}, or a mesh with less of the two."
-    )
+  mesh = checks.abstract_mesh(axes)
+  params = sum(x.size for x in jax.tree.leaves(checks.parameters(config, mesh)))
   notes.append(
     "by formula: pip install 'video_dit[plan]' has XLA's compiler for GPUs, which says"
     " memory, FLOPs and traffic, and needs no GPU"
   )
+  left = [stage for stage in request.stages if stage != "train"]
+  if left:
+    notes.append(f"not planned by formula: {' and '.join(left)}")
   found = _head(request, chip, axes, mix) | {"notes": notes, "estimated_by": "formula"}
   figures = formula.figures(config, chip, axes, mix, params)
   found |= estimate.training_figures(
@@ -235,7 +277,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
   state = params * (8 + 2 * moments)
   found |= {"parameters": params, "checkpoint_bytes": state}
-  batch = figures["memory"]["batch"] * ways
+  batch = programs.global_bytes(programs.step_batch(config, mesh))
   found["host_memory"] = estimate.host_figures(state, batch, config, found["hosts"])
-  found["remedies"] = estimate.remedies(found, config, axes)
+  found["remedies"] = remedies.lines(found, config, axes)
   return found

@@ -60,7 +60,10 @@ def _order(plan: dict[str, Any]) -> tuple[bool, float]:
 def _choices(
   request: run.Request, count: int
 ) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
-  """Meshes and settings of the model, likely ones first."""
+  """Meshes and settings of the model, likely ones first.
+
+  By formula all ways over `context` are alike: the config's own is taken.
+  """
   config = request.config
   policies: list[dict[str, Any]]
   if config.objective == "diffusion":
@@ -69,7 +72,7 @@ def _choices(
     policies = [{}]
   for axes in _meshes(request, count):
     ways: list[dict[str, Any]] = [{}]
-    if axes["context"] > 1:
+    if axes["context"] > 1 and not run.is_by_formula(request.topology):
       ways = [{"context": way} for way in _values("context") if way != "auto"]
     for number, (policy, way) in enumerate(itertools.product(policies, ways)):
       yield axes, policy | way

@@ -151,4 +151,5 @@ def ranking(found: list[dict[str, Any]]) -> Iterator[str]:
     step = f"{plan['step_seconds']:9.3f}" if "step_seconds" in plan else f"{'-':>9}"
     mfu = f"{plan['mfu']:7.1%}" if "mfu" in plan else f"{'-':>7}"
     why = "" if plan.get("fits") else f"  ({plan.get('error') or 'does not fit'})"
-    yield f"{step} {mfu} {memory}  {plan['choice']}{why}"
+    rows = f" rows={plan['rows']}" if "rows" in plan else ""
+    yield f"{step} {mfu} {memory}  {plan['choice']}{rows}{why}"
