@@ -1,18 +1,22 @@
 """The step on the least model: layout, donation, accumulation, skipping."""
 
 import dataclasses
+import functools
 import itertools
+import re
 
 from flax import nnx
 import jax
 import jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 import pytest
 
 from tests.train import line
 from video_dit.parallel import mesh as mesh_lib
+from video_dit.parallel import partition
 from video_dit.train import metrics
-from video_dit.trainer.step import Trainer
+from video_dit.trainer.step import Trainer, micro_batches
 
 
 def _run(shape=(4, 2, 1, 1), steps=4, config=None, **changes):
@@ -59,6 +63,21 @@ def test_micro_batches_add_up_to_the_batch():
       left.params["kernel"], right.params["kernel"], rtol=1e-4, atol=1e-6
     )
     assert a.counts["tokens"] == b.counts["tokens"] == line.ROWS
+
+
+def test_a_micro_batch_takes_neighbours_of_each_device_and_moves_none():
+  mesh = mesh_lib.make(jax.devices(), (2, 2, 1, 2))
+  layout = partition.tokens_sharding(mesh)
+  rows = jax.device_put(np.arange(2 * 24).reshape(24, 2), layout)
+  cut = jax.jit(
+    functools.partial(micro_batches, parts=3, mesh=mesh),
+    out_shardings=NamedSharding(mesh, PartitionSpec(None, *layout.spec)),
+  )
+  # Four devices of six rows each, which take two neighbours at a time.
+  expected = np.arange(24).reshape(4, 3, 2).swapaxes(0, 1).reshape(3, 8)
+  np.testing.assert_array_equal(cut(rows)[..., 0], 2 * expected)
+  text = cut.lower(rows).compile().as_text()
+  assert not re.search("all-to-all|all-gather|permute|all-reduce", text)
 
 
 def test_a_clip_counts_the_same_in_a_step_of_many_and_of_few():
