@@ -8,8 +8,6 @@ that they are padded to; imbalance is the greatest over the mean of a step's sha
 1, between single rows and between `--shards` groups of neighbouring rows: mean over the
 steps, then what 19 of 20 steps stay below. "short" is the share of a step's tokens in
 clips of at most an eighth of a row: its mean, and its standard deviation over steps.
-"longest" is what the longest tenth of the clips weigh in the loss, each step's clips
-weighing alike, beside what they would if all steps had equally many.
 
 "planned" decides rows from lengths alone; "packed" also lays arrays into them: 128 bytes
 a token, its segment, its position, and the same of text tokens of 4 bytes. Grain's
@@ -31,8 +29,10 @@ from video_dit import config
 from video_dit.data import balance, pack
 
 _CLIPS = flags.DEFINE_integer("clips", 20_000, "Clips of each mix.", lower_bound=1)
-_ROWS = flags.DEFINE_integer("rows", 64, "Rows of a step.")
-_SHARDS = flags.DEFINE_integer("shards", 8, "Devices that share a step's rows.")
+_ROWS = flags.DEFINE_integer("rows", 64, "Rows of a step.", lower_bound=1)
+_SHARDS = flags.DEFINE_integer(
+  "shards", 8, "Devices that share a step's rows.", lower_bound=1
+)
 _BINS = flags.DEFINE_integer("bins", 64, "Rows that grain's packers keep open.")
 _WAYS = flags.DEFINE_string("ways", "", "Try only ways with this in their name.")
 _JSON = flags.DEFINE_string("json", "", "Write the figures to this file, too.")
@@ -185,7 +185,9 @@ def _lay(clips: mixes.Clips, data: config.Data, rows: Iterator[Row]) -> None:
       array[text_start:] = 0
 
 
-def _measure(rows: list[Row], clips: mixes.Clips, data: config.Data) -> dict[str, float]:
+def _measure(
+  way: str, rows: list[Row], clips: mixes.Clips, data: config.Data
+) -> dict[str, float]:
   """What a way's rows are worth; see the head of this file."""
   tokens = clips[0]
   found = np.sort(np.concatenate([row.clips for row in rows]))
@@ -193,21 +195,22 @@ def _measure(rows: list[Row], clips: mixes.Clips, data: config.Data) -> dict[str
   slots = sum(row.slots for row in rows)
   num = len(rows)
   rows = [row for row in rows if not row.is_rest]
+  if len(rows) < data.rows:
+    raise ValueError(
+      f"--clips={len(tokens)}: {way!r} makes no whole step of --rows={data.rows} of them."
+      " Ask for more clips, fewer rows, or other --ways."
+    )
   whole = len(rows) // data.rows * data.rows
   steps = [rows[i : i + data.rows] for i in range(0, whole, data.rows)]
   work_SR = np.array([[row.work for row in step] for step in steps])
   inside = [np.concatenate([row.clips for row in step]) for step in steps]
   is_short = tokens <= data.row_length // 8
   short = [tokens[step][is_short[step]].sum() / tokens[step].sum() for step in inside]
-  number = np.array([len(step) for step in inside])
-  is_long = tokens >= np.quantile(tokens, 0.9)
-  longs = np.array([is_long[step].sum() for step in inside])
   figures: dict[str, float] = {
     "wasted": 1 - float(tokens.sum()) / slots,
     "rows": num,
     "short": float(np.mean(short)),
     "short_deviation": float(np.std(short)),
-    "longest_weigh": float((longs / number).sum() * number.mean() / longs.sum()),
   }
   for name, shards in (("rows", data.rows), ("shards", _SHARDS.value)):
     uneven = balance.imbalance(work_SR, shards)
@@ -227,7 +230,7 @@ def _rate(run: Callable[[], object], num: int) -> float:
 
 
 def _try(
-  make: Way, clips: mixes.Clips, data: config.Data, copies: bool
+  way: str, make: Way, clips: mixes.Clips, data: config.Data, copies: bool
 ) -> dict[str, float]:
   """Measures one way; `copies` says that it lays out the payload by itself."""
   rows: list[Row] = []
@@ -237,7 +240,7 @@ def _try(
 
   num = len(clips[0])
   planned = _rate(plan, num)
-  figures = _measure(rows, clips, data)
+  figures = _measure(way, rows, clips, data)
   if copies:
     return figures | {"packed": planned}
   packed = _rate(lambda: _lay(clips, data, make(clips, data)), num)
@@ -248,7 +251,7 @@ def _table(name: str, clips: mixes.Clips, results: dict[str, dict[str, float]]) 
   print(f"\n{name}: {len(clips[0]):,} clips of {clips[0].mean():,.0f} tokens")
   print(
     f"{'':24}{'wasted':>8}{'rows':>8}{'imbalance of rows':>19}{'of shards':>16}"
-    f"{'short':>14}{'longest':>9}{'planned/s':>12}{'packed/s':>10}"
+    f"{'short':>14}{'planned/s':>12}{'packed/s':>10}"
   )
   for way, r in results.items():
     planned = f"{r['planned']:,.0f}" if "planned" in r else ""
@@ -256,14 +259,23 @@ def _table(name: str, clips: mixes.Clips, results: dict[str, dict[str, float]]) 
       f"{way:24}{r['wasted']:8.2%}{r['rows']:8,.0f}"
       f"{r['imbalance_rows']:10.2%}{r['imbalance_rows_95']:9.2%}"
       f"{r['imbalance_shards']:8.2%}{r['imbalance_shards_95']:8.2%}"
-      f"{r['short']:7.1%} ±{r['short_deviation']:5.1%}{r['longest_weigh']:9.2f}"
+      f"{r['short']:7.1%} ±{r['short_deviation']:5.1%}"
       f"{planned:>12}{r['packed']:10,.0f}"
     )
 
 
 def main(argv: list[str]) -> None:
-  """Prints one table a mix."""
+  """Prints one table a mix.
+
+  Raises:
+    ValueError: clips that make no whole step, or shards that do not divide its rows.
+  """
   del argv
+  if _ROWS.value % _SHARDS.value:
+    raise ValueError(
+      f"--rows={_ROWS.value} does not divide over --shards={_SHARDS.value}. Choose a"
+      " multiple of it."
+    )
   num, rows = _CLIPS.value, _ROWS.value
   web = {
     row: config.Data(rows=rows, row_length=row, row_segments=64, row_text=4096)
@@ -295,7 +307,7 @@ def main(argv: list[str]) -> None:
   figures = {}
   for name, (clips, data) in cases.items():
     figures[name] = {
-      way: _try(make, clips, data, copies=make in (first, best))
+      way: _try(way, make, clips, data, copies=make in (first, best))
       for way, make in ways.items()
       if _WAYS.value in way
     }

@@ -1,6 +1,8 @@
 """The packer: everything once, within the limits, well filled, of equal work."""
 
 import dataclasses
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -152,3 +154,10 @@ def test_one_clip_makes_one_row():
       one, one, dataclasses.replace(_DATA, lookahead=1), 0, 0, shuffle=shuffle
     )
     assert len(plan) == 1 and plan.row(0) == [0]
+
+
+def test_the_benchmark_refuses_clips_that_make_no_step():
+  command = [sys.executable, "-m", "tests.benchmarks.packing", "--clips=400"]
+  done = subprocess.run([*command, "--ways=buckets"], capture_output=True, text=True)
+  assert done.returncode != 0
+  assert "--clips=400: 'buckets by size' makes no whole step of --rows=64" in done.stderr
