@@ -38,7 +38,9 @@ export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
 python=${PYTHON:-$(printf '%s\n' .venv-*/bin/python | head -n 1)}
 status=0
-srun --kill-on-bad-exit=1 "$python" -m video_dit.main "$@" || status=$?
+# srun does not take over what sbatch was told of the cores of a task.
+srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+  "$python" -m video_dit.main "$@" || status=$?
 
 if [ -e "$workdir/finished.json" ]; then
   exit 0

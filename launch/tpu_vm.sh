@@ -16,8 +16,9 @@
 #   SPOT     1 takes a preemptible one
 #
 # `train` stays until the run is finished: a TPU that was preempted is made anew, and the
-# run goes on from its last checkpoint. The XLA options that the figures of
-# docs/performance.md need are in the program; nothing has to be exported.
+# run goes on from its last checkpoint; an installation that fails is tried again. The XLA
+# options that the figures of docs/performance.md need are in the program; nothing has to be
+# exported.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -30,29 +31,39 @@ tpu() {
   gcloud compute tpus tpu-vm "$verb" "$TPU" --zone="$ZONE" "$@"
 }
 
+archive=""
+trap 'rm -f "$archive"' EXIT
+
 everywhere() {
   tpu ssh --worker=all --command="$1"
 }
 
-create() {
+# Steps of a function are chained: `set -e` is off in one whose status is asked for.
+make() {
   tpu create --accelerator-type="$TYPE" --version="$RUNTIME" ${SPOT:+--spot}
-  local archive
-  archive=$(mktemp --suffix=.tar.gz)
-  tar --exclude=./.git --exclude='./.venv*' --exclude=./out -czf "$archive" .
+}
+
+installed=video_dit/.installed # left on each VM where all of `install` is done
+
+install() {
+  archive=${archive:-$(mktemp --suffix=.tar.gz)} || return
+  tar --exclude=./.git --exclude='./.venv*' --exclude=./out -czf "$archive" . || return
   gcloud compute tpus tpu-vm scp "$archive" "$TPU:video_dit.tar.gz" --zone="$ZONE" \
-    --worker=all
-  rm "$archive"
+    --worker=all || return
   everywhere "set -e
     mkdir -p video_dit && tar -xzf video_dit.tar.gz -C video_dit && cd video_dit
     curl -LsSf https://astral.sh/uv/install.sh | sh
     ~/.local/bin/uv venv --clear --python=3.12 .venv
-    ~/.local/bin/uv pip install --python=.venv --constraint=constraints.txt -e '.[tpu]'"
+    ~/.local/bin/uv pip install --python=.venv --constraint=constraints.txt -e '.[tpu]'
+    rm ../video_dit.tar.gz" || return
   if [ -n "$DISK" ]; then
     everywhere "set -e
       sudo apt-get install -y nfs-common
-      sudo mkdir -p /mnt/share && sudo mount '$DISK' /mnt/share
-      sudo chmod a+rwx /mnt/share"
+      sudo mkdir -p /mnt/share
+      mountpoint -q /mnt/share || sudo mount '$DISK' /mnt/share
+      sudo chmod a+rwx /mnt/share" || return
   fi
+  everywhere "touch $installed"
 }
 
 # The command with its arguments, quoted for the VMs' shell.
@@ -71,7 +82,7 @@ train() {
     echo "error: --workdir is missing. Give it, on the disk that all VMs share." >&2
     exit 2
   fi
-  local state
+  local state failed=0
   local refused=video_dit/refused # left where the program ends with status 2: a mistake
   until everywhere "rm -f $refused
     ($(program video_dit.main "$@")) || { [ \$? != 2 ] || touch $refused; false; }" &&
@@ -81,11 +92,18 @@ train() {
     case $state in
       READY)
         if tpu ssh --worker=0 --command="test -e $refused"; then exit 2; fi
+        if everywhere "test -e $installed" || install; then
+          failed=0
+        elif [ $((failed += 1)) = 5 ]; then
+          echo "error: five times in a row the environment was not installed; see above." >&2
+          exit 1
+        fi
         sleep 30
         ;;
       *)
         tpu delete --quiet || true
-        until create; do sleep 300; done
+        until make; do sleep 300; done
+        install || echo "the environment is not installed; it is tried again"
         ;;
     esac
   done
@@ -94,7 +112,7 @@ train() {
 verb=${1:-}
 [ $# -gt 0 ] && shift
 case $verb in
-  create) create ;;
+  create) make && install ;;
   preprocess) everywhere "$(program video_dit.preprocess "$@" --mesh=tpu)" ;;
   train) train "$@" ;;
   delete) tpu delete --quiet ;;
