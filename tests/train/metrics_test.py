@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from video_dit.parallel import mesh as mesh_lib
+from video_dit.plan import chips, gpus
 from video_dit.train import metrics
 
 
@@ -63,6 +64,14 @@ def test_lines_after_the_step_are_cut_and_a_torn_one_too(tmp_path):
   assert [line["loss"] for line in lines] == [1.0, 0.5, 7.0]
   assert lines[0]["bad"] is None
   assert list((tmp_path / "tensorboard").iterdir())
+
+
+def test_a_run_knows_the_peaks_that_a_plan_knows():
+  kinds = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
+  kinds |= {"7x": "TPU7x", **{name: gpu.kind for name, gpu in gpus.GPUS.items()}}
+  assert {name: metrics.PEAK_FLOPS[kinds[name]] for name in chips.CHIPS} == {
+    name: chip.peak for name, chip in chips.CHIPS.items()
+  }
 
 
 def test_speed_is_per_second_and_mfu_needs_a_known_peak(monkeypatch):

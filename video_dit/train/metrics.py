@@ -129,12 +129,15 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
 
 # Peak bfloat16 FLOP/s of one device, by the name JAX gives its kind.
 PEAK_FLOPS: dict[str, float] = {
+  "TPU v4": 275e12,
   "TPU v5 lite": 197e12,
   "TPU v5e": 197e12,
   "TPU v5": 459e12,
   "TPU v5p": 459e12,
   "TPU v6 lite": 918e12,
   "TPU v6e": 918e12,
+  "TPU7": 2307e12 / 2,
+  "TPU7x": 2307e12 / 2,
   "NVIDIA H100 80GB HBM3": 989e12,
   "NVIDIA H200": 989e12,
   "NVIDIA A100-SXM4-80GB": 312e12,
