@@ -48,11 +48,8 @@ def filled_attention(
 
   def attend(q, k, v, fill_k, fill_v, log_fill, segments, text_segments):
     out, lse_RNA = local_attention(q, k, v, segments, text_segments, kernel=kernel)
-    score_RNA = jnp.einsum(
-      "rnak,ak->rna",
-      q * q.shape[-1] ** -0.5,
-      fill_k,
-      preferred_element_type=jnp.float32,
+    score_RNA = q.shape[-1] ** -0.5 * jnp.einsum(
+      "rnak,ak->rna", q, fill_k, preferred_element_type=jnp.float32
     )
     share = jax.nn.sigmoid(score_RNA + log_fill[..., None] - lse_RNA)
     share = jnp.where(log_fill[..., None] > NONE / 2, share, 0.0)[..., None]

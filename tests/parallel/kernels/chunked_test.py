@@ -66,3 +66,14 @@ def test_the_chunks_that_are_visited_are_those_of_the_map(keys):
   found = blocks.block_map(padded, padded_keys, 8, 4)
   np.testing.assert_array_equal(visited, found.last_RI - found.first_RI)
   assert visited[0].sum() < visited[0].size * padded_keys.shape[1] // 4 / 2
+
+
+@pytest.mark.parametrize("kernel", [chunked, dense])
+def test_queries_of_half_precision_are_not_rounded_by_the_scale(kernel):
+  (q, k, v, _), _ = rows.arrays(_PACKED, _PACKED, heads=2, size=128, dtype="bfloat16")
+  q *= 10  # scores of deviation 10
+  whole = (x.astype("float32") for x in (q, k, v))
+  exact, _ = dense.attention(*whole, _PACKED, _PACKED)
+  found, _ = kernel.attention(q, k, v, _PACKED, _PACKED)
+  error = np.asarray(found, np.float32) - exact
+  assert np.sqrt(np.mean(np.square(error))) < 2e-3

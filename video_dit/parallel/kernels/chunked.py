@@ -157,8 +157,8 @@ class _Cut:
 
 def _scores(q_ABK, k_AMK, segments_B, key_segments_M):
   scale = q_ABK.shape[-1] ** -0.5
-  scores_ABM = jnp.einsum(
-    "abk,amk->abm", q_ABK * scale, k_AMK, preferred_element_type=jnp.float32
+  scores_ABM = scale * jnp.einsum(
+    "abk,amk->abm", q_ABK, k_AMK, preferred_element_type=jnp.float32
   )
   seen_BM = segments_B[:, None] == key_segments_M[None]
   seen_BM &= (segments_B > 0)[:, None]

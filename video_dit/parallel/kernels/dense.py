@@ -52,8 +52,9 @@ def gradients(
 def _scores(q_RNAK, k_RMAK, segments_RN, key_segments_RM):
   """Scaled scores, -1e30 where unseen, and who sees whom: padding sees nothing."""
   scale = q_RNAK.shape[-1] ** -0.5
-  scores_RANM = jnp.einsum(
-    "rnak,rmak->ranm", q_RNAK * scale, k_RMAK, preferred_element_type=jnp.float32
+  # The scale comes after the product: queries of half precision would be rounded by it.
+  scores_RANM = scale * jnp.einsum(
+    "rnak,rmak->ranm", q_RNAK, k_RMAK, preferred_element_type=jnp.float32
   )
   seen_RNM = segments_RN[:, :, None] == key_segments_RM[:, None, :]
   seen_RNM &= (segments_RN > 0)[:, :, None]
