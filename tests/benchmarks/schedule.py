@@ -4,8 +4,9 @@
 
 Compiles the kernels for a chip that is not here (pip install 'video_dit[plan]'), has the
 compiler write its final schedule, and counts the bundles of instructions, one a cycle, of
-the loop's body for blocks that one segment fills. Beside it stands what the matrix units
-need at their peak: a visit takes at least the longer of the two. Stalls are not in it.
+the loop's body for blocks that one segment fills, and for others. Beside it stands what
+the matrix units need at their peak: a visit takes at least the longer of the two. Stalls
+are not in it.
 """
 
 import glob
@@ -97,10 +98,11 @@ def _count(folder: str) -> None:
       size = choose(shape, others, q.dtype, kind, of_keys=backward, block=block)
       flops = 2 * products * size.block * size.key_block * size.head
       least = flops / (chip.peak / cores / chip.clock)
-      found = min(bundles(pathlib.Path(path).read_text()))
+      pieces = bundles(pathlib.Path(path).read_text())
+      found, masked = min(pieces), max(pieces)
       print(
         f"{kind} {name}: blocks of {size.block} x {size.key_block}, heads of {size.head}:"
-        f" {found} bundles, matrix units {least:.0f} cycles:"
+        f" {found} bundles ({masked} under a mask), matrix units {least:.0f} cycles:"
         f" {least / max(found, least):.2f} of the peak",
         flush=True,
       )

@@ -110,3 +110,15 @@ def test_a_row_has_the_blocks_asked_for_and_a_text_small_ones(asked, found):
 @pytest.mark.parametrize(("size", "lanes"), [(72, 128), (128, 128), (192, 256)])
 def test_heads_are_filled_up_to_whole_lanes(size, lanes):
   assert choose((1, 2048, 2, size), 2048, jnp.bfloat16, "").head == lanes
+
+
+def test_queries_of_half_precision_are_not_rounded_by_the_scale():
+  segments = _PACKED[:, :256]
+  (q, k, v, _), _ = rows.arrays(segments, segments, heads=1, size=128, dtype="bfloat16")
+  q *= 10  # scores of deviation 10
+  whole = (x.astype("float32") for x in (q, k, v))
+  exact, _ = dense.attention(*whole, segments, segments)
+  sizes = _sizes(_B, 256)
+  found, _, _ = splash.counted(q, k, v, segments, segments, sizes=sizes, interpret=True)
+  error = np.asarray(found, np.float32) - exact
+  assert np.sqrt(np.mean(np.square(error))) < 2e-3

@@ -44,12 +44,13 @@ def counted(
   queries = up_to(length, sizes.block)
   keys = up_to(k_RMAK.shape[1], sizes.chunk)
   out, lse, visits = splash_forward.forward(
-    _ahead(q_RNAK * size**-0.5, queries),
+    _ahead(q_RNAK, queries),
     _ahead(k_RMAK, keys),
     _ahead(v_RMAK, keys),
     blocks.padded(segments_RN, queries),
     blocks.padded(key_segments_RM, keys),
     sizes,
+    scale=size**-0.5,
     interpret=interpret,
   )
   lse_RNA = einops.rearrange(lse[..., :length], "r a 1 n -> r n a")
@@ -100,11 +101,10 @@ def counted_gradients(
   """
   # exp(score - lse) of a query that sees nothing has to be 0, not exp(0).
   lse_RNA = jnp.where(lse_RNA > NO_KEYS / 2, lse_RNA, -NO_KEYS)
-  scale = q_RNAK.shape[-1] ** -0.5
   queries = up_to(q_RNAK.shape[1], sizes.chunk)
   keys = up_to(k_RMAK.shape[1], sizes.block)
   k, v = _ahead(k_RMAK, keys), _ahead(v_RMAK, keys)
-  q, dout = _ahead(q_RNAK * scale, queries), _ahead(dout_RNAK.astype(k.dtype), queries)
+  q, dout = _ahead(q_RNAK, queries), _ahead(dout_RNAK.astype(k.dtype), queries)
   lse, delta = _row(lse_RNA, queries), _row(delta_RNA, queries)
   segments_RN = blocks.padded(segments_RN, queries)
   key_segments_RM = blocks.padded(key_segments_RM, keys)
@@ -119,6 +119,7 @@ def counted_gradients(
       *(q[:, :, part], k, v, segments_RN[:, part], key_segments_RM),
       *(lse[..., part], delta[..., part], dout[:, :, part]),
       sizes=sizes,
+      scale=q_RNAK.shape[-1] ** -0.5,
       dtype=k.dtype if sizes.chunk == queries else jnp.float32,
       interpret=interpret,
     )
@@ -127,8 +128,7 @@ def counted_gradients(
     sums = tuple(map(jnp.add, sums, own)) if sums else own
   dk, dv, visits = sums
   dq = jnp.concatenate(dqs, axis=2)
-  dq_RNAK = _heads(dq, q_RNAK) * jnp.asarray(scale, q_RNAK.dtype)
-  return dq_RNAK, _heads(dk, k_RMAK), _heads(dv, v_RMAK), visits[..., 0, 0]
+  return _heads(dq, q_RNAK), _heads(dk, k_RMAK), _heads(dv, v_RMAK), visits[..., 0, 0]
 
 
 def _ahead(x_RNAK: jax.Array, length: int) -> jax.Array:

@@ -30,13 +30,14 @@ def gradients(
   dout: jax.Array,
   *,
   sizes: Sizes,
+  scale: float,
   dtype: jax.typing.DTypeLike,
   interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """The gradients of the keys, the values and the scaled queries.
+  """The gradients of the keys, the values and the queries.
 
   Args:
-    q, k, v, segments_RN, key_segments_RM, interpret: as of `forward`.
+    q, k, v, segments_RN, key_segments_RM, scale, interpret: as of `forward`.
     lse, delta: `(R, A, 1, N)` float32; `lse` so great where nothing is seen that every
       weight is 0.
     dout: cotangent of the output, like `q`.
@@ -54,7 +55,7 @@ def gradients(
   scratch = [pltpu.VMEM((sizes.block, sizes.head), jnp.float32)] * 2
   scratch.append(pltpu.VMEM((sizes.head, sizes.chunk), jnp.float32))
   return pl.pallas_call(
-    functools.partial(_keys_kernel, sizes=sizes),
+    functools.partial(_keys_kernel, sizes=sizes, scale=scale),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=4,
       grid=call.grid,
@@ -125,9 +126,9 @@ class _Call:
     self.visits_shape = jax.ShapeDtypeStruct((rows, heads, num_blocks, 1, 1), jnp.int32)
 
 
-def _weights(q, k, lse, seen):
+def _weights(q, k, lse, seen, scale: float):
   """Weights, keys x queries, from the log-sum-exp of the queries, a row."""
-  scores = dot(k, q, (1, 1))
+  scores = scale * dot(k, q, (1, 1))
   scores = scores if seen is None else jnp.where(seen, scores, NO_KEYS)
   return jnp.exp(scores - lse)
 
@@ -149,7 +150,7 @@ def _loop(scalar_refs, visits_ref, sizes: Sizes, visit):
   visits_ref[...] += jax.lax.fori_loop(low, high, body, 0)
 
 
-def _keys_kernel(*refs, sizes: Sizes):
+def _keys_kernel(*refs, sizes: Sizes, scale: float):
   scalars, mine, theirs, results = refs[:4], refs[4:7], refs[7:12], refs[12:16]
   k_ref, v_ref, key_segments_ref = mine
   q_ref, dout_ref, lse_ref, delta_ref, segments_ref = theirs
@@ -171,7 +172,7 @@ def _keys_kernel(*refs, sizes: Sizes):
       queries = segments_ref[:, here]
       seen = column(key_segments_ref[...], sizes.key_block) == queries.astype(jnp.float32)
       seen &= queries > 0
-    weights = _weights(q, k_ref[...], lse_ref[:, here], seen)
+    weights = _weights(q, k_ref[...], lse_ref[:, here], seen, scale)
     dv_acc_ref[...] += dot(weights.astype(dout.dtype), dout, (1, 0))
     of_scores = weights * (dot(v_ref[...], dout, (1, 1)) - delta_ref[:, here])
     of_scores = of_scores.astype(q.dtype)
@@ -179,14 +180,14 @@ def _keys_kernel(*refs, sizes: Sizes):
     dq_acc_ref[:, here] += dot(k_ref[...], of_scores, (0, 0))
 
   _loop(scalars, visits_ref, sizes, visit)
-  dk_ref[...] = dk_acc_ref[...].astype(dk_ref.dtype)
+  dk_ref[...] = (scale * dk_acc_ref[...]).astype(dk_ref.dtype)
   dv_ref[...] = dv_acc_ref[...].astype(dv_ref.dtype)
 
   @pl.when(j == pl.num_programs(2) - 1)
   def _():
     def write(n, _):
       here = pl.ds(pl.multiple_of(n * sizes.key_block, sizes.key_block), sizes.key_block)
-      dq_ref[here, :] = dq_acc_ref[:, here].T.astype(dq_ref.dtype)
+      dq_ref[here, :] = (scale * dq_acc_ref[:, here]).T.astype(dq_ref.dtype)
       return 0
 
     jax.lax.fori_loop(0, sizes.chunk // sizes.key_block, write, 0)

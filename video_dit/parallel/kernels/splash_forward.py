@@ -27,14 +27,16 @@ def forward(
   key_segments_RM: jax.Array,
   sizes: Sizes,
   *,
+  scale: float,
   interpret: bool,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """The kernel on padded arrays.
 
   Args:
-    q, k, v: `(R, A, N, K)` and `(R, A, M, K)`, queries scaled, K the `sizes.head`.
+    q, k, v: `(R, A, N, K)` and `(R, A, M, K)`, K the `sizes.head`.
     segments_RN, key_segments_RM: padded with 0 like them.
     sizes: blocks that divide N and M.
+    scale: of the scores.
     interpret: run it as plain JAX.
 
   Returns:
@@ -64,7 +66,7 @@ def forward(
 
   block, chunk, head = sizes.block, sizes.chunk, sizes.head
   return pl.pallas_call(
-    functools.partial(_kernel, sizes=sizes),
+    functools.partial(_kernel, sizes=sizes, scale=scale),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=len(scalars),
       grid=(rows, heads, num_blocks, num_chunks),
@@ -148,6 +150,7 @@ def _kernel(
   acc_ref,
   *,
   sizes: Sizes,
+  scale: float,
 ):
   r, i, c = pl.program_id(0), pl.program_id(2), pl.program_id(3)
   per_chunk = sizes.chunk // sizes.key_block
@@ -161,7 +164,7 @@ def _kernel(
 
   def visit(j, masked: bool):
     here = pl.ds(pl.multiple_of(j * sizes.key_block, sizes.key_block), sizes.key_block)
-    scores = dot(k_ref[here, :], q_ref[...], (1, 1))  # keys x queries
+    scores = scale * dot(k_ref[here, :], q_ref[...], (1, 1))  # keys x queries
     if masked:
       keys = column(key_segments_ref[:, here], sizes.block)
       seen = keys == segments_ref[...].astype(jnp.float32)
