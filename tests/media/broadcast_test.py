@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from video_dit import config
+from video_dit.media import video
 from video_dit.media.decode import frames
 from video_dit.media.errors import MediaError
 from video_dit.media.probe import probe
@@ -43,6 +44,41 @@ def test_joined_files_run_on(tmp_path, part, indices, starts):
   rest = list(frames(path, AT_25, start_seconds=2.2))
   assert np.array_equal(rest, whole[55:])
   assert probe(path, OWN).frames_per_second == pytest.approx(25, rel=0.2)
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mp4", "a.mkv"])
+def test_pauses_stay_where_frames_are_reordered(tmp_path, encode, counted, indices, name):
+  seconds = [0, 1, 2, 20, 21, 56, 57, 57.5]
+  path = tmp_path / name
+  stamps = [round(1000 * second) for second in seconds]
+  encode(path, counted(8, 32, 64), milliseconds=stamps, options={"bf": "2"})
+  found = indices(frames(path, config.Media(frames_per_second=2)))
+  assert found == [sum(s <= t / 2 for s in seconds) - 1 for t in range(len(found))]
+  assert len(found) == pytest.approx(116, abs=2)
+
+
+def test_a_pause_near_the_end_of_an_mp4_is_no_damage(tmp_path, encode, counted, indices):
+  """Its packets last from one time of decoding to the next, not of display."""
+  path = tmp_path / "a.mp4"
+  stamps = [40 * n for n in (*range(30), *range(180, 205))]
+  encode(path, counted(55, 32, 64), milliseconds=stamps, options={"bf": "2"})
+  assert indices(frames(path, AT_25))[-25:] == [n % 32 for n in range(30, 55)]
+
+
+def test_parts_of_a_broadcast_whose_clock_runs_are_sought(
+  tmp_path, encode, counted, monkeypatch
+):
+  """It is gone through once, not for each part."""
+  path = tmp_path / "a.ts"
+  stamps, options = [3000 + 40 * n for n in range(150)], {"g": "15", "bf": "2"}
+  encode(path, counted(150, 32, 64), milliseconds=stamps, options=options)
+  looks, coded = [], video.coded
+  monkeypatch.setattr(video, "coded", lambda *args: looks.append(1) or coded(*args))
+  whole = list(frames(path, AT_25))
+  for start in (2.4, 4.0, 5.2):
+    rest = list(frames(path, AT_25, start_seconds=start))
+    assert np.array_equal(rest, whole[round(25 * start) :])
+  assert len(looks) == 1
 
 
 def test_a_clock_that_wraps_runs_on(tmp_path, part, indices):

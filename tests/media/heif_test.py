@@ -234,3 +234,33 @@ def test_boxes_that_make_no_sense_are_unreadable_and_broken_tiles_damaged(
   with pytest.raises(MediaError) as caught:
     only(tiles)
   assert caught.value.reason == "damaged"
+
+
+def test_great_tiles_of_a_small_picture_are_refused_before_they_are_held(tmp_path, coded):
+  record, content = coded(colour([1, 2, 3]))
+  tile = (b"hvc1", [record, extents(TALL, WIDE)], content)
+  grid = struct.pack(">BBBBHH", 0, 0, 0, 39, 64, 64)
+  items = [*[tile] * 40, (b"grid", [extents(64, 64)], None)]
+  references = box(b"dimg", struct.pack(">42H", 41, 40, *range(1, 41)))
+  path = write(tmp_path / "a.heic", items, 41, references, grid)
+  with pytest.raises(MediaError, match=r"a.heic: tiles of 96x64 pixels do not make up"):
+    list(frames(path, MEDIA))
+
+
+def test_what_lies_behind_a_picture_does_not_matter(tmp_path, coded):
+  path = tiled(tmp_path / "a.heic", coded)
+  whole = only(path)
+  data = path.read_bytes()
+  far = b"\0\0\0\1free"
+  for tail in (b"\0\0\0\3abcdefgh", far + b"\x0f" * 8, far + b"\x7f" + b"\xff" * 7):
+    path.write_bytes(data + tail)
+    assert np.array_equal(only(path), whole)
+
+
+def test_parts_without_a_size_are_not_counted(tmp_path, coded):
+  path = tiled(tmp_path / "a.heic", coded)
+  data = bytearray(path.read_bytes())
+  at = data.index(b"iloc") + 8
+  data[at : at + 2] = b"\0\0"
+  path.write_bytes(data)
+  assert reason(path) == "unreadable"

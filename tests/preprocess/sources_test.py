@@ -209,6 +209,14 @@ def test_quotes_in_tables_with_tabs_swallow_no_line(tmp_path):
   assert "more fields" in found[6].error[1]
 
 
+def test_a_quote_that_is_not_closed_costs_no_more_than_its_line(tmp_path):
+  paths = [f"{number}.mp4" for number in range(100_000)]
+  text = "\n".join(["path\tcaption", 'a.mp4\t"open', *paths, ""])
+  (tmp_path / "m.tsv").write_text(text)
+  found = list(sources.lines(tmp_path / "m.tsv"))
+  assert [line.caption for line in found] == ['"open', *[""] * len(paths)]
+
+
 @pytest.mark.parametrize("number", ["1" + "0" * 400, "1e999", "-1"])
 def test_numbers_beyond_all_are_bad_lines(tmp_path, number):
   _touch(tmp_path, "a.mp4")

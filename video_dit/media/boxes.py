@@ -5,6 +5,8 @@ import dataclasses
 from typing import BinaryIO
 
 _MOST_BYTES = 1 << 24  # of the boxes that say what a file has
+_SMALL_BYTES = 1 << 10  # of an item that says how others are put together
+_FAR = 1 << 42  # behind the end of every file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,11 +35,16 @@ class Items:
     is_inner, parts = self.places[item]
     content = b""
     for start, length in parts:
+      length = min(length, _SMALL_BYTES - len(content))
+      if length <= 0:
+        break
       if is_inner:
         content += self.inner[start : start + length]
       else:
+        if start > _FAR:
+          raise ValueError(f"an item at byte {start:,}")
         file.seek(start)
-        content += file.read(min(length, _MOST_BYTES))
+        content += file.read(length)
     return content
 
 
@@ -89,12 +96,15 @@ def _meta(file: BinaryIO) -> bytes | None:
       length, used = int.from_bytes(file.read(8)), 16
     if name == b"moov":
       return None
-    if length and length < used:
+    end = file.tell() + length - used
+    if length and (length < used or end > _FAR):
+      if meta is not None:  # What follows is no box.
+        break
       raise ValueError(f"a box {name!r} of {length} bytes")
     if name == b"meta":
       meta = file.read(min(length - used, _MOST_BYTES) if length else _MOST_BYTES)
     elif length:
-      file.seek(length - used, 1)
+      file.seek(end)
     if not length:  # The last box reaches to the end of the file.
       break
   return meta
@@ -183,7 +193,10 @@ def _places(box: bytes) -> dict[int, tuple[bool, list[tuple[int, int]]]]:
     reader.number(2)
     start = reader.number(base)
     parts = []
-    for _ in range(reader.number(2)):
+    count = reader.number(2)
+    if count > 1 and not index + offset + length:
+      raise ValueError(f"{count} parts without a size")
+    for _ in range(count):
       reader.number(index)
       parts.append((start + reader.number(offset), reader.number(length)))
     places[item] = is_inner, parts

@@ -140,14 +140,18 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
     yield video
 
 
-def coded(video: Video) -> Iterator[tuple[bool, float]]:
+def coded(video: Video, times: Times | None = None) -> Iterator[tuple[bool, float]]:
   """Goes through the coded frames of a video again, from its start, decoding none.
+
+  Args:
+    video: an open video.
+    times: that mend its clock, to be asked while it goes; None makes some.
 
   Yields:
     Of each, whether it can be decoded by itself, and when it is shown.
   """
   with _open(video.path) as container:
-    times = video.times()
+    times = times or video.times()
     for packet in container.demux(container.streams[video.stream.index]):
       if packet.size:
         times.add(packet)

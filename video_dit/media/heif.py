@@ -149,7 +149,10 @@ def paint(
         if frame.is_corrupt:
           continue
         size = frame.height, frame.width
+        _check_tile(path, size, picture)
         tiles[stream.id] = Painter(stream, size, upright=False)(frame)
+  except MediaError:
+    raise
   except (av.error.FFmpegError, ValueError) as error:
     raise MediaError(path, "damaged", f"the picture does not decode: {error}") from error
   lost = len(set(picture.items) - set(tiles))
@@ -159,6 +162,18 @@ def paint(
   pixels_HWC = _turned(_laid_out(path, tiles, picture), picture.turns)
   image = Image.fromarray(np.ascontiguousarray(pixels_HWC))
   return np.array(standard_colour(image, picture.profile))
+
+
+def _check_tile(path: str, size: tuple[int, int], picture: Picture) -> None:
+  """Refuses tiles of which a row or a column would lie outside of the picture.
+
+  All tiles are held at once, so that a small picture of great ones would fill memory.
+  """
+  rows = len(picture.items) // picture.columns
+  (tall, wide), (height, width) = size, picture.size
+  if (rows - 1) * tall >= height or (picture.columns - 1) * wide >= width:
+    message = f"tiles of {wide}x{tall} pixels do not make up {width}x{height}"
+    raise MediaError(path, "damaged", message)
 
 
 def _laid_out(path: str, tiles: dict[int, np.ndarray], picture: Picture) -> np.ndarray:

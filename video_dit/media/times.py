@@ -46,6 +46,7 @@ class Times:
     self._ahead = max(_AHEAD_SECONDS, 10 * step) if is_broadcast else math.inf
     self._shift, self._last = 0, -math.inf
     self._before: int | None = None
+    self._top: int | None = None  # latest time of display so far
     self._decoding: deque[int | None] = deque()
 
   def add(self, packet: av.Packet) -> bool:
@@ -58,6 +59,8 @@ class Times:
       packet.dts = None if packet.dts is None else packet.dts + self._shift
     if packet.dts is not None:
       self._before = packet.dts
+    if packet.pts is not None:
+      self._top = packet.pts if leapt or self._top is None else max(self._top, packet.pts)
     if self._is_avi:
       self._decoding.append(packet.dts)
     return leapt
@@ -88,7 +91,10 @@ class Times:
     if self._before is None:
       return False
     self.apart = (stamp + self._shift - self._before) * self._tick
-    if -self._back <= self.apart <= self._ahead:
+    # Where frames are reordered a pause is in the times of display first.
+    top = self._before if self._top is None else max(self._before, self._top)
+    ahead = (stamp + self._shift - top) * self._tick
+    if -self._back <= self.apart and ahead <= self._ahead:
       return False
     step = round(self._step / self._tick)
     self._shift = self._before + step - stamp

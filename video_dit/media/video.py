@@ -7,6 +7,7 @@ logging is left as it is: setting its level can hang decoding.
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
+import os
 from typing import NamedTuple
 
 import av
@@ -20,6 +21,7 @@ from video_dit.media.still import check_size
 from video_dit.media.times import Times
 
 _HOPELESS = 300  # Failures before the first frame.
+_MOST_KNOWN = 64
 
 
 class Shown(NamedTuple):
@@ -94,7 +96,7 @@ def still(video: Video) -> np.ndarray | None:
 def _seek(video: Video, seconds: float) -> int:
   """Goes near a time; returns how many coded frames are then still to be left out."""
   try:
-    if video.is_broadcast:
+    if video.is_broadcast and _leaps(video):
       return _key_before(video, seconds)
     stamp = int((seconds + (video.zero or 0.0)) / video.tick)
     video.container.seek(stamp, stream=video.stream)
@@ -102,6 +104,21 @@ def _seek(video: Video, seconds: float) -> int:
     message = f"{seconds:.2f} s can't be sought: {error}"
     raise MediaError(video.path, "unreadable", message) from error
   return 0
+
+
+_known: dict[tuple, bool] = {}  # whether clocks leap, by file
+
+
+def _leaps(video: Video) -> bool:
+  """Whether the clock of a broadcast leaps anywhere; found once for a file."""
+  stat = os.stat(video.path)
+  file = video.path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
+  if file not in _known:
+    while len(_known) >= _MOST_KNOWN:
+      del _known[next(iter(_known))]
+    times = video.times()
+    _known[file] = any(times.leaps for _ in coded(video, times))
+  return _known[file]
 
 
 def _key_before(video: Video, seconds: float) -> int:
@@ -179,7 +196,8 @@ class _Tally:
     self.file_end = max(self.file_end, end)
     if of_video and packet.size and not packet.is_discard:
       self.packets += 1
-      self.packet_end = max(self.packet_end, end)
+      # Its duration is often that from one time of decoding to the next.
+      self.packet_end = max(self.packet_end, stamp * tick - (video.zero or 0.0))
 
 
 def _decoded(

@@ -23,6 +23,7 @@ PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media"
 START_NAMES = ("start_seconds", "start")
 END_NAMES = ("end_seconds", "end")
 _FIELD_BYTES = 1 << 24
+_MOST_HELD = 256  # lines of a field
 
 
 def lines(path: pathlib.Path) -> Iterator[sources.Line]:
@@ -114,7 +115,8 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
   """Tables with tabs, where some quote fields and others have quotes in them.
 
   A field wholly in quotes is taken out of them, over several lines where none of the
-  further ones has as many fields as a row. Any other quote stands for itself.
+  further ones has as many fields as a row, and at most `_MOST_HELD`. Any other quote
+  stands for itself.
   """
   with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
     names = _fields(file.readline().rstrip("\n"))[0]
@@ -122,12 +124,14 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
     held: list[str] = []  # lines that a quote at the beginning of a field holds open
     for text in file:
       text = text.rstrip("\n")
-      if held and text.count("\t") + 1 >= len(names):
+      if held and (text.count("\t") + 1 >= len(names) or len(held) == _MOST_HELD):
         yield from (_named(names, line.split("\t")) for line in held)
         held = []
       if not held and not text:
         continue
       held.append(text)
+      if len(held) > 1 and not _CLOSES.search(text):
+        continue
       fields, is_open = _fields("\n".join(held))
       if not is_open:
         yield _named(names, fields)
@@ -135,7 +139,9 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
     yield from (_named(names, line.split("\t")) for line in held)
 
 
-_QUOTED = re.compile(r'"((?:[^"]|"")*)"(?=\t|\Z)')
+# Possessive: what is not closed is not tried in other ways.
+_QUOTED = re.compile(r'"((?:[^"]++|"")*+)"(?=\t|\Z)')
+_CLOSES = re.compile(r'"(?=\t|\Z)')
 _PLAIN = re.compile(r"[^\t]*")
 
 
