@@ -44,7 +44,7 @@ srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PE
 
 if [ -e "$workdir/finished.json" ]; then
   exit 0
-elif [ "$status" = 0 ]; then
+elif [ "$status" = 0 ] || [ "$status" = 75 ]; then # 75: another run is at work there
   echo "stopped before its end: back to the queue"
   scontrol requeue "$SLURM_JOB_ID"
 else

@@ -135,3 +135,28 @@ flags.run(main, "")
   assert done.returncode == 2
   assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
   assert "No space left on device" in done.stderr and "Make room" in done.stderr
+
+
+def test_another_run_in_the_folder_is_no_mistake_and_may_be_over_soon(tmp_path):
+  code = """
+import pathlib
+from video_dit import flags, lock
+flags.define_mesh()
+def main():
+  first, second = (
+    lock.held(pathlib.Path(FOLDER), flag="--workdir", wait_seconds=0) for _ in range(2)
+  )
+  with first, second:
+    pass
+flags.run(main, "")
+""".replace("FOLDER", repr(str(tmp_path)))
+  done = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", code],
+    cwd=_ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 75, done.stderr
+  assert "error: " in done.stderr and f"remove {tmp_path}/lock" in done.stderr

@@ -90,3 +90,19 @@ def test_slurm_hands_each_task_its_cores(cores, given, call, tmp_path):
   told = (tmp_path / "arguments").read_text().split()
   program = "python -m video_dit.main --workdir=run".split()
   assert told == ["--kill-on-bad-exit=1", *given, *program]
+
+
+@pytest.mark.parametrize(("status", "again"), [(0, True), (75, True), (2, False)])
+def test_slurm_starts_again_what_is_not_over_and_no_mistake(
+  status, again, call, tmp_path
+):
+  requeue = '#!/bin/bash\nprintf "%s\\n" "$@" > requeued\n'
+  done = call(
+    *("slurm.sh", "--workdir=run"),
+    commands={"srun": f"#!/bin/bash\nexit {status}\n", "scontrol": requeue},
+    SLURM_SUBMIT_DIR=str(tmp_path),
+    SLURM_JOB_ID="17",
+    PYTHON="python",
+  )
+  assert (tmp_path / "requeued").exists() == again, done.stderr
+  assert done.returncode == (0 if again else 2)

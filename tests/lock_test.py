@@ -31,7 +31,7 @@ def test_a_run_that_is_at_work_is_named_and_one_that_was_killed_is_none(tmp_path
   assert other.stdout.readline() == "held\n"
   said = []
   with (
-    pytest.raises(ValueError, match=rf"{tmp_path}: process {other.pid} on .*--workdir"),
+    pytest.raises(lock.Busy, match=rf"{tmp_path}: process {other.pid} on .*--workdir"),
     lock.held(tmp_path, flag="--workdir", wait_seconds=0.1, say=said.append),
   ):
     pass

@@ -1,7 +1,8 @@
 """The flags that every command shares, and how a command is run.
 
 A command's module docstring is its `--help`. What a user got wrong ends as one message
-and exit status 2; `--debug` shows where it was raised.
+and exit status 2, and another run in the same folder with 75; `--debug` shows where it
+was raised.
 """
 
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import jax
 from ml_collections import config_flags
 
 from video_dit import config as config_lib
-from video_dit import saved_config
+from video_dit import lock, saved_config
 from video_dit.parallel import hosts, programs
 from video_dit.parallel import mesh as mesh_lib
 
@@ -100,6 +101,9 @@ def run(main: Callable[[], None], doc: str | None) -> None:
   def guarded(argv: list[str]) -> None:
     try:
       call(argv)
+    except lock.Busy as error:
+      print(f"error: {error}", file=sys.stderr)
+      sys.exit(lock.STATUS)
     except (ValueError, OSError) as error:
       remedy: str | None = ""
       if not isinstance(error, (ValueError, FileNotFoundError, FileExistsError)):

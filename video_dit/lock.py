@@ -16,7 +16,12 @@ import time
 from absl import logging
 
 FILE = "lock"
+STATUS = 75  # of a command that was refused, as of sysexits.h: another start may do
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
+
+
+class Busy(Exception):
+  """Another run is at work in the folder."""
 
 
 @contextlib.contextmanager
@@ -38,7 +43,7 @@ def held(
     say: told of waiting.
 
   Raises:
-    ValueError: another process has it; the message says which.
+    Busy: another process has it; the message says which.
   """
   folder.mkdir(parents=True, exist_ok=True)
   with (folder / FILE).open("a+", encoding="utf-8") as file:
@@ -50,9 +55,10 @@ def held(
     end = time.monotonic() + wait_seconds
     while not _take(file.fileno(), folder):
       if time.monotonic() > end:
-        raise ValueError(
+        raise Busy(
           f"{folder}: {_holder(file)} is at work there, and two runs would overwrite"
-          f" each other's files. Stop it or let it end, or choose another {flag}."
+          f" each other's files. Stop it or let it end, or choose another {flag}. If its"
+          f" machine is gone and the disk still keeps its lock, remove {folder / FILE}."
         )
       time.sleep(min(0.5, wait_seconds / 4))
     _sign(file)

@@ -183,6 +183,20 @@ def test_damaged_weights_are_named_when_they_are_read(tmp_path):
   gc.collect()
 
 
+@pytest.mark.parametrize(
+  "error", [OSError(116, "Stale file handle"), jax.errors.JaxRuntimeError("UNAVAILABLE")]
+)
+def test_what_may_pass_is_not_called_damage(saved, monkeypatch, error):
+  """A host that is gone or a disk that does not answer: another start is the remedy."""
+
+  def fail(*args):
+    raise error
+
+  with Store(saved) as store, pytest.raises(type(error), match=str(error)[-9:]):
+    monkeypatch.setattr(store._checkpointer, "load_checkpointables", fail)
+    store.restore(_abstract(_state(), (8, 1, 1, 1)))
+
+
 # In a process of its own: writes that a failed save leaves behind end when they like.
 _FULL = """
 import resource, signal, sys

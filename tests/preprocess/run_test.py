@@ -157,7 +157,7 @@ def test_a_second_run_in_the_output_is_refused_and_changes_nothing(
   (tmp_path / "other").mkdir()
   with (
     lock.held(out / "work", flag="--output", wait_seconds=0),
-    pytest.raises(ValueError, match=r"work: process \d+ on .* choose another --output"),
+    pytest.raises(lock.Busy, match=r"work: process \d+ on .* choose another --output"),
   ):
     run.preprocess(pixels, tmp_path / "other", out, wait_seconds=0)
   after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}

@@ -62,6 +62,34 @@ def data(tmp_path_factory) -> pathlib.Path:
   return folder
 
 
+_TELL = """
+import jax
+from video_dit.parallel import hosts
+hosts.join(None)
+first = jax.process_index() == 0
+print([hosts.tell(word if first else "nothing", 60) for word in ("busy", "")])
+"""
+
+
+def test_what_the_first_process_says_all_hear():
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+  pair = [
+    subprocess.Popen(
+      [sys.executable, "-c", _TELL],
+      cwd=_ROOT,
+      env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_PROCESS_ID": str(i)} | together,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  assert ["['busy', '']" in _end(process) for process in pair] == [True, True]
+
+
 def test_two_processes_train_and_save_as_one_does(data, tmp_path):
   with socket.socket() as free:
     free.bind(("localhost", 0))

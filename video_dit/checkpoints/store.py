@@ -190,7 +190,10 @@ class Store:
     try:
       return self._checkpointer.load_checkpointables(step, target)
     except Exception as error:  # Orbax has a kind of its own for each layer.
-      if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+      # A host that is gone, a disk that does not answer: another start is the remedy.
+      passing = isinstance(error, MemoryError | OSError | jax.errors.JaxRuntimeError)
+      missing = isinstance(error, FileNotFoundError)
+      if (passing and not missing) or "RESOURCE_EXHAUSTED" in str(error):
         raise
       raise self._damaged(step, damage.explain(error), target) from error
 

@@ -133,8 +133,9 @@ def _find(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
     usual = [n for n in usual if n.count(".") == (3 if n in indices else 1)]
     candidates = usual[:1] or (indices if indices else whole)
     if len(candidates) > 1 or (pipeline and candidates and not usual):
+      what = "several checkpoints" if len(candidates) > 1 else "one checkpoint of all"
       raise ValueError(
-        f"{folder}: holds several checkpoints ({', '.join(candidates[:8])})."
+        f"{folder}: holds {what} ({', '.join(candidates[:8])})."
         f" {f'{hint}, or' if pipeline else 'Name'} the file that is meant."
       )
     if candidates:

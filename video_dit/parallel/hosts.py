@@ -13,9 +13,11 @@ the same data and the same workdir, on a disk that all of them see.
 """
 
 from collections.abc import Mapping
+import itertools
 import os
 
 import jax
+from jax._src import distributed
 
 
 def evidence(environment: Mapping[str, str]) -> str:
@@ -59,6 +61,28 @@ def join(wanted: bool | None) -> None:
       f" {error}. Start as many as were announced, or give --nodistributed to run this"
       " one alone."
     ) from error
+
+
+_told = itertools.count()
+
+
+def tell(word: str, seconds: float) -> str:
+  """What the first process says, to all of them; all call it alike.
+
+  Nothing of it is collective, so that one may wait for longer than JAX does.
+
+  Args:
+    word: of the first process; that of the others does not count.
+    seconds: that the others wait for it.
+  """
+  if jax.process_count() == 1:
+    return word
+  client, key = distributed.global_state.client, f"video_dit/{next(_told)}"
+  assert client is not None
+  if jax.process_index() == 0:
+    client.key_value_set(key, f"said {word}")
+    return word
+  return client.blocking_key_value_get(key, int(1000 * seconds)).removeprefix("said ")
 
 
 def _number(name: str) -> int | None:

@@ -94,8 +94,9 @@ def preprocess(
 
   Raises:
     FileNotFoundError: there is no such input or autoencoder.
-    ValueError: a setting or a path is wrong, the output holds what other settings
-      made, or another run is at work there.
+    ValueError: a setting or a path is wrong, or the output holds what other settings
+      made.
+    lock.Busy: another run is at work in the output.
     remote.RemoteError: a remote input or output cannot be reached.
   """
   if overwrite and hosts > 1:

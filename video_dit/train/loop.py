@@ -17,6 +17,7 @@ from video_dit import config as config_lib
 from video_dit import lock
 from video_dit.checkpoints.state import TrainState
 from video_dit.checkpoints.store import Position, Store
+from video_dit.parallel import hosts
 from video_dit.train import metrics as metrics_lib
 from video_dit.train import profile as profile_lib
 from video_dit.train import report
@@ -37,7 +38,7 @@ def train(
   workdir: pathlib.Path,
   profile: profile_lib.Steps | None = None,
   *,
-  wait_seconds: float = 60.0,
+  wait_seconds: float = 120.0,
 ) -> bool:
   """Trains until `config.train.steps`, or until a signal asks to stop.
 
@@ -54,13 +55,20 @@ def train(
 
   Raises:
     ValueError: the workdir holds a run of another model, or one that is beyond the
-      steps to trace, or another process is at work there.
+      steps to trace.
+    lock.Busy: another process is at work there.
   """
   workdir = pathlib.Path(workdir)
   with contextlib.ExitStack() as alone:
-    if leads():  # the hosts share the folder, and one of them stands for all
+    problem = ""
+    if leads():  # The hosts share the folder, and one of them stands for all.
       held = lock.held(workdir, flag="--workdir", wait_seconds=wait_seconds, say=say)
-      alone.enter_context(held)
+      try:
+        alone.enter_context(held)
+      except lock.Busy as error:
+        problem = str(error)
+    if problem := hosts.tell(problem, wait_seconds + 240):
+      raise lock.Busy(problem)
     return _train(objective, config, mesh, workdir, profile)
 
 
