@@ -115,6 +115,17 @@ def test_a_mistake_is_one_message_that_names_it(case, answers, workdir):
   assert not workdir.exists()
 
 
+def _run(code: str) -> subprocess.CompletedProcess:
+  return subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", code],
+    cwd=_ROOT,
+    env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+
+
 def test_a_full_disk_is_one_message_with_the_remedy():
   code = """
 from video_dit import flags
@@ -124,14 +135,7 @@ def main():
     file.write("x")
 flags.run(main, "")
 """
-  done = subprocess.run(
-    [sys.executable, "-W", "ignore", "-c", code],
-    cwd=_ROOT,
-    env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = _run(code)
   assert done.returncode == 2
   assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
   assert "No space left on device" in done.stderr and "Make room" in done.stderr
@@ -150,13 +154,6 @@ def main():
     pass
 flags.run(main, "")
 """.replace("FOLDER", repr(str(tmp_path)))
-  done = subprocess.run(
-    [sys.executable, "-W", "ignore", "-c", code],
-    cwd=_ROOT,
-    env=os.environ | {"JAX_PLATFORMS": "cpu"},
-    capture_output=True,
-    text=True,
-    check=False,
-  )
+  done = _run(code)
   assert done.returncode == 75, done.stderr
   assert "error: " in done.stderr and f"remove {tmp_path}/lock" in done.stderr

@@ -209,6 +209,20 @@ def test_quotes_in_tables_with_tabs_swallow_no_line(tmp_path):
   assert "more fields" in found[6].error[1]
 
 
+@pytest.mark.parametrize(
+  ("name", "content", "said"),
+  [
+    ("m.parquet", b"PAR1 and no more", "is no Parquet, or damaged"),
+    ("m.csv", "path\na.mp4\n".encode("utf-16"), "is in UTF-16. Save it as UTF-8"),
+    ("m.tsv", b"", "none of them names the files"),
+  ],
+)
+def test_a_manifest_that_cannot_be_read_is_named(tmp_path, name, content, said):
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(ValueError, match=rf"{tmp_path / name}: .*{said}"):
+    list(sources.lines(tmp_path / name))
+
+
 def test_a_quote_that_is_not_closed_costs_no_more_than_its_line(tmp_path):
   paths = [f"{number}.mp4" for number in range(100_000)]
   text = "\n".join(["path\tcaption", 'a.mp4\t"open', *paths, ""])

@@ -3,6 +3,7 @@
 Relative paths are relative to the manifest, and stay below its folder.
 """
 
+import codecs
 from collections.abc import Callable, Iterable, Iterator, Mapping
 import csv
 import dataclasses
@@ -15,6 +16,7 @@ import pathlib
 import re
 from typing import Any
 
+import pyarrow
 import pyarrow.parquet
 
 from video_dit.preprocess import caption_lists, remote, sources
@@ -30,9 +32,12 @@ def lines(path: pathlib.Path) -> Iterator[sources.Line]:
   """Yields the lines of a local manifest; those of remote files have no stamp yet.
 
   Raises:
-    ValueError: it has no column of paths.
+    ValueError: it is not in UTF-8, no Parquet, or has no column of paths.
   """
   suffix = path.suffix.lower()
+  with open(path, "rb") as file:
+    if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
+      raise ValueError(f"{path}: is in UTF-16. Save it as UTF-8.")
   if suffix in (".jsonl", ".ndjson"):
     return _of_rows(path, _read_jsonl(path))
   if suffix == ".parquet":
@@ -168,7 +173,13 @@ def _named(names: list[str], fields: list[str]) -> Mapping[str, Any] | str:
 
 
 def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
-  with pyarrow.parquet.ParquetFile(path) as file:
+  try:
+    opened = pyarrow.parquet.ParquetFile(path)
+  except pyarrow.ArrowInvalid as error:
+    raise ValueError(
+      f"{path}: is no Parquet, or damaged ({error}) Write it anew."
+    ) from error
+  with opened as file:
     names = file.schema_arrow.names
     _require_column(path, names)
     lists = (*caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES)
