@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
-# Preprocesses and trains on a Cloud TPU: one VM, or all VMs of a slice.
+# Preprocesses, trains, samples and evaluates on a Cloud TPU: one VM, or all VMs of a slice.
 #
 #   TPU=dit ZONE=us-east5-a TYPE=v5p-16 DISK=10.0.0.2:/share ./launch/tpu_vm.sh create
 #   ./launch/tpu_vm.sh preprocess --config=configs/xl.py --input=/mnt/share/clips \
 #       --output=/mnt/share/data
 #   ./launch/tpu_vm.sh train --config=configs/xl.py --config.data.path=/mnt/share/data \
 #       --workdir=/mnt/share/runs/xl --mesh=tpu,fsdp=8
+#   ./launch/tpu_vm.sh sample --workdir=/mnt/share/runs/xl --prompt="a red boat at dawn"
 #   ./launch/tpu_vm.sh delete
 #
 #   TPU      its name [video-dit]
@@ -113,7 +114,9 @@ verb=${1:-}
 [ $# -gt 0 ] && shift
 case $verb in
   create) make && install ;;
-  preprocess) everywhere "$(program video_dit.preprocess "$@" --mesh=tpu)" ;;
+  preprocess | sample | evaluate)
+    everywhere "$(program "video_dit.$verb" --mesh=tpu "$@")"
+    ;;
   train) train "$@" ;;
   delete) tpu delete --quiet ;;
   *)

@@ -56,8 +56,8 @@ def main() -> None:
     media=None if table else training,
     nearest=FLAGS.nearest,
   )
-  judged = run.judge(sources, config)
   mesh = flags.mesh(config)
+  judged = run.judge(sources, config)
   generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
   output = pathlib.Path(FLAGS.output) if FLAGS.output else workdir / "evaluation"
   for path in run.evaluate(generator, judged, sources, output):

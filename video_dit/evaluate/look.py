@@ -6,13 +6,13 @@ import itertools
 
 from absl import logging
 import numpy as np
-import tqdm
 
 from video_dit import config as config_lib
 from video_dit.evaluate import measure, nearest, report, specials, training
 from video_dit.generator import generator as generator_lib
 from video_dit.media.errors import MediaError
 from video_dit.models.autoencoder.frozen import Frozen
+from video_dit.parallel import hosts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -67,7 +67,7 @@ def find_nearest(
   read: list[training.Clip] = []
 
   def decoded() -> Iterator[np.ndarray]:
-    for clip in tqdm.tqdm(chosen, desc="nearest training clips", unit="clip"):
+    for clip in hosts.bar(chosen, desc="nearest training clips", unit="clip"):
       frames_FHWC = _decode(clip, media)
       if frames_FHWC is not None:
         read.append(clip)
@@ -121,7 +121,7 @@ def make_specials(
   )
   titles = {id(special.request): special.title for special in chosen}
   made = []
-  with tqdm.tqdm(total=len(chosen), desc="specials", unit="clip") as bar:
+  with hosts.bar(total=len(chosen), desc="specials", unit="clip") as bar:
     requests = [special.request for special in chosen]
     for request, frames_FHWC in generator.generate(requests, bar.set_postfix_str):
       made.append((f"{titles[id(request)]}. Prompt: {request.prompt}", frames_FHWC))
@@ -153,7 +153,7 @@ def reconstruct(
   """
   pairs = []
   chosen = training.spread(clips, most)
-  for clip in tqdm.tqdm(chosen, desc="reconstructions", unit="clip"):
+  for clip in hosts.bar(chosen, desc="reconstructions", unit="clip"):
     original = _decode(clip, media)
     if original is None:
       continue

@@ -5,12 +5,11 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import tqdm
 
 from video_dit.data import loader, reader
 from video_dit.diffusion import batch_loss
 from video_dit.generator import generator as generator_lib
-from video_dit.parallel import partition
+from video_dit.parallel import hosts, partition
 
 
 def by_level(
@@ -37,7 +36,7 @@ def by_level(
     _level_loss(generator), out_shardings=partition.replicated(generator.mesh)
   )
   totals = {level: [0.0, 0.0] for level in levels}
-  with tqdm.tqdm(total=num * len(levels), desc="held-out loss", unit="batch") as bar:
+  with hosts.bar(total=num * len(levels), desc="held-out loss", unit="batch") as bar:
     for i in range(num):
       arrays = jax.tree.map(lambda x: jax.device_put(x, rows), batches[i])
       for level in levels:

@@ -5,13 +5,12 @@ import dataclasses
 import pathlib
 from typing import Any
 
-import tqdm
-
 from video_dit import config as config_lib
 from video_dit.data import reader
 from video_dit.evaluate import look, loss, measure, report, training
 from video_dit.evaluate import samples as samples_lib
 from video_dit.generator import generator as generator_lib
+from video_dit.parallel import hosts
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +58,7 @@ def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
     )
   judged = []
   decoded = samples_lib.frames(found, config.media)
-  for sample, frames in tqdm.tqdm(decoded, total=len(found), desc="measure", unit="clip"):
+  for sample, frames in hosts.bar(decoded, total=len(found), desc="measure", unit="clip"):
     if adherence:
       judged.append(measure.judge(sample, frames))
     else:
@@ -73,7 +72,7 @@ def evaluate(
   sources: Sources,
   folder: pathlib.Path,
 ) -> tuple[pathlib.Path, ...]:
-  """Measures what is left to measure and writes it all.
+  """Measures what is left to measure; the leading process writes it all.
 
   Args:
     generator: of the run.
@@ -82,7 +81,8 @@ def evaluate(
     folder: of the results; made where missing.
 
   Returns:
-    Paths of the page, the numbers and, where there are clips to show, the picture.
+    Paths of the page, the numbers and, where there are clips to show, the picture, of
+    what this process wrote.
   """
   config = generator.config
   extra: dict[str, Any] = {"checkpoint": generator.step, "name": config.name}
@@ -111,6 +111,12 @@ def evaluate(
     specials=look.make_specials(generator, clips, judged) if clips else (),
     reconstructions=look.reconstruct(generator.frozen, unseen or clips, config.media),
   )
+  return _write(findings, extra, folder) if hosts.leads() else ()
+
+
+def _write(
+  findings: report.Findings, extra: dict[str, Any], folder: pathlib.Path
+) -> tuple[pathlib.Path, ...]:
   folder.mkdir(parents=True, exist_ok=True)
   paths = [folder / "report.html", folder / "evaluation.json"]
   report.write_page(paths[0], findings)
@@ -127,7 +133,7 @@ def _losses(generator: generator_lib.Generator) -> dict[float, float]:
   try:
     dataset = reader.Dataset(folder, "validation")
   except ValueError as error:
-    print(f"no held-out loss: {error}")
+    hosts.say(f"no held-out loss: {error}")
     return {}
   return loss.by_level(generator, dataset)
 
@@ -135,7 +141,7 @@ def _losses(generator: generator_lib.Generator) -> dict[float, float]:
 def _clips(sources: Sources) -> tuple[list[training.Clip], list[training.Clip]]:
   """Training and validation clips; none where the table is not here."""
   if not sources.clips.is_file():
-    print(f"no training clips to compare with: {sources.clips} is missing")
+    hosts.say(f"no training clips to compare with: {sources.clips} is missing")
     return [], []
   return (
     training.clips(sources.clips, "train", sources.media),

@@ -15,9 +15,13 @@ the same data and the same workdir, on a disk that all of them see.
 from collections.abc import Mapping
 import itertools
 import os
+from typing import Any
 
 import jax
 from jax._src import distributed
+from jax.experimental import multihost_utils
+import numpy as np
+import tqdm
 
 
 def evidence(environment: Mapping[str, str]) -> str:
@@ -63,6 +67,39 @@ def join(wanted: bool | None) -> None:
     ) from error
 
 
+def leads() -> bool:
+  """Whether this is the process that writes and speaks for all."""
+  return jax.process_index() == 0
+
+
+def say(text: str) -> None:
+  """Prints a line, past the progress bars, where this process leads."""
+  if leads():
+    tqdm.tqdm.write(text)
+
+
+def bar(*args: Any, **kwargs: Any) -> tqdm.tqdm:
+  """A progress bar, as `tqdm.tqdm`'s; only the leading process shows it."""
+  return tqdm.tqdm(*args, disable=not leads(), **kwargs)
+
+
+def fetch(tree: Any) -> Any:
+  """Arrays of devices as arrays of numpy, whole, on every process; all call it alike.
+
+  Args:
+    tree: of arrays, which may lie over the devices of several processes.
+  """
+  return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(_gathered, tree)))
+
+
+def _gathered(array: Any) -> Any:
+  if not isinstance(array, jax.Array):
+    return array
+  if array.is_fully_addressable or array.is_fully_replicated:
+    return array
+  return multihost_utils.process_allgather(array, tiled=True)
+
+
 _told = itertools.count()
 
 
@@ -79,7 +116,7 @@ def tell(word: str, seconds: float) -> str:
     return word
   client, key = distributed.global_state.client, f"video_dit/{next(_told)}"
   assert client is not None
-  if jax.process_index() == 0:
+  if leads():
     client.key_value_set(key, f"said {word}")
     return word
   return client.blocking_key_value_get(key, int(1000 * seconds)).removeprefix("said ")

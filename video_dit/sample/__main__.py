@@ -26,6 +26,7 @@ from absl import flags as absl_flags
 
 from video_dit import flags
 from video_dit.generator import generator as generator_lib
+from video_dit.parallel import hosts
 from video_dit.sample import prompts, run
 
 FLAGS = absl_flags.FLAGS
@@ -47,7 +48,7 @@ def main() -> None:
   generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
   folder = pathlib.Path(FLAGS.output) if FLAGS.output else workdir / "samples"
   samples = run.sample(generator, lines, folder)
-  print(f"{len(samples)} clips, {folder / 'samples.jsonl'}, {folder / 'index.html'}")
+  hosts.say(f"{len(samples)} clips, {folder / 'samples.jsonl'}, {folder / 'index.html'}")
 
 
 if __name__ == "__main__":

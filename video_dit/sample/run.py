@@ -4,12 +4,11 @@ from collections.abc import Sequence
 import pathlib
 from typing import Any
 
-import tqdm
-
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import prompts as prompts_lib
 from video_dit.generator import request as request_lib
 from video_dit.media import write
+from video_dit.parallel import hosts
 from video_dit.sample import files, gallery, prompts
 
 
@@ -18,7 +17,9 @@ def sample(
   lines: Sequence[dict[str, Any]],
   folder: pathlib.Path,
 ) -> list[files.Sample]:
-  """Generates a clip for every line and writes it, the records and the gallery.
+  """Generates a clip for every line; the leading process writes what there is to see.
+
+  That is the clips, the records and the gallery.
 
   Args:
     generator: of the run.
@@ -42,27 +43,29 @@ def sample(
   ]
   if cut:
     limit = generator.encoder.text.max_tokens
-    print(f"cut to {limit} tokens: {len(cut)} of the prompts, like {cut[0]!r}")
+    hosts.say(f"cut to {limit} tokens: {len(cut)} of the prompts, like {cut[0]!r}")
   folder.mkdir(parents=True, exist_ok=True)
   numbers = {id(request): i for i, request in enumerate(requests)}
   done: dict[int, files.Sample] = {}
-  with tqdm.tqdm(total=len(requests), desc="sample", unit="clip") as bar:
+  with hosts.bar(total=len(requests), desc="sample", unit="clip") as bar:
     for request, frames_FHWC in generator.generate(
       requests, progress=bar.set_postfix_str
     ):
       number = numbers[id(request)]
       record = _record(generator, request, number, prompts_lib.truth(lines[number]))
-      write.write_video(
-        folder / record.file,
-        frames_FHWC,
-        request.frames_per_second,
-        metadata=files.metadata(record),
-      )
+      if hosts.leads():
+        write.write_video(
+          folder / record.file,
+          frames_FHWC,
+          request.frames_per_second,
+          metadata=files.metadata(record),
+        )
       done[number] = record
       bar.update()
   samples = [done[i] for i in range(len(requests))]
-  files.write_records(folder, samples)
-  gallery.write(folder, samples)
+  if hosts.leads():
+    files.write_records(folder, samples)
+    gallery.write(folder, samples)
   return samples
 
 

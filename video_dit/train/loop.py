@@ -24,7 +24,7 @@ from video_dit.train import report
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.heldout import HeldOut
 from video_dit.train.objective import Objective
-from video_dit.train.progress import Reader, due, leads, say
+from video_dit.train.progress import Reader, due
 from video_dit.train.stop import Stop
 from video_dit.trainer.step import Trainer
 
@@ -61,8 +61,10 @@ def train(
   workdir = pathlib.Path(workdir)
   with contextlib.ExitStack() as alone:
     problem = ""
-    if leads():  # The hosts share the folder, and one of them stands for all.
-      held = lock.held(workdir, flag="--workdir", wait_seconds=wait_seconds, say=say)
+    if hosts.leads():  # The hosts share the folder, and one of them stands for all.
+      held = lock.held(
+        workdir, flag="--workdir", wait_seconds=wait_seconds, say=hosts.say
+      )
       try:
         alone.enter_context(held)
       except lock.Busy as error:
@@ -79,18 +81,20 @@ def _train(
   workdir: pathlib.Path,
   profile: profile_lib.Steps | None,
 ) -> bool:
-  workdir_lib.prepare(workdir, config, objective.shape_keys, say)
+  workdir_lib.prepare(workdir, config, objective.shape_keys, hosts.say)
   run = _Run(Trainer(objective, config, mesh), workdir, profile)
   with run.store, Stop() as stop:
     state, position = run.start()
     if position.step < config.train.steps:
-      if leads():  # What starts runs again goes by it.
+      if hosts.leads():  # What starts runs again goes by it.
         (workdir / FINISHED).unlink(missing_ok=True)
-      with metrics_lib.Log(workdir, step=position.step, enabled=leads()) as log:
+      with metrics_lib.Log(workdir, step=position.step, enabled=hosts.leads()) as log:
         state = run.advance(state, position, log, stop)
     if stop.name:
       step = run.store.latest()
-      say(f"stopped by {stop.name} at step {step}: saved. The same command goes on.")
+      hosts.say(
+        f"stopped by {stop.name} at step {step}: saved. The same command goes on."
+      )
       return False
     run.finish(state)
   return True
@@ -112,17 +116,17 @@ class _Run:
     """The newest whole checkpoint, or a fresh state."""
     trainer, config = self.trainer, self.config
     shape = ", ".join(f"{axis}={size}" for axis, size in trainer.mesh.shape.items())
-    say(f"{config.name}: {trainer.num_params():,} parameters on the mesh {shape}")
+    hosts.say(f"{config.name}: {trainer.num_params():,} parameters on the mesh {shape}")
     fresh = Position(step=0, seed=config.seed, data=self.objective.data)
     if self.store.latest() is None:
       return trainer.init(), fresh
     position = self.store.position()
     if position.data != fresh.data:
-      say(
+      hosts.say(
         "the data set is not the one that this run saw before"
         f" ({position.data} then, {fresh.data} now); it goes on with this one"
       )
-    say(f"continuing from step {position.step}")
+    hosts.say(f"continuing from step {position.step}")
     return self.store.restore(trainer.abstract), position
 
   def advance(
@@ -148,7 +152,7 @@ class _Run:
           reader.read_last()
           with reader.paused():
             profile.stop()
-          say(f"the profile lies in {profile.folder}")
+          hosts.say(f"the profile lies in {profile.folder}")
         if end or due(step, train.checkpoint_every, train.evaluate_every):
           reader.read_last()
           with reader.paused():
@@ -169,15 +173,17 @@ class _Run:
     step = self.store.latest() or 0
     marker = self.workdir / FINISHED
     if marker.is_file() and json.loads(marker.read_text())["step"] == step:
-      say(f"step {step} of {self.config.train.steps}: there is nothing left to train")
+      hosts.say(
+        f"step {step} of {self.config.train.steps}: there is nothing left to train"
+      )
       return
     self._show(state, step)
     if self.objective.finish:
-      say(self.objective.finish(self.trainer.mesh, state.ema, self.workdir))
-    if leads():
+      hosts.say(self.objective.finish(self.trainer.mesh, state.ema, self.workdir))
+    if hosts.leads():
       path = report.write(self.workdir, self.config, self._facts())
       marker.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-      say(f"trained {step} steps; see {path}")
+      hosts.say(f"trained {step} steps; see {path}")
 
   def _position(self, step: int, window: metrics_lib.Window) -> Position:
     return Position(
@@ -191,8 +197,8 @@ class _Run:
     values = self.heldout(state.ema)
     if values:
       log.write(step, values)
-      say(f"step {step}: held-out loss {values['heldout/loss']:.4f}")
-    if leads():
+      hosts.say(f"step {step}: held-out loss {values['heldout/loss']:.4f}")
+    if hosts.leads():
       report.write(self.workdir, self.config, self._facts())
 
   def _show(self, state: TrainState, step: int) -> None:
@@ -202,7 +208,7 @@ class _Run:
     folder.mkdir(parents=True, exist_ok=True)
     with jax.transfer_guard("allow"):
       items = self.objective.show(self.trainer.mesh, state.ema, step, folder)
-    if leads():
+    if hosts.leads():
       report.record_samples(folder, items)
       report.write(self.workdir, self.config, self._facts())
 

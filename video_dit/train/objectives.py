@@ -16,7 +16,7 @@ from video_dit import interop
 from video_dit.data import loader, reader, schema
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
-from video_dit.parallel import partition
+from video_dit.parallel import hosts, partition
 from video_dit.train import pictures, statistics
 from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
@@ -140,7 +140,7 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     folder = workdir / "autoencoder"
     # No process need hold a whole parameter; one of them writes all.
     whole = jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(ema)
-    if jax.process_index() == 0:
+    if hosts.leads():
       autoencoder_store.export(folder, config.autoencoder, whole, mean, std)
     return f"exported the frozen autoencoder to {folder}"
 

@@ -21,7 +21,7 @@ from video_dit.generator import sampler as sampler_lib
 from video_dit.media import write
 from video_dit.models.autoencoder.frozen import to_bytes, to_unit
 from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.parallel import partition
+from video_dit.parallel import hosts, partition
 
 Pictures = list[tuple[str, pathlib.Path]]
 _SHOWN_CLIPS = 4
@@ -86,7 +86,7 @@ class Sampler:
       number = numbers[id(request)]
       suffix = "png" if request.frames == 1 else sample.format
       found[number] = folder / f"{number:03d}.{suffix}"
-      if jax.process_index() == 0:
+      if hosts.leads():
         write.write_video(found[number], frames_FHWC, request.frames_per_second)
     # The state is donated by the next step: nothing may hold on to its weights.
     generator.params = None

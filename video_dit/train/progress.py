@@ -10,7 +10,7 @@ import tqdm
 
 from video_dit import config as config_lib
 from video_dit.checkpoints.store import Position
-from video_dit.parallel import programs
+from video_dit.parallel import hosts, programs
 from video_dit.train import metrics as metrics_lib
 
 
@@ -35,7 +35,7 @@ class Reader:
       unit="step",
       desc=config.name,
       dynamic_ncols=True,
-      disable=None if leads() else True,
+      disable=None if hosts.leads() else True,
     )
 
   def __enter__(self) -> "Reader":
@@ -65,13 +65,13 @@ class Reader:
     self._bar.update()
     if self._first:
       how = "found compiled" if self._programs.found else "with compiling"
-      say(f"the first step took {time.monotonic() - self._since:.1f} s, {how}")
+      hosts.say(f"the first step took {time.monotonic() - self._since:.1f} s, {how}")
       self._since, self._first = time.monotonic(), False
     else:
       self._timed_steps += 1
     if metrics.skipped:
       self._log.write(step, {"skipped": 1})
-      say(
+      hosts.say(
         f"step {step}: the gradient is not finite, so nothing was updated"
         f" ({int(metrics.num_skipped)} such steps so far)"
       )
@@ -85,7 +85,7 @@ class Reader:
     means = self.window.means()
     self._log.write(step, means | rates)
     self._bar.set_postfix_str(f"loss {means.get('loss', float('nan')):.4f}")
-    say(_line(step, self._train.steps, means, rates))
+    hosts.say(_line(step, self._train.steps, means, rates))
     self.window = metrics_lib.Window()
     self._timed_steps, self._since = 0, time.monotonic()
 
@@ -121,13 +121,3 @@ def _line(
 def due(step: int, *periods: int) -> bool:
   """Whether one of the periods ends at `step`; a period of 0 never does."""
   return any(period and step % period == 0 for period in periods)
-
-
-def leads() -> bool:
-  """Whether this is the process that writes."""
-  return jax.process_index() == 0
-
-
-def say(text: str) -> None:
-  if leads():
-    tqdm.tqdm.write(text)

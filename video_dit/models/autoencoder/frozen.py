@@ -13,6 +13,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 import numpy as np
 
 from video_dit.models.autoencoder.inside import Inside
+from video_dit.parallel import hosts
 
 # By default steps that could run side by side are ordered for that, and take more memory.
 _OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
@@ -176,9 +177,9 @@ class Frozen:
         warnings.filterwarnings("ignore", message="Some donated buffers")
         out, cache = program(self._params, self._statistics, chunk, cache, *more)
       if parts:
-        parts[-1] = jax.device_get(parts[-1])
+        parts[-1] = hosts.fetch(parts[-1])
       parts.append(out)
-    return np.concatenate(jax.device_get(parts), axis=1)[: len(x_BFHWC)]
+    return np.concatenate(hosts.fetch(parts), axis=1)[: len(x_BFHWC)]
 
 
 def programs(graph, dtype):

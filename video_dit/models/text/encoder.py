@@ -23,6 +23,7 @@ import safetensors.numpy
 from video_dit import config
 from video_dit.models.text import tokenizer as tokenizers
 from video_dit.models.text.t5 import T5Config, T5Encoder
+from video_dit.parallel import hosts
 
 TOKENIZER = "spiece.model"
 WEIGHTS = "encoder.safetensors"
@@ -191,8 +192,7 @@ class TextEncoder:
     mask_BL = np.zeros((size, length), bool)
     for row, ids in enumerate(rows):
       ids_BL[row, : len(ids)], mask_BL[row, : len(ids)] = ids, True
-    batch = jax.device_put((ids_BL, mask_BL))
-    return jax.device_get(self._apply(self.params, *batch))
+    return hosts.fetch(self._apply(self.params, *jax.device_put((ids_BL, mask_BL))))
 
 
 def fingerprint(text: config.Text) -> str | None:
