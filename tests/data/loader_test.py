@@ -41,6 +41,12 @@ def _take(iterator, num):
   return [next(iterator) for _ in range(num)]
 
 
+def _share(process: int, processes: int) -> loader.Share:
+  each = _CONFIG.data.rows // processes
+  rows = tuple(range(process * each, (process + 1) * each))
+  return loader.Share(rows=rows, total=_CONFIG.data.rows)
+
+
 def _equal(one, other):
   jax.tree.map(np.testing.assert_array_equal, one, other)
 
@@ -80,7 +86,7 @@ def test_threads_change_nothing(dataset):
 def test_processes_share_each_step(dataset, processes):
   whole = _take(loader.loader(dataset, _CONFIG), 3)
   shares = [
-    _take(loader.loader(dataset, _CONFIG, process_index=i, process_count=processes), 3)
+    _take(loader.loader(dataset, _CONFIG, share=_share(i, processes)), 3)
     for i in range(processes)
   ]
   for step, expected in enumerate(whole):
@@ -88,9 +94,11 @@ def test_processes_share_each_step(dataset, processes):
     _equal(jax.tree.map(lambda *arrays: np.concatenate(arrays), *parts), expected)
 
 
-def test_rows_divide_over_processes(dataset):
-  with pytest.raises(ValueError, match=r"data.rows=4 .* 3 processes"):
-    loader.loader(dataset, _CONFIG, process_count=3)
+def test_a_process_makes_the_rows_that_it_is_told(dataset):
+  whole = next(loader.loader(dataset, _CONFIG))
+  share = loader.Share(rows=(1, 3), total=4)
+  some = next(loader.loader(dataset, _CONFIG, share=share))
+  _equal(some, jax.tree.map(lambda array: array[[1, 3]], whole))
 
 
 def test_an_epoch_has_every_clip_once(dataset):
@@ -172,8 +180,7 @@ def test_windows_are_a_function_of_the_step_on_any_number_of_processes(tmp_path)
   assert walked[0].clips.shape == (4, 5, 8, 8, 3)
   _equal(next(loader.windows_loader(dataset, settings, start_step=3)), walked[3])
   shares = [
-    next(loader.windows_loader(dataset, settings, process_index=i, process_count=2))
-    for i in range(2)
+    next(loader.windows_loader(dataset, settings, share=_share(i, 2))) for i in range(2)
   ]
   _equal(jax.tree.map(lambda *arrays: np.concatenate(arrays), *shares), walked[0])
 

@@ -26,26 +26,28 @@ _SETTINGS = {
 }
 
 
-def _start(command: str, *flags: str, **environment: str) -> subprocess.Popen:
-  # Training keeps its programs in the workdir, where it is to find them.
-  own = {"JAX_PLATFORMS": "cpu"} if command == "main" else tiny.environment()
+def _start(*arguments: str, **environment: str) -> subprocess.Popen:
   return subprocess.Popen(
-    [sys.executable, "-m", f"video_dit.{command}", *flags],
+    [sys.executable, *arguments],
     cwd=_ROOT,
-    env=os.environ | own | environment,
+    env=os.environ | environment,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
     text=True,
   )
 
 
-def _two(command: str, *flags: str) -> list[str]:
+def _environment(*arguments: str) -> dict[str, str]:
+  # Training keeps its programs in the workdir, where it is to find them.
+  trains = "video_dit.main" in arguments
+  return {"JAX_PLATFORMS": "cpu"} if trains else tiny.environment()
+
+
+def _two(*arguments: str) -> list[str]:
   """What the two processes of a run say."""
   together = {"JAX_COORDINATOR_ADDRESS": _address(), "JAX_NUM_PROCESSES": "2"}
-  pair = [
-    _start(command, *flags, "--mesh=cpu:2,fsdp=2", JAX_PROCESS_ID=str(i), **together)
-    for i in range(2)
-  ]
+  together |= _environment(*arguments)
+  pair = [_start(*arguments, JAX_PROCESS_ID=str(i), **together) for i in range(2)]
   try:
     return [_end(process) for process in pair]
   finally:
@@ -54,8 +56,8 @@ def _two(command: str, *flags: str) -> list[str]:
       process.communicate()
 
 
-def _one(command: str, *flags: str) -> str:
-  return _end(_start(command, *flags, "--mesh=cpu:4,fsdp=2"))
+def _one(*arguments: str) -> str:
+  return _end(_start(*arguments, **_environment(*arguments)))
 
 
 def _address() -> str:
@@ -65,8 +67,13 @@ def _address() -> str:
 
 
 def _training(run: pathlib.Path, workdir: pathlib.Path, steps: int = 2) -> list[str]:
-  """Flags that train on the data set of a run, with its config."""
-  flags = [f"--config=video_dit/saved_config.py:{run}", f"--workdir={workdir}"]
+  """A command that trains on the data set of a run, with its config."""
+  flags = [
+    "-m",
+    "video_dit.main",
+    f"--config=video_dit/saved_config.py:{run}",
+    f"--workdir={workdir}",
+  ]
   flags += [f"--config.{key}={value}" for key, value in _SETTINGS.items()]
   return [*flags, f"--config.train.steps={steps}"]
 
@@ -104,19 +111,8 @@ print([hosts.tell(word if first else "nothing", 60) for word in ("busy", "")])
 
 
 def test_what_the_first_process_says_all_hear():
-  together = {"JAX_COORDINATOR_ADDRESS": _address(), "JAX_NUM_PROCESSES": "2"}
-  pair = [
-    subprocess.Popen(
-      [sys.executable, "-c", _TELL],
-      cwd=_ROOT,
-      env=os.environ | {"JAX_PLATFORMS": "cpu", "JAX_PROCESS_ID": str(i)} | together,
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for i in range(2)
-  ]
-  assert ["['busy', '']" in _end(process) for process in pair] == [True, True]
+  said = _two("-c", _TELL)
+  assert ["['busy', '']" in one for one in said] == [True, True]
 
 
 def _frames(workdir: pathlib.Path) -> np.ndarray:
@@ -125,24 +121,70 @@ def _frames(workdir: pathlib.Path) -> np.ndarray:
   return np.stack(list(decode.frames(path, tiny.CONFIG.media))).astype(np.float32)
 
 
+_BATCHES = """
+import json
+import sys
+import jax
+import numpy as np
+from video_dit import config as config_lib
+from video_dit.data import loader, reader
+from video_dit.parallel import hosts, mesh, partition
+from video_dit.trainer import task
+
+hosts.join(None)
+config = config_lib.parse(json.load(open(sys.argv[1] + "/config.json")))
+dataset = reader.Dataset(config.data.path + "/latents")
+mesh.start("cpu:2", config.mesh)
+devices = np.array(jax.devices())
+assert [d.process_index for d in devices] == [0, 0, 1, 1]
+whole = next(loader.loader(dataset, config))
+for order, shape in (
+  ((0, 1, 2, 3), (1, 4, 1, 1)),
+  ((0, 2, 1, 3), (2, 2, 1, 1)),
+  ((0, 1, 2, 3), (1, 1, 1, 4)),
+  ((0, 1, 2, 3), (1, 1, 4, 1)),
+  ((0, 2, 1, 3), (1, 2, 1, 2)),
+  ((0, 2, 3, 1), (2, 1, 2, 1)),
+  ((0, 1, 2, 3), (1, 1, 2, 2)),
+):
+  over = jax.sharding.Mesh(devices[list(order)].reshape(shape), mesh.AXES)
+  share = loader.Share.of(partition.rows_sharding(over), config.data.rows)
+  batches = loader.loader(dataset, config, share=share)
+  batch = next(loader.prefetch_to_device(batches, task.rows_layout(over), 1, share))
+  jax.tree.map(np.testing.assert_array_equal, hosts.fetch(batch), whole)
+  for found, wanted in zip(jax.tree.leaves(batch), jax.tree.leaves(whole), strict=True):
+    for part in found.addressable_shards:  # also where several hold the same
+      np.testing.assert_array_equal(np.asarray(part.data), wanted[part.index])
+  print(shape, len(share.rows))
+"""
+
+
+def test_a_batch_is_the_same_however_it_lies_over_two_processes(run):
+  """Also where rows are spread over both, or lie in another order than processes do."""
+  said = _two("-c", _BATCHES, str(run))
+  rows = [int(line.split()[-1]) for line in said[0].splitlines() if line[0] == "("]
+  assert rows == [4, 4, 8, 8, 8, 8, 8]
+
+
 def test_two_processes_train_sample_and_save_as_one_does(run, tmp_path):
+  """A row lies over both."""
   one, two = tmp_path / "one", tmp_path / "two"
-  said = _two("main", *_training(run, two))
-  assert "on the mesh data=2, fsdp=2" in said[0]
+  said = _two(*_training(run, two), "--mesh=cpu:2,context=4")
+  assert "tensor=1, context=4" in said[0]
   assert "step 2/2" in said[0] and "step 2/2" not in said[1]
 
-  assert "s, with compiling" in _one("main", *_training(run, one))
+  assert "s, with compiling" in _one(*_training(run, one), "--mesh=cpu:4,context=4")
   losses = _losses(one)
   assert len(losses) == 2
   assert _losses(two) == pytest.approx(losses, rel=1e-5)
   assert _heldout(two) == pytest.approx(_heldout(one), rel=1e-5)
   assert np.abs(_frames(two) - _frames(one)).mean() < 0.1  # of 255
 
-  said = _one("main", *_training(run, one, steps=3))
+  said = _one(*_training(run, one, steps=3), "--mesh=cpu:4,context=4")
   assert "continuing from step 2" in said and "s, found compiled" in said
 
   # What two processes saved, one goes on with.
-  said = _one("main", *_training(run, two, steps=3))
+  said = _one(*_training(run, two, steps=3), "--mesh=cpu:4,context=4")
   assert "continuing from step 2" in said
   losses = _losses(one)
   assert len(losses) == 3
@@ -151,11 +193,17 @@ def test_two_processes_train_sample_and_save_as_one_does(run, tmp_path):
 
 def test_two_processes_sample_and_evaluate_as_one_does(run, tmp_path):
   one, two = tmp_path / "one", tmp_path / "two"
-  asked = [f"--workdir={run}", "--prompt=a red circle", "--prompt=a blue bar"]
+  asked = [
+    "-m",
+    "video_dit.sample",
+    f"--workdir={run}",
+    "--prompt=a red circle",
+    "--prompt=a blue bar",
+  ]
   asked += ["--config.sample.format=gif"]
-  said = _two("sample", *asked, f"--output={two}")
+  said = _two(*asked, f"--output={two}", "--mesh=cpu:2,fsdp=2")
   assert "2 clips" in said[0] and "clip" not in said[1]
-  assert "2 clips" in _one("sample", *asked, f"--output={one}")
+  assert "2 clips" in _one(*asked, f"--output={one}", "--mesh=cpu:4,fsdp=2")
   names = sorted(path.name for path in one.iterdir())
   assert len(names) == 4 and names == sorted(path.name for path in two.iterdir())
   clips = [name for name in names if name.endswith(".gif")]
@@ -163,10 +211,11 @@ def test_two_processes_sample_and_evaluate_as_one_does(run, tmp_path):
   for name in clips:
     assert (two / name).read_bytes() == (one / name).read_bytes()
 
-  judged = [f"--workdir={run}", f"--samples={one}", "--config.evaluate.adherence=false"]
-  said = _two("evaluate", *judged, f"--output={two}")
+  judged = ["-m", "video_dit.evaluate", f"--workdir={run}", f"--samples={one}"]
+  judged += ["--config.evaluate.adherence=false"]
+  said = _two(*judged, f"--output={two}", "--mesh=cpu:2,fsdp=2")
   assert "report.html" in said[0] and "report.html" not in said[1]
-  _one("evaluate", *judged, f"--output={one}")
+  _one(*judged, f"--output={one}", "--mesh=cpu:4,fsdp=2")
   found, wanted = (json.loads((x / "evaluation.json").read_text()) for x in (two, one))
   assert found["heldout_loss"] == pytest.approx(wanted["heldout_loss"], rel=1e-5)
   assert len(wanted["heldout_loss"]) == 2

@@ -65,6 +65,37 @@ def steps(
   )
 
 
+@dataclasses.dataclass(frozen=True)
+class Share:
+  """The rows of each step that one process makes.
+
+  Several processes make the same row where its tokens, or what is done to them, are
+  spread over devices of them all.
+
+  Attributes:
+    rows: their numbers in the step, in order.
+    total: rows of a step.
+  """
+
+  rows: tuple[int, ...]
+  total: int
+
+  @classmethod
+  def of(cls, sharding: jax.sharding.Sharding, total: int, process: int | None = None):
+    """The share of a process.
+
+    Args:
+      sharding: of a step's rows over the devices of all processes.
+      total: rows of a step.
+      process: its number; None is this one.
+    """
+    process = jax.process_index() if process is None else process
+    rows = np.arange(total)
+    places: Any = sharding.devices_indices_map((total,))
+    parts = [rows[p] for d, p in places.items() if d.process_index == process]
+    return cls(tuple(np.unique(np.concatenate(parts)).tolist()), total)
+
+
 class Batches:
   """The batch of each step, host-local, by random access."""
 
@@ -74,8 +105,7 @@ class Batches:
     config: config_lib.Config,
     steps: steps_lib.Steps,
     *,
-    process_index: int = 0,
-    process_count: int = 1,
+    share: Share | None = None,
     num: int = sys.maxsize,
     one_epoch: bool = False,
   ):
@@ -85,17 +115,14 @@ class Batches:
       dataset: of latents.
       config: `data`, `dit` and `seed` are read.
       steps: the plan.
-      process_index, process_count: which share of each step's rows is made.
+      share: what is made here; None makes whole steps.
       num: steps there are.
       one_epoch: leave rows of later epochs empty.
-
-    Raises:
-      ValueError: `data.rows` does not divide over the processes.
     """
     self._dataset = dataset
     self._config = config
     self._steps = steps
-    self._rows = _share(config.data.rows, process_index, process_count)
+    self._share = range(config.data.rows) if share is None else share.rows
     self._num = num
     self._one_epoch = one_epoch
 
@@ -103,9 +130,10 @@ class Batches:
     return self._num
 
   def __getitem__(self, step: int) -> batch.Batch:
+    planned = self._steps.rows_for_step(step)
     rows = [
-      [] if row.epoch and self._one_epoch else self._segments(row)
-      for row in self._steps.rows_for_step(step)[self._rows]
+      [] if planned[i].epoch and self._one_epoch else self._segments(planned[i])
+      for i in self._share
     ]
     config = self._config
     return assemble.assemble(
@@ -132,8 +160,7 @@ def loader(
   config: config_lib.Config,
   *,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  share: Share | None = None,
   plan: steps_lib.Steps | None = None,
 ) -> grain.DatasetIterator[batch.Batch]:
   """Endless training batches from `start_step` on.
@@ -142,22 +169,16 @@ def loader(
     dataset: of latents.
     config: `data`, `dit` and `seed` are read.
     start_step: the first batch's step.
-    process_index, process_count: which share of each step's rows is made.
+    share: what is made here; None makes whole steps.
     plan: as `steps` makes it, where the caller has it already.
 
   Returns:
     An iterator of host-local batches; its state is the next step.
 
   Raises:
-    ValueError: as `steps`; or `data.rows` does not divide over the processes.
+    ValueError: as `steps`.
   """
-  batches = Batches(
-    dataset,
-    config,
-    plan or steps(dataset, config),
-    process_index=process_index,
-    process_count=process_count,
-  )
+  batches = Batches(dataset, config, plan or steps(dataset, config), share=share)
   return _iterate(batches, config.data, start_step)
 
 
@@ -165,12 +186,11 @@ def held_out(
   dataset: reader.Dataset,
   config: config_lib.Config,
   *,
-  process_index: int = 0,
-  process_count: int = 1,
+  share: Share | None = None,
 ) -> Batches:
   """All clips once, in their own order, with their captions; by index of the batch.
 
-  Rows that the last batch has no clips for are padding.
+  Rows that the last batch has no clips for are padding. `share` is as `Batches`'.
   """
   config = dataclasses.replace(
     config, data=dataclasses.replace(config.data, caption_dropout=0.0)
@@ -180,8 +200,7 @@ def held_out(
     dataset,
     config,
     plan,
-    process_index=process_index,
-    process_count=process_count,
+    share=share,
     num=-(-len(plan.plan(0)) // config.data.rows),
     one_epoch=True,
   )
@@ -190,25 +209,31 @@ def held_out(
 class _Windows:
   """The windows of each step, host-local, by random access."""
 
-  def __init__(self, dataset: reader.Dataset, config: config_lib.Config, rows: slice):
+  def __init__(
+    self,
+    dataset: reader.Dataset,
+    config: config_lib.Config,
+    share: Share | None,
+  ):
     self._dataset = dataset
     self._config = config
     self._order = windows.Order(len(dataset), config.data.rows, config.seed)
-    self._rows = rows
+    self._share = range(config.data.rows) if share is None else share.rows
 
   def __len__(self) -> int:
     return sys.maxsize
 
   def __getitem__(self, step: int) -> batch.Windows:
-    config, dataset = self._config, self._dataset
-    numbers = self._order(step)[self._rows]
-    records = [read(dataset, i) for i in numbers]
-    good = [record for record in records if record is not None]
-    if not good:
-      raise reader.RecordError(dataset.damaged[numbers[0]])
-    # A window has no empty form: another clip of the step stands in for a damaged one.
-    filled = [record or good[i % len(good)] for i, record in enumerate(records)]
-    return windows.stack(filled, config.data, seed=config.seed, step=step)
+    config, numbers = self._config, self._order(step)
+    records = [self._record(numbers[i:] + numbers[:i]) for i in self._share]
+    return windows.stack(records, config.data, seed=config.seed, step=step)
+
+  def _record(self, numbers: list[int]) -> Any:
+    """The first that can be used: a window has no empty form, so the next stands in."""
+    for number in numbers:
+      if (record := read(self._dataset, number)) is not None:
+        return record
+    raise reader.RecordError(self._dataset.damaged[numbers[0]])
 
 
 def windows_loader(
@@ -216,17 +241,18 @@ def windows_loader(
   config: config_lib.Config,
   *,
   start_step: int = 0,
-  process_index: int = 0,
-  process_count: int = 1,
+  share: Share | None = None,
 ) -> grain.DatasetIterator[batch.Windows]:
   """Endless windows of pixels; arguments and errors as `loader`'s."""
   reader.check(dataset.metadata, kind="pixels")
-  rows = _share(config.data.rows, process_index, process_count)
-  return _iterate(_Windows(dataset, config, rows), config.data, start_step)
+  return _iterate(_Windows(dataset, config, share), config.data, start_step)
 
 
 def prefetch_to_device(
-  iterator: Iterator[Any], sharding: Any, size: int
+  iterator: Iterator[Any],
+  sharding: Any,
+  size: int,
+  share: Share | None = None,
 ) -> Iterator[Any]:
   """Keeps `size` batches on their way to the devices.
 
@@ -234,6 +260,8 @@ def prefetch_to_device(
     iterator: of host-local batches (pytrees of NumPy arrays, rows first).
     sharding: of the global batch: one for all arrays, or a pytree of them.
     size: batches under way, beside the one handed out.
+    share: what the iterator makes, at least all that this process's devices hold; None:
+      whole steps.
 
   Yields:
     Batches of global `jax.Array`s.
@@ -242,10 +270,9 @@ def prefetch_to_device(
 
   def put(host: Any) -> Any:
     wanted = jax.tree.map(lambda _: sharding, host) if one else sharding
-    place = jax.make_array_from_process_local_data
     # Over several hosts JAX does not count this among the explicit transfers.
     with jax.transfer_guard_host_to_device("allow"):
-      return jax.tree.map(lambda array, s: place(s, array), host, wanted)
+      return jax.tree.map(lambda array, s: _place(array, s, share), host, wanted)
 
   ready: collections.deque[Any] = collections.deque()
   for host in iterator:
@@ -253,6 +280,21 @@ def prefetch_to_device(
     if len(ready) > size:
       yield ready.popleft()
   yield from ready
+
+
+def _place(
+  array: np.ndarray, sharding: jax.sharding.Sharding, share: Share | None
+) -> jax.Array:
+  """A host's rows as a part of the global array."""
+  if share is None or sharding.is_fully_addressable:
+    return jax.device_put(array, sharding)
+
+  def part(index: Any) -> np.ndarray:
+    first, last, _ = index[0].indices(share.total)
+    here = slice(*np.searchsorted(share.rows, (first, last)))
+    return array[(here, *index[1:])]
+
+  return jax.make_array_from_callback((share.total, *array.shape[1:]), sharding, part)
 
 
 def read(dataset: reader.Dataset, i: int) -> Any:
@@ -283,16 +325,6 @@ def read(dataset: reader.Dataset, i: int) -> Any:
 def _finite(latent: np.ndarray) -> bool:
   """Whether no float16 has all exponent bits set; on bits, which is faster."""
   return not (latent.view(np.uint16) & 0x7C00 == 0x7C00).any()
-
-
-def _share(rows: int, process_index: int, process_count: int) -> slice:
-  if rows % process_count:
-    raise ValueError(
-      f"data.rows={rows} does not divide over {process_count} processes. Choose a"
-      " multiple."
-    )
-  each = rows // process_count
-  return slice(process_index * each, (process_index + 1) * each)
 
 
 def _iterate(source: Any, data: config_lib.Data, start: int) -> grain.DatasetIterator:

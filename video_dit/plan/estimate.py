@@ -89,15 +89,27 @@ def training_figures(
 
 
 def host_figures(
-  state_bytes: float, batch_bytes: float, config: config_lib.Config, hosts: int
+  state_bytes: float,
+  batch_bytes: float,
+  config: config_lib.Config,
+  hosts: int,
+  share: float,
 ) -> dict[str, float]:
-  """Memory of one host: its share of a checkpoint being written, and batches ahead."""
+  """Memory of one host: its share of a checkpoint being written, and batches ahead.
+
+  Args:
+    state_bytes: of the whole state.
+    batch_bytes: of a whole step's batch.
+    config: of the run.
+    hosts: that there are.
+    share: of a step's rows that a host makes; hosts that share rows make them all.
+  """
   ahead = config.data.prefetch + config.data.threads + 1
   base = 2e9  # Python, JAX, the compiler
   return {
     "hosts": hosts,
     "checkpoint_copy": state_bytes / hosts,
-    "batches": ahead * batch_bytes / hosts,
+    "batches": ahead * batch_bytes * share,
     "process": base,
-    "total": state_bytes / hosts + ahead * batch_bytes / hosts + base,
+    "total": state_bytes / hosts + ahead * batch_bytes * share + base,
   }

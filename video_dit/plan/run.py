@@ -8,8 +8,10 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
+from video_dit.data import loader
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
+from video_dit.parallel import partition
 from video_dit.plan import checks, devices, estimate, formula, gpus, programs, remedies
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip, Topology
@@ -141,7 +143,9 @@ def _training(
   batch = programs.global_bytes(programs.step_batch(config, mesh))
   hosts = max(1, math.ceil(mesh.size / chip.devices / chip.per_host))
   figures["checkpoint_bytes"] = state
-  figures["host_memory"] = estimate.host_figures(state, batch, config, hosts)
+  figures["host_memory"] = estimate.host_figures(
+    state, batch, config, hosts, _most_rows(mesh, config.data.rows)
+  )
   figures["remedies"] = remedies.lines(figures, config, axes)
   return figures
 
@@ -233,6 +237,13 @@ def _grid(config: config_lib.Config) -> request_lib.Grid:
   return request_lib.Grid(space=arch.space, time=arch.time, patch=config.dit.patch)
 
 
+def _most_rows(mesh: jax.sharding.Mesh, rows: int) -> float:
+  """The greatest share of a step's rows that a host makes."""
+  hosts = {device.process_index for device in mesh.devices.flat}
+  sharding = partition.rows_sharding(mesh)
+  return max(len(loader.Share.of(sharding, rows, host).rows) for host in hosts) / rows
+
+
 def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   """A DiT's training on GPUs that are not there."""
   config = request.config
@@ -278,6 +289,8 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   state = params * (8 + 2 * moments)
   found |= {"parameters": params, "checkpoint_bytes": state}
   batch = programs.global_bytes(programs.step_batch(config, mesh))
-  found["host_memory"] = estimate.host_figures(state, batch, config, found["hosts"])
+  hosts = found["hosts"]
+  share = max(1 / hosts, 1 / (axes["data"] * axes["fsdp"]))
+  found["host_memory"] = estimate.host_figures(state, batch, config, hosts, share)
   found["remedies"] = remedies.lines(found, config, axes)
   return found

@@ -67,18 +67,19 @@ def diffusion_objective(config: config_lib.Config, mesh: jax.sharding.Mesh) -> O
   heldout, reason = _heldout_split(dataset)
 
   def batches(mesh: jax.sharding.Mesh, step: int) -> Iterator[Batch]:
-    share = _share()
-    source = loader.loader(dataset, accumulated, start_step=step, plan=plan, **share)
+    share = _share(mesh, accumulated)
+    source = loader.loader(dataset, accumulated, start_step=step, share=share, plan=plan)
     return loader.prefetch_to_device(
-      source, task_lib.rows_layout(mesh), config.data.prefetch
+      source, task_lib.rows_layout(mesh), config.data.prefetch, share
     )
 
   def heldout_batches(mesh: jax.sharding.Mesh) -> Iterator[Batch]:
     assert heldout is not None
-    source = loader.held_out(heldout, config, **_share())
+    share = _share(mesh, config)
+    source = loader.held_out(heldout, config, share=share)
     num = min(len(source), config.train.evaluate_batches)
     return loader.prefetch_to_device(
-      (source[i] for i in range(num)), task_lib.rows_layout(mesh), 1
+      (source[i] for i in range(num)), task_lib.rows_layout(mesh), 1, share
     )
 
   metadata, show = dataset.metadata, None
@@ -124,9 +125,10 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
   task = task_lib.reconstruction_task(config)
 
   def windows(split, wanted: config_lib.Config, mesh, step: int) -> Iterator[Windows]:
-    source = loader.windows_loader(split, wanted, start_step=step, **_share())
+    share = _share(mesh, wanted)
+    source = loader.windows_loader(split, wanted, start_step=step, share=share)
     sharding = partition.rows_sharding(mesh)
-    return loader.prefetch_to_device(source, sharding, config.data.prefetch)
+    return loader.prefetch_to_device(source, sharding, config.data.prefetch, share)
 
   def some(split, most: int, mesh) -> Iterator[Windows]:
     """The first batches of a split, enough to see each clip once, at most `most`."""
@@ -186,8 +188,9 @@ def _heldout_split(train: reader.Dataset) -> tuple[reader.Dataset | None, str]:
   return (dataset, "") if len(dataset) else (None, "none (the split is empty)")
 
 
-def _share() -> dict[str, int]:
-  return {"process_index": jax.process_index(), "process_count": jax.process_count()}
+def _share(mesh: jax.sharding.Mesh, config: config_lib.Config) -> loader.Share:
+  """The rows that this process's devices hold, whole or a part of their tokens."""
+  return loader.Share.of(partition.rows_sharding(mesh), config.data.rows)
 
 
 def _fingerprint(dataset: reader.Dataset) -> str:
