@@ -107,12 +107,22 @@ from video_dit.parallel import hosts
 hosts.join(None)
 first = jax.process_index() == 0
 print([hosts.tell(word if first else "nothing", 60) for word in ("busy", "")])
+
+def refuse():
+  assert first
+  raise ValueError("another encoder")
+
+try:
+  hosts.check(refuse, 60)
+except ValueError as error:
+  print("refused:", error)
 """
 
 
 def test_what_the_first_process_says_all_hear():
   said = _two("-c", _TELL)
   assert ["['busy', '']" in one for one in said] == [True, True]
+  assert ["refused: another encoder" in one for one in said] == [True, True]
 
 
 def _frames(workdir: pathlib.Path) -> np.ndarray:

@@ -12,7 +12,7 @@ The process that is first by rank coordinates. Every process must have the same 
 the same data and the same workdir, on a disk that all of them see.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import itertools
 import os
 from typing import Any
@@ -120,6 +120,28 @@ def tell(word: str, seconds: float) -> str:
     client.key_value_set(key, f"said {word}")
     return word
   return client.blocking_key_value_get(key, int(1000 * seconds)).removeprefix("said ")
+
+
+def check(of_first: Callable[[], None], seconds: float) -> None:
+  """Runs a check in the first process alone; all call it, and all refuse what it does.
+
+  So what is long to read is read by one host of many.
+
+  Args:
+    of_first: the check.
+    seconds: that the others wait for it.
+
+  Raises:
+    ValueError: as the check in the first process.
+  """
+  refusal = ""
+  if leads():
+    try:
+      of_first()
+    except ValueError as error:
+      refusal = str(error) or "refused"
+  if refusal := tell(refusal, seconds):
+    raise ValueError(refusal)
 
 
 def _number(name: str) -> int | None:

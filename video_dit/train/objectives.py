@@ -22,6 +22,7 @@ from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer import task as task_lib
 
+_HASHING = 3600.0  # seconds; an encoder's files may be large, and their disk slow
 _DIT_KEYS = (
   "architecture",
   "width",
@@ -58,9 +59,13 @@ def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective
 def diffusion_objective(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective:
   """Trains the DiT on latents."""
   dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
-  checkpoint = config.autoencoder.checkpoint
-  mark = interop.autoencoder_fingerprint(checkpoint) if checkpoint else None
-  reader.check(dataset.metadata, mark, interop.text_fingerprint(config.text))
+
+  def check_makers() -> None:
+    checkpoint = config.autoencoder.checkpoint
+    mark = interop.autoencoder_fingerprint(checkpoint) if checkpoint else None
+    reader.check(dataset.metadata, mark, interop.text_fingerprint(config.text))
+
+  hosts.check(check_makers, _HASHING)
   accumulated = _accumulated(config)
   plan = loader.steps(dataset, accumulated)
   packing = plan.report()
