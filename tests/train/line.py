@@ -3,6 +3,7 @@
 python -m tests.train.line WORKDIR STEPS SECONDS    trains it, as a run to be killed
 """
 
+from collections.abc import Container
 import pathlib
 import sys
 import time
@@ -41,12 +42,12 @@ def config(**changes) -> config_lib.Config:
   )
 
 
-def objective(seconds: float = 0.0, nan_at: int | None = None, **changes) -> Objective:
+def objective(seconds: float = 0.0, nan_at: Container[int] = (), **changes) -> Objective:
   """Batches of `(x, weight)`; the loss also depends on the step's noise.
 
   Args:
     seconds: that each batch takes.
-    nan_at: step whose batch holds a value that is not finite.
+    nan_at: steps whose batches hold a value that is not finite.
     **changes: of the objective.
   """
 
@@ -69,7 +70,7 @@ def objective(seconds: float = 0.0, nan_at: int | None = None, **changes) -> Obj
   def host(step: int) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(step)
     x_RD = rng.normal(size=(ROWS, 8)).astype(np.float32)
-    if step == nan_at:
+    if step in nan_at:
       x_RD[0, 0] = np.nan
     return x_RD, rng.uniform(0.5, 2, ROWS).astype(np.float32)
 

@@ -126,11 +126,29 @@ def test_a_second_run_in_the_workdir_is_refused_and_changes_nothing(whole):
 
 def test_a_skipped_step_is_named(tmp_path, capsys):
   config = line.config(steps=3, log_every=1, evaluate_every=0)
-  assert loop.train(line.objective(nan_at=1), config, _mesh(), tmp_path)
-  assert "step 2: the gradient is not finite" in capsys.readouterr().out
+  assert loop.train(line.objective(nan_at=[1]), config, _mesh(), tmp_path)
+  assert "step 2: gradient or update is not finite" in capsys.readouterr().out
   lines = _lines(tmp_path)
   assert {"step": 2, "skipped": 1} in lines
   assert lines[-2]["skipped_steps"] == 1
+
+
+def test_a_run_that_does_not_recover_ends_before_it_has_no_good_checkpoint(tmp_path):
+  config = line.config(steps=40, log_every=1, keep=3)
+  with pytest.raises(ValueError, match=r"steps 5 to 14: none had a finite gradient .*"):
+    loop.train(line.objective(nan_at=range(4, 40)), config, _mesh(), tmp_path)
+  with Store(tmp_path / "checkpoints") as store:
+    assert store.steps() == [3]
+  assert sum(x.get("skipped", 0) for x in _lines(tmp_path)) == 10
+  # What is mended goes on from there.
+  assert loop.train(line.objective(), line.config(steps=4), _mesh(), tmp_path)
+
+
+def test_a_short_run_of_nothing_but_skipped_steps_is_no_success(tmp_path):
+  config = line.config(steps=2)
+  with pytest.raises(ValueError, match="steps 1 to 2: none had a finite gradient"):
+    loop.train(line.objective(nan_at=range(2)), config, _mesh(), tmp_path)
+  assert not (tmp_path / "finished.json").exists()
 
 
 def test_periods_of_0_steps_never_come(tmp_path):

@@ -98,7 +98,7 @@ def test_the_average_trails_by_the_ramp():
 
 
 def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted():
-  _, seen = _run(nan_at=1)
+  _, seen = _run(nan_at=[1])
   assert [int(m.skipped) for m, _ in seen] == [0, 1, 0, 0]
   assert [int(m.num_skipped) for m, _ in seen] == [0, 1, 1, 1]
   before, after, later = seen[0][1], seen[1][1], seen[2][1]
@@ -107,6 +107,16 @@ def test_a_gradient_that_is_not_finite_changes_nothing_and_is_counted():
     jax.tree.map(np.testing.assert_array_equal, old, new)
   assert [int(state.step) for _, state in seen] == [1, 2, 3, 4]
   assert not np.array_equal(after.params["kernel"], later.params["kernel"])
+
+
+def test_an_update_that_is_not_finite_changes_nothing_either():
+  config = line.config()
+  settings = dataclasses.replace(config.optimizer, learning_rate=float("inf"))
+  config = dataclasses.replace(config, optimizer=settings)
+  (first, state), (second, _) = _run(steps=2, config=config)[1]
+  assert np.isfinite(first.means["grad_norm"][0]) and np.isfinite(second.means["loss"][0])
+  assert first.skipped and second.num_skipped == 2
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(state.params))
 
 
 def test_a_model_with_more_than_parameters_is_refused():

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 import math
 from typing import Any
 
+import numpy as np
+
 from video_dit.config.ingest import Ingest
 from video_dit.config.sections import Autoencoder, Config
 
@@ -144,6 +146,17 @@ def _check_dit(config: Config) -> None:
 
 
 def _check_optimizer(config: Config) -> None:
+  # Adam divides by 1 - beta and, where a gradient is 0, by epsilon, all in float32.
+  for key in ("beta1", "beta2"):
+    value = getattr(config.optimizer, key)
+    below = float(np.float32(value)) < 1
+    _require(below, f"optimizer.{key}", value, "must be below 1, in float32 too")
+  _require(
+    config.optimizer.epsilon >= float(np.finfo(np.float32).tiny),
+    "optimizer.epsilon",
+    config.optimizer.epsilon,
+    "must be above 0, in float32 too; 1e-8 is common",
+  )
   _require(
     config.optimizer.moments_dtype == "float32" or config.optimizer.beta2 <= 0.99,
     "optimizer.beta2",

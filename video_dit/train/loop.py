@@ -158,7 +158,8 @@ class _Run:
           with reader.paused():
             if step == train.steps or due(step, train.evaluate_every):
               self._evaluate(state, step, log)
-            if end or due(step, train.checkpoint_every):
+            # Steps that are skipped in a row must not push whole checkpoints out.
+            if end or (due(step, train.checkpoint_every) and not reader.skipped):
               self.store.save(state, self._position(step, reader.window))
         if due(step, train.sample_every) and not end:
           with reader.paused():

@@ -13,9 +13,17 @@ from video_dit.checkpoints.store import Position
 from video_dit.parallel import hosts, programs
 from video_dit.train import metrics as metrics_lib
 
+_MOST_SKIPPED = 10  # steps in a row; beyond them a run does not recover by itself
+
 
 class Reader:
-  """Reads metrics one step late and writes a line every `log_every` steps."""
+  """Reads metrics one step late and writes a line every `log_every` steps.
+
+  Attributes:
+    window: of the steps since the last line.
+    last: step that was handed over last, and its metrics on the device; None when read.
+    skipped: steps that were skipped in a row, up to the last that was read.
+  """
 
   def __init__(
     self,
@@ -26,6 +34,7 @@ class Reader:
   ):
     self.window = metrics_lib.Window(position.window)
     self.last: tuple[int, Any] | None = None
+    self.skipped = 0
     self._log, self._mesh, self._train = log, mesh, config.train
     self._timed_steps, self._since = 0, time.monotonic()
     self._programs, self._first = programs.Watch(), True
@@ -56,7 +65,11 @@ class Reader:
     self._since += seconds
 
   def read_last(self) -> None:
-    """Waits for the last step that was handed over, and counts it."""
+    """Waits for the last step that was handed over, and counts it.
+
+    Raises:
+      ValueError: so many steps in a row were skipped that training is at its end.
+    """
     if self.last is None:
       return
     (step, metrics), self.last = self.last, None
@@ -69,14 +82,26 @@ class Reader:
       self._since, self._first = time.monotonic(), False
     else:
       self._timed_steps += 1
-    if metrics.skipped:
-      self._log.write(step, {"skipped": 1})
-      hosts.say(
-        f"step {step}: the gradient is not finite, so nothing was updated"
-        f" ({int(metrics.num_skipped)} such steps so far)"
-      )
+    self.skipped = self.skipped + 1 if metrics.skipped else 0
+    if self.skipped:
+      self._name_skipped(step, int(metrics.num_skipped))
     if due(step, self._train.log_every) or step == self._train.steps:
       self._write(step)
+
+  def _name_skipped(self, step: int, in_all: int) -> None:
+    self._log.write(step, {"skipped": 1})
+    hosts.say(
+      f"step {step}: gradient or update is not finite, so nothing was updated"
+      f" ({in_all} such steps so far)"
+    )
+    if self.skipped >= min(_MOST_SKIPPED, self._train.steps):
+      raise ValueError(
+        f"steps {step - self.skipped + 1} to {step}: none had a finite gradient and"
+        " update, and the run does not recover by itself. No checkpoint was saved"
+        " since. Choose a smaller config.optimizer.learning_rate, and it goes on from"
+        " its newest checkpoint; where that one is at fault too, move it away, and it"
+        " goes on from the one before."
+      )
 
   def _write(self, step: int) -> None:
     seconds = time.monotonic() - self._since

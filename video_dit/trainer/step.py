@@ -35,7 +35,7 @@ class StepMetrics:
     means: name to (total, weight); the mean is total over weight.
     counts: name to amount, such as tokens.
     learning_rate: of this step.
-    skipped: 1 where the gradient was not finite and nothing was updated, else 0.
+    skipped: 1 where gradient or new weights were not finite and nothing was updated.
     num_skipped: skipped steps of the whole run.
   """
 
@@ -156,7 +156,8 @@ class Trainer(Generic[T]):
     decay = optimizer.ema_decay(state.step, config.train.ema_decay)
     ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
 
-    finite = jnp.isfinite(grad_norm)
+    # A finite gradient may still make an update that is not.
+    finite = jnp.isfinite(grad_norm) & jnp.isfinite(optax.tree.norm(params))
     new, old = (params, ema, opt), (state.params, state.ema, state.opt)
     params, ema, opt = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, old)
     state = TrainState(step=state.step + 1, params=params, ema=ema, opt=opt)
