@@ -50,6 +50,20 @@ def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, c
     if event.get("name") == "train" and "step_num" in event.get("args", {})
   }
   assert steps == {3, 4}
-  # A run that is beyond these steps cannot trace them.
-  with pytest.raises(ValueError, match="goes on from step 6"):
-    loop.train(line.objective(), line.config(steps=8), mesh, tmp_path, traced)
+
+
+@pytest.mark.parametrize(
+  ("asked", "said", "left"),
+  [
+    ((1, 2), "--profile=1:2: nothing is traced", []),
+    ((1, 5), "--profile=1:5: only 4:5 is traced", ["steps_4_5"]),
+  ],
+)
+def test_the_same_command_goes_on_beyond_its_steps(asked, said, left, tmp_path, capsys):
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  assert loop.train(line.objective(), line.config(steps=3), mesh, tmp_path)
+  traced = profile.Steps(*asked)
+  assert loop.train(line.objective(), line.config(steps=6), mesh, tmp_path, traced)
+  assert f"{said}, as the run goes on from step 3" in capsys.readouterr().out
+  folders = (tmp_path / "profile").glob("plugins/profile/*")
+  assert [folder.name for folder in folders] == left

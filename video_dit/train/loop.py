@@ -54,8 +54,7 @@ def train(
     Whether the run is finished; False where a signal stopped it.
 
   Raises:
-    ValueError: the workdir holds a run of another model, or one that is beyond the
-      steps to trace.
+    ValueError: the workdir holds a run of another model, or training does not recover.
     lock.Busy: another process is at work there.
   """
   workdir = pathlib.Path(workdir)

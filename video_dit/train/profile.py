@@ -14,6 +14,8 @@ import re
 
 import jax
 
+from video_dit.parallel import hosts
+
 FOLDER = "profile"
 _MOST = 100  # steps; a trace grows by megabytes with each
 
@@ -70,18 +72,19 @@ class Profile:
     steps: which; None traces nothing.
     workdir: of the run; the trace lies in `profile/plugins/profile/steps_10_15/`, where
       xprof and TensorBoard look for it.
-    start: step that the run continues from.
-
-  Raises:
-    ValueError: the run is beyond the first of these steps.
+    start: step that the run continues from, with the command that it was started with:
+      steps up to it are said to be left out.
   """
 
   def __init__(self, steps: Steps | None, workdir: pathlib.Path, start: int):
     if steps and steps.first <= start:
-      raise ValueError(
-        f"--profile={steps.first}:{steps.last}: the run in {workdir} goes on from step"
-        f" {start}. Choose steps after it, or another --workdir."
+      left = Steps(start + 1, steps.last) if start < steps.last else None
+      traced = f"only {left.first}:{left.last} is" if left else "nothing is"
+      hosts.say(
+        f"--profile={steps.first}:{steps.last}: {traced} traced, as the run goes on from"
+        f" step {start}"
       )
+      steps = left
     self._steps, self._running = steps, False
     self.folder = workdir / FOLDER
 
