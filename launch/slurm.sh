@@ -8,7 +8,8 @@
 # environment is the one that `launch/setup.sh run` made there, and that
 # `.venv-*/bin/pip install 'jax[cuda13]'` was called in; PYTHON names another interpreter.
 # Two minutes before the time is over, and when the job is preempted, the run saves and
-# ends; the job goes back to the queue and goes on from there.
+# ends; the job goes back to the queue and goes on from there. It does so after a crash too,
+# until ten starts in a row have brought no new checkpoint.
 #
 #SBATCH --job-name=video_dit
 #SBATCH --nodes=1
@@ -36,17 +37,18 @@ fi
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_latency_hiding_scheduler=true"
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
+launch/starts.sh "$workdir" "${SLURM_RESTART_COUNT:-0}"
+
 python=${PYTHON:-$(printf '%s\n' .venv-*/bin/python | head -n 1)}
 status=0
 # srun does not take over what sbatch was told of the cores of a task.
 srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
   "$python" -m video_dit.main "$@" || status=$?
 
-if [ -e "$workdir/finished.json" ]; then
+if [ "$status" = 0 ] && [ -e "$workdir/finished.json" ]; then
   exit 0
-elif [ "$status" = 0 ] || [ "$status" = 75 ]; then # 75: another run is at work there
-  echo "stopped before its end: back to the queue"
-  scontrol requeue "$SLURM_JOB_ID"
-else
-  exit "$status" # a mistake, which another start would make again
+elif [ "$status" = 2 ]; then # a mistake, which another start would make again
+  exit 2
 fi
+echo "ended with status $status before its end: back to the queue"
+scontrol requeue "$SLURM_JOB_ID"

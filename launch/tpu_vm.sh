@@ -17,9 +17,9 @@
 #   SPOT     1 takes a preemptible one
 #
 # `train` stays until the run is finished: a TPU that was preempted is made anew, and the
-# run goes on from its last checkpoint; an installation that fails is tried again. The XLA
-# options that the figures of docs/performance.md need are in the program; nothing has to be
-# exported.
+# run goes on from its last checkpoint, as it does after a crash, until ten starts in a row
+# have brought no new one; an installation that fails is tried again. The XLA options that the
+# figures of docs/performance.md need are in the program; nothing has to be exported.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -83,11 +83,13 @@ train() {
     echo "error: --workdir is missing. Give it, on the disk that all VMs share." >&2
     exit 2
   fi
-  local state failed=0
+  local state failed=0 starts=0
   local refused=video_dit/refused # left where the program ends with status 2: a mistake
   until everywhere "rm -f $refused
-    ($(program video_dit.main "$@")) || { [ \$? != 2 ] || touch $refused; false; }" &&
+    (bash video_dit/launch/starts.sh $(printf %q "$workdir") $starts &&
+      $(program video_dit.main "$@")) || { [ \$? != 2 ] || touch $refused; false; }" &&
     tpu ssh --worker=0 --command="test -e $(printf %q "$workdir")/finished.json"; do
+    starts=$((starts + 1))
     state=$(tpu describe --format='value(state)' || true)
     echo "the run is not finished, and the TPU is ${state:-gone}"
     case $state in
