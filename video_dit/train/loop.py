@@ -144,8 +144,7 @@ class _Run:
             profile.start()
         with profile_lib.step_name(step):
           state, metrics = self.trainer.step(state, next(batches))
-          reader.read_last()
-        reader.last = (step, metrics)
+          reader.hand_over(step, metrics)
         end = step == train.steps or stop.asked(step)
         if profile.ends(step):
           reader.read_last()
@@ -161,6 +160,7 @@ class _Run:
             if end or (due(step, train.checkpoint_every) and not reader.skipped):
               self.store.save(state, self._position(step, reader.window))
         if due(step, train.sample_every) and not end:
+          reader.read_last()
           with reader.paused():
             self._show(state, step)
         if end:

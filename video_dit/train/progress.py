@@ -1,9 +1,13 @@
-"""What a run says of its progress: metrics read one step late, rates, a progress bar."""
+"""What a run says of its progress: metrics read one step late, rates, a progress bar.
+
+Rates count from the end of a step to the end of another. Where a step is done when it was
+handed over, as mostly on CPU, its end is then; elsewhere it is when its metrics come.
+"""
 
 from collections.abc import Mapping
 import contextlib
 import time
-from typing import Any
+from typing import Any, cast
 
 import jax
 import tqdm
@@ -12,6 +16,7 @@ from video_dit import config as config_lib
 from video_dit.checkpoints.store import Position
 from video_dit.parallel import hosts, programs
 from video_dit.train import metrics as metrics_lib
+from video_dit.trainer.step import StepMetrics
 
 _MOST_SKIPPED = 10  # steps in a row; beyond them a run does not recover by itself
 
@@ -21,7 +26,6 @@ class Reader:
 
   Attributes:
     window: of the steps since the last line.
-    last: step that was handed over last, and its metrics on the device; None when read.
     skipped: steps that were skipped in a row, up to the last that was read.
   """
 
@@ -33,7 +37,7 @@ class Reader:
     position: Position,
   ):
     self.window = metrics_lib.Window(position.window)
-    self.last: tuple[int, Any] | None = None
+    self._last: tuple[int, StepMetrics, float | None] | None = None
     self.skipped = 0
     self._log, self._mesh, self._train = log, mesh, config.train
     self._timed_steps, self._since = 0, time.monotonic()
@@ -64,29 +68,41 @@ class Reader:
     """Leaves seconds out of the rate."""
     self._since += seconds
 
+  def hand_over(self, step: int, metrics: StepMetrics) -> None:
+    """Takes a step's metrics on the device, and reads those of the step before.
+
+    Raises:
+      ValueError: as `read_last` does.
+    """
+    ready = cast(Any, metrics.num_skipped).is_ready()
+    done = time.monotonic() if ready else None
+    self.read_last()
+    self._last = (step, metrics, done)
+
   def read_last(self) -> None:
     """Waits for the last step that was handed over, and counts it.
 
     Raises:
       ValueError: so many steps in a row were skipped that training is at its end.
     """
-    if self.last is None:
+    if self._last is None:
       return
-    (step, metrics), self.last = self.last, None
+    (step, metrics, done), self._last = self._last, None
     metrics = metrics_lib.to_host(metrics)
+    done = time.monotonic() if done is None else done
     self.window.add(metrics)
     self._bar.update()
     if self._first:
       how = "found compiled" if self._programs.found else "with compiling"
-      hosts.say(f"the first step took {time.monotonic() - self._since:.1f} s, {how}")
-      self._since, self._first = time.monotonic(), False
+      hosts.say(f"the first step took {done - self._since:.1f} s, {how}")
+      self._since, self._first = done, False
     else:
       self._timed_steps += 1
     self.skipped = self.skipped + 1 if metrics.skipped else 0
     if self.skipped:
       self._name_skipped(step, int(metrics.num_skipped))
     if due(step, self._train.log_every) or step == self._train.steps:
-      self._write(step)
+      self._write(step, done)
 
   def _name_skipped(self, step: int, in_all: int) -> None:
     self._log.write(step, {"skipped": 1})
@@ -103,8 +119,8 @@ class Reader:
         " goes on from the one before."
       )
 
-  def _write(self, step: int) -> None:
-    seconds = time.monotonic() - self._since
+  def _write(self, step: int, done: float) -> None:
+    seconds = done - self._since
     counts = self.window.counts()
     rates = metrics_lib.speed(seconds, self._timed_steps, counts, self._mesh)
     means = self.window.means()
@@ -112,7 +128,7 @@ class Reader:
     self._bar.set_postfix_str(f"loss {means.get('loss', float('nan')):.4f}")
     hosts.say(_line(step, self._train.steps, means, rates))
     self.window = metrics_lib.Window()
-    self._timed_steps, self._since = 0, time.monotonic()
+    self._timed_steps, self._since = 0, done
 
 
 class _Pause:
