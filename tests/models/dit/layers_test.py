@@ -1,5 +1,7 @@
 """Linear maps and rotations give the same in the form of each kind of device."""
 
+import dataclasses
+
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -74,3 +76,15 @@ def test_rotations_are_the_same_in_all_forms(monkeypatch):
   np.testing.assert_allclose(
     jnp.linalg.norm(pairs, axis=0), jnp.linalg.norm(turned, axis=0), rtol=1e-5
   )
+
+
+@pytest.mark.parametrize("fractions", [(0.0, 0.5, 0.5), (0.25, 0.375, 0.375), (0, 0, 1)])
+@pytest.mark.parametrize("size", range(2, 66, 2))
+def test_the_pairs_of_any_head_are_shared_out(size, fractions):
+  dit = dataclasses.replace(
+    tiny.CONFIG.dit, width=size, heads=1, rope_fractions=fractions
+  )
+  shares = rotary.pairs(dit)
+  assert min(shares) >= 0 and sum(shares) == size // 2
+  for share, fraction in zip(shares, fractions, strict=True):
+    assert abs(share - fraction * size / 2) <= 1

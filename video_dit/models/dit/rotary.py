@@ -16,7 +16,7 @@ def pairs(dit: config_lib.DiT) -> tuple[int, int, int]:
   """Rotated pairs of a head given to time, height and width."""
   half = dit.width // dit.heads // 2
   rows = round(dit.rope_fractions[1] * half)
-  columns = round(dit.rope_fractions[2] * half)
+  columns = min(round(dit.rope_fractions[2] * half), half - rows)  # both may round up
   return half - rows - columns, rows, columns
 
 
