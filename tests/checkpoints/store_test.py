@@ -51,7 +51,7 @@ def _place(state: TrainState, shape: tuple[int, int, int, int]) -> TrainState:
 
 def _position(step: int) -> Position:
   window = {"means": {"loss": [0.1 + 0.2, 3.0]}, "steps": 3}
-  return Position(step=step, seed=7, data="d" * 16, window=window)
+  return Position(step=step, seed=7, data="d" * 16, rows=8, window=window)
 
 
 def _assert_equal(a, b) -> None:

@@ -104,6 +104,38 @@ def test_another_mesh_goes_on_with_the_same_numbers(whole, tmp_path):
     assert a == pytest.approx(b, rel=1e-5)
 
 
+def _with_rows(rows: int, **changes) -> config_lib.Config:
+  return dataclasses.replace(line.config(**changes), data=config_lib.Data(rows=rows))
+
+
+@pytest.mark.parametrize(
+  ("rows", "accumulate", "said"),
+  [
+    (16, 1, "from row 48, where 24 were seen, so 24 rows are left out"),
+    (4, 1, "from row 12, where 24 were seen, so 12 rows come again"),
+    (4, 2, ""),
+  ],
+)
+def test_steps_of_more_or_fewer_rows_say_what_is_left_out(
+  rows, accumulate, said, tmp_path, capsys
+):
+  assert loop.train(line.objective(), _with_rows(8, steps=3), _mesh(), tmp_path)
+  config = _with_rows(rows, steps=4, accumulate=accumulate)
+  assert loop.train(line.objective(), config, _mesh(), tmp_path)
+  found = capsys.readouterr().out
+  assert said in found and ("rows and has" in found) == bool(said)
+
+
+def test_a_checkpoint_of_an_older_version_says_no_rows(tmp_path, capsys):
+  assert loop.train(line.objective(), _with_rows(8, steps=3), _mesh(), tmp_path)
+  path = tmp_path / "checkpoints" / "3" / "_CHECKPOINT_METADATA"
+  metadata = json.loads(path.read_text())
+  del metadata["custom_metadata"]["rows"]
+  path.write_text(json.dumps(metadata))
+  assert loop.train(line.objective(), _with_rows(16, steps=4), _mesh(), tmp_path)
+  assert "rows and has" not in capsys.readouterr().out
+
+
 def test_another_model_in_the_workdir_is_refused_by_key(whole):
   config = line.config()
   other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, width=576))

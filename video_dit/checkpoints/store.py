@@ -32,12 +32,14 @@ class Position:
     step: steps taken.
     seed: of the run.
     data: fingerprint of the data set.
+    rows: of a step; 0 in a checkpoint that an older version wrote, which did not say.
     window: totals of the metrics since the last line of the log.
   """
 
   step: int
   seed: int
   data: str
+  rows: int = 0
   window: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 

@@ -110,6 +110,7 @@ class _Run:
     self.store = Store(workdir / "checkpoints", keep=self.config.train.keep)
     self.profile = profile_lib.Profile(profile, workdir, self.store.latest() or 0)
     self.heldout = HeldOut(trainer, self.config.train.evaluate_batches)
+    self.rows = self.config.data.rows * self.config.train.accumulate
 
   def start(self) -> tuple[TrainState, Position]:
     """The newest whole checkpoint, or a fresh state."""
@@ -126,6 +127,14 @@ class _Run:
         f" ({position.data} then, {fresh.data} now); it goes on with this one"
       )
     hosts.say(f"continuing from step {position.step}")
+    if position.rows not in (0, self.rows):
+      seen, first = (position.step * rows for rows in (position.rows, self.rows))
+      hosts.say(
+        f"a step had {position.rows} rows and has {self.rows} now: the data go on from"
+        f" row {first:,}, where {seen:,} were seen, so {abs(first - seen):,} rows"
+        f" {'are left out' if first > seen else 'come again'}, and the rest of the epoch"
+        " comes in another order. Keep data.rows x train.accumulate to see each row once."
+      )
     return self.store.restore(trainer.abstract), position
 
   def advance(
@@ -190,6 +199,7 @@ class _Run:
       step=step,
       seed=self.config.seed,
       data=self.objective.data,
+      rows=self.rows,
       window=window.totals(),
     )
 
