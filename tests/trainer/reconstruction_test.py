@@ -118,6 +118,17 @@ def test_latents_are_disturbed_in_units_of_their_deviation():
   assert loss == pytest.approx(whole / 4, rel=0.02)
 
 
+def test_a_plain_clip_is_disturbed_as_much_as_others_are():
+  windows = _windows(8)
+  plain = np.broadcast_to(windows.clips[:, :1, :1, :1], windows.clips.shape)
+  terms = {"sample": False, "l1": 1.0, "kl": 0.0, "gradient": 0.0, "noise_from": 0.0}
+  loss, _ = _loss(
+    0.0, noise=1.0, windows=dataclasses.replace(windows, clips=plain), **terms
+  )
+  other, _ = _loss(0.0, noise=1.0, windows=windows, **terms)
+  assert loss > other / 2
+
+
 @pytest.mark.parametrize("step", [2, 3])
 def test_the_encoder_rests_while_the_decoder_learns_to_mend(step):
   terms = config_lib.Reconstruction(sample=False, kl=1.0, noise=0.5, noise_from=0.5)

@@ -288,8 +288,9 @@ class Reconstruction:
     gradient: of the differences of finite differences in space and time.
     kl: of the divergence from the unit normal, summed over a latent, per pixel.
     noise: greatest noise added to latents before decoding, in units of each channel's
-      deviation (RAE, Zheng et al., 2025, arXiv:2510.11690): the decoder learns to mend
-      what a generator gets slightly wrong. 0 adds none.
+      deviation over the batch, or the micro-batch with `train.accumulate` (RAE, Zheng et
+      al., 2025, arXiv:2510.11690): the decoder learns to mend what a generator gets
+      slightly wrong. 0 adds none.
     noise_from: share of the training after which it is added, and the encoder, whose
       latents the generator has to learn, gets no more gradient from the decoder.
   """

@@ -104,7 +104,11 @@ def _noise(keys_B2: jax.Array, seed, step, like: jax.Array) -> jax.Array:
 
 
 def _disturbance(keys_B2: jax.Array, seed, step, mean_BFHWC: jax.Array) -> jax.Array:
-  """Noise in units of each channel's deviation, of strength 0 to 1 in each clip."""
+  """Noise in units of each channel's deviation, of strength 0 to 1 in each clip.
+
+  The deviation is that of all clips that are given, as generated latents err in units of
+  all: a plain clip's own is as little as a third of it, and would hardly be disturbed.
+  """
   keys_B = times.segment_keys(keys_B2[:, None], seed, step, times.OTHER)[:, 0]
   strength_B = jax.vmap(jax.random.uniform)(keys_B)
   deviation_C = jnp.std(mean_BFHWC, axis=(0, 1, 2, 3))

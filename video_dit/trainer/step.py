@@ -176,7 +176,8 @@ class Trainer(Generic[T]):
     """Gradient of the whole batch's loss, one micro-batch after the other.
 
     Losses and weights are summed over the micro-batches and divided once, so that the
-    result does not depend on how many there are.
+    result does not depend on how many there are; but for `reconstruction.noise`, whose
+    unit is the deviation of a micro-batch.
     """
     seed = jnp.int32(self.config.seed)
 
