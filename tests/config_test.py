@@ -49,7 +49,7 @@ def test_every_golden_text_belongs_to_a_config():
 
 @pytest.mark.parametrize("stem", sorted({stem for stem, _ in _NAMES}))
 def test_an_unknown_preset_is_refused_by_name(stem):
-  with pytest.raises(ValueError, match="'quik' is no preset"):
+  with pytest.raises(ValueError, match="'quik' is not a preset"):
     _config(stem, "quik")
 
 

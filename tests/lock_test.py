@@ -35,7 +35,7 @@ def test_a_run_that_is_at_work_is_named_and_one_that_was_killed_is_none(tmp_path
     lock.held(tmp_path, flag="--workdir", wait_seconds=0.1, say=said.append),
   ):
     pass
-  assert len(said) == 1 and "waits for its end" in said[0]
+  assert len(said) == 1 and "waiting for it to finish" in said[0]
   other.send_signal(signal.SIGKILL)
   other.communicate()
   with lock.held(tmp_path, flag="--workdir", wait_seconds=0):

@@ -1,7 +1,7 @@
-"""One run at a time in a folder: a file there is locked while a run is at work.
+"""One run at a time in a folder: a file there is locked while a run uses it.
 
-The lock goes with the process that holds it, however it ends. A run that starts again
-while the one before it is still saving waits for it a while.
+The lock is released when the process that holds it ends, however it ends. A run that is
+started again while the one before it is still saving waits a while for it.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,12 +16,12 @@ import time
 from absl import logging
 
 FILE = "lock"
-STATUS = 75  # of a command that was refused, as of sysexits.h: another start may do
+STATUS = 75  # exit status of a refused command, as in sysexits.h: a retry may succeed
 _TAKEN = (errno.EWOULDBLOCK, errno.EACCES)
 
 
 class Busy(Exception):
-  """Another run is at work in the folder."""
+  """Another run is using the folder."""
 
 
 @contextlib.contextmanager
@@ -38,9 +38,9 @@ def held(
 
   Args:
     folder: of the run.
-    flag: that another folder may be chosen by, for the message.
-    wait_seconds: how long another process may still have it.
-    say: told of waiting.
+    flag: chooses another folder; named in the message.
+    wait_seconds: how long to wait for another process to release it.
+    say: called with a message when it has to wait.
 
   Raises:
     Busy: another process has it; the message says which.
@@ -51,14 +51,14 @@ def held(
       _sign(file)
       yield
       return
-    say(f"{folder}: {_holder(file)} is at work there; waits for its end")
+    say(f"{folder}: {_holder(file)} is using this folder; waiting for it to finish")
     end = time.monotonic() + wait_seconds
     while not _take(file.fileno(), folder):
       if time.monotonic() > end:
         raise Busy(
-          f"{folder}: {_holder(file)} is at work there, and two runs would overwrite"
-          f" each other's files. Stop it or let it end, or choose another {flag}. If its"
-          f" machine is gone and the disk still keeps its lock, remove {folder / FILE}."
+          f"{folder}: {_holder(file)} is using this folder, and two runs would overwrite"
+          f" each other's files. Stop it or let it finish, or choose another {flag}. If"
+          f" its machine is gone and the lock remains, remove {folder / FILE}."
         )
       time.sleep(min(0.5, wait_seconds / 4))
     _sign(file)
@@ -66,7 +66,7 @@ def held(
 
 
 def _take(number: int, folder: pathlib.Path) -> bool:
-  """Whether the lock could be had, or there are none on this file system."""
+  """Whether the lock was acquired, or this file system has no locks."""
   try:
     fcntl.flock(number, fcntl.LOCK_EX | fcntl.LOCK_NB)
   except OSError as error:
@@ -74,7 +74,7 @@ def _take(number: int, folder: pathlib.Path) -> bool:
       return False
     logging.warning(
       "%s: its file system has no locks (%s), so a second run in it would not be noticed."
-      " See to it that there is one alone.",
+      " Make sure only one process runs.",
       folder,
       error,
     )
@@ -82,7 +82,7 @@ def _take(number: int, folder: pathlib.Path) -> bool:
 
 
 def _sign(file) -> None:
-  """Says who has the lock, for the message of who does not get it."""
+  """Writes down who has the lock, for the message of a process that is refused."""
   file.truncate(0)
   file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
   file.flush()

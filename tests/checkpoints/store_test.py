@@ -127,7 +127,7 @@ def test_nothing_to_read_is_said(saved, tmp_path):
   (tmp_path / "empty").mkdir()
   with Store(tmp_path / "empty") as store:
     assert store.latest() is None
-    with pytest.raises(ValueError, match="no whole checkpoint"):
+    with pytest.raises(ValueError, match="no complete checkpoint"):
       store.restore(_abstract(_state(), (8, 1, 1, 1)))
   with Store(saved) as store, pytest.raises(ValueError, match=r"step 3.*\[4, 5\]"):
     store.position(3)
@@ -141,8 +141,8 @@ def _cut(path: pathlib.Path) -> None:
   ("name", "damage", "said"),
   [
     ("_CHECKPOINT_METADATA", pathlib.Path.unlink, "_CHECKPOINT_METADATA is missing"),
-    ("_CHECKPOINT_METADATA", _cut, "_CHECKPOINT_METADATA is cut short"),
-    ("ema/_METADATA", _cut, "ema/_METADATA is cut short"),
+    ("_CHECKPOINT_METADATA", _cut, "_CHECKPOINT_METADATA is truncated"),
+    ("ema/_METADATA", _cut, "ema/_METADATA is truncated"),
     ("ema/manifest.ocdbt", pathlib.Path.unlink, "ema/manifest.ocdbt is missing"),
     ("ema/d", _cut, r"5/ema/d/\w+ \(Requested byte range"),
     ("ema/d", pathlib.Path.unlink, r"5/ema/d/\w+ \(it is missing"),
@@ -156,10 +156,10 @@ def test_damage_is_named_with_the_checkpoint_to_go_on_from(
   place = folder / "5" / name
   damage(next(place.iterdir()) if name == "ema/d" else place)
   abstract = _abstract(_state(), (8, 1, 1, 1))
-  message = rf"{folder}/5: the checkpoint is damaged: .*{said}.* \[4\]: move {folder}/5 "
+  message = rf"{folder}/5: the checkpoint is damaged: .*{said}.* \[4\]. Move {folder}/5 "
   with Store(folder) as store:
     for read, target in ((store.restore, abstract), (store.restore_ema, abstract.ema)):
-      with pytest.raises(ValueError, match=message + ".* goes on from step 4"):
+      with pytest.raises(ValueError, match=message + ".* resumes from step 4"):
         read(target)
     if name != "ema":  # a tree that is not there is missed when it is read
       with pytest.raises(ValueError, match=message):
@@ -177,7 +177,9 @@ def test_damaged_weights_are_named_when_they_are_read(tmp_path):
   _cut(max(files, key=lambda path: path.stat().st_size))
   with (
     Store(tmp_path / "checkpoints") as store,
-    pytest.raises(ValueError, match=r"1: the checkpoint is damaged: .*There is no other"),
+    pytest.raises(
+      ValueError, match=r"1: the checkpoint is damaged: .*No other checkpoint"
+    ),
   ):
     store.restore_ema(_abstract(state, (1, 1, 1, 1)).ema)
   gc.collect()
@@ -220,13 +222,15 @@ def _said_of_a_full_disk(folder: pathlib.Path) -> str:
   )
   assert done.returncode == 1
   said = [line for line in done.stderr.splitlines() if line.startswith("ValueError: ")]
-  assert f"{folder}: the disk did not take a checkpoint" in said[-1]
+  assert f"{folder}: could not write a checkpoint" in said[-1]
   return said[-1]
 
 
 def test_a_full_disk_before_the_first_checkpoint_is_said(tmp_path):
   said = _said_of_a_full_disk(tmp_path / "checkpoints")
-  assert "None is whole yet. Make room" in said and said.endswith("it begins anew.")
+  assert "No checkpoint is complete yet. Free some space" in said and said.endswith(
+    "it starts over."
+  )
 
 
 def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
@@ -235,8 +239,8 @@ def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
   folder = tmp_path / "checkpoints"
   shutil.copytree(saved, folder)
   said = _said_of_a_full_disk(folder)
-  assert "That of step 5 is whole. Make room" in said
-  assert said.endswith("it goes on from there.")
+  assert "That of step 5 is complete. Free some space" in said
+  assert said.endswith("it resumes from there.")
   with Store(folder, keep=2) as store:
     assert store.latest() == 5
     store.save(_state(6), _position(6))

@@ -181,5 +181,5 @@ def test_another_autoencoder_is_refused_by_name(workdir, tmp_path):
 
 def test_a_missing_checkpoint_is_named(workdir, tmp_path):
   config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
-  with pytest.raises(ValueError, match=r"checkpoints: holds no checkpoints"):
+  with pytest.raises(ValueError, match=r"checkpoints: contains no checkpoints"):
     generator_lib.Generator.from_workdir(tmp_path, config, tiny.mesh())

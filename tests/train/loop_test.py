@@ -149,7 +149,7 @@ def test_a_second_run_in_the_workdir_is_refused_and_changes_nothing(whole):
   before = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}
   with (
     lock.held(whole, flag="--workdir", wait_seconds=0),
-    pytest.raises(lock.Busy, match=rf"{whole}: process {os.getpid()} on .* at work"),
+    pytest.raises(lock.Busy, match=rf"{whole}: process {os.getpid()} on .* is using"),
   ):
     loop.train(line.objective(), line.config(steps=9), _mesh(), whole, wait_seconds=0)
   after = {p: p.read_bytes() for p in whole.rglob("*") if p.is_file()}

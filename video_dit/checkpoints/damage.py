@@ -1,7 +1,7 @@
-"""What is damaged in a checkpoint: found before Orbax reads it, which says it at length.
+"""Finds damage in a checkpoint before Orbax reads it, whose own errors are very long.
 
-A checkpoint's file of metadata says where the run stood; each of its trees is a folder of
-a description, a manifest and data, which TensorStore keeps as one store of keys.
+A checkpoint's metadata file says where the run stood; each of its trees is a folder with
+a description, a manifest and data, which TensorStore keeps as one key-value store.
 """
 
 from collections.abc import Iterable
@@ -16,11 +16,11 @@ _POSITION = ("step", "seed", "data")
 
 
 def find(folder: pathlib.Path, trees: Iterable[str] = ()) -> str:
-  """Says what of a checkpoint is missing or cannot be read; "" where all is well.
+  """Says what in a checkpoint is missing or cannot be read; "" where nothing is.
 
   Args:
     folder: of the checkpoint.
-    trees: that are wanted; the data of their arrays are not read.
+    trees: names of the trees needed; the data of their arrays are not read.
   """
   try:
     found = _json(folder / _METADATA)
@@ -52,7 +52,7 @@ def explain(error: BaseException) -> str:
     cause = cause.__cause__ or cause.__context__
   for text in texts:
     files = list(re.finditer(r'local file \\?"([^"\\]+)\\?"', text))
-    if files:  # the last is the one that was read, within the store that is named first
+    if files:  # the last is the one that was read; the first is the store around it
       rest = text[files[-1].end() :].split("[tensorstore_spec")[0]
       reason = rest.partition("[source locations=")[0].strip(" :;,'\"\\")
       return f"{files[-1][1]} ({reason[:200] or 'it is missing'})"
@@ -70,14 +70,14 @@ def _json(path: pathlib.Path) -> dict:
   except FileNotFoundError:
     raise _Damage(f"{name} is missing") from None
   except ValueError as error:
-    raise _Damage(f"{name} is cut short or no JSON ({error})") from None
+    raise _Damage(f"{name} is truncated or not JSON ({error})") from None
   if not isinstance(found, dict):
-    raise _Damage(f"{name} is of another kind")
+    raise _Damage(f"{name} has an unexpected type")
   return found
 
 
 def _list(place: pathlib.Path) -> None:
-  """Reads the index of a tree's data, and that what it names is there."""
+  """Reads the index of a tree's data, and checks that what it names exists."""
   if not (place / "manifest.ocdbt").is_file():
     raise _Damage(f"{place.name}/manifest.ocdbt is missing")
   base = {"driver": "file", "path": f"{place}/"}

@@ -1,9 +1,9 @@
 """Checkpoints of a run: saved while training goes on, restored on any mesh.
 
 A checkpoint is a folder named by its step. It is written under another name and
-renamed when whole, so a run that dies during a save leaves the one before it as the
-latest. The averaged weights lie beside the rest in a tree of their own, so that
-sampling reads nothing else:
+renamed when complete, so a run that dies during a save leaves the one before it as the
+latest. The averaged weights are a tree of their own beside the rest, so that sampling
+reads nothing else:
 
     checkpoints/1200/ema/    averaged weights
     checkpoints/1200/rest/   step, weights, optimiser
@@ -26,7 +26,7 @@ _FULL = ("No space left on device", "Disk quota exceeded", "File too large")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Position:
-  """Where a run stands in its data; the loader needs no more to go on.
+  """Where a run stands in its data; all that the loader needs to resume.
 
   Attributes:
     step: steps taken.
@@ -49,7 +49,7 @@ class Store:
   Args:
     folder: made where missing, for a run that writes.
     keep: newest checkpoints kept by a run that writes; None only reads, and leaves
-      alone what a run beside it is writing.
+      alone what a concurrent run is writing.
 
   Raises:
     ValueError: the folder to read does not exist.
@@ -58,7 +58,7 @@ class Store:
   def __init__(self, folder: str | pathlib.Path, *, keep: int | None = None):
     self.folder = pathlib.Path(folder).absolute()
     if keep is None and not self.folder.is_dir():
-      raise ValueError(f"{self.folder}: holds no checkpoints. Train first.")
+      raise ValueError(f"{self.folder}: contains no checkpoints. Train first.")
     policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
       self.folder,
@@ -74,15 +74,15 @@ class Store:
     self.close()
 
   def steps(self) -> list[int]:
-    """Steps of the whole checkpoints, oldest first."""
+    """Steps of the complete checkpoints, oldest first."""
     return [checkpoint.step for checkpoint in self._checkpointer.checkpoints]
 
   def latest(self) -> int | None:
-    """Step of the newest whole checkpoint."""
+    """Step of the newest complete checkpoint."""
     return max(self.steps(), default=None)
 
   def save(self, state: TrainState, position: Position) -> None:
-    """Starts to save; returns when `state` may be donated.
+    """Starts saving; returns when `state` may be donated.
 
     At most one save is under way: a second waits for the first. A failed save is
     raised by the next call.
@@ -98,30 +98,30 @@ class Store:
       )
 
   def wait(self) -> None:
-    """Returns when the last save is whole; raises what `save` does."""
+    """Returns when the last save is complete; raises what `save` does."""
     with self._disk():
       self._checkpointer.wait()
 
   def close(self) -> None:
-    """Waits for the last save and lets the folder go; raises what `save` does."""
+    """Waits for the last save and releases the folder; raises what `save` does."""
     with self._disk():
       self._checkpointer.close()
 
   @contextlib.contextmanager
   def _disk(self) -> Iterator[None]:
-    """Says what a full disk has cost, and the remedy."""
+    """Turns a full disk into a message that says what is saved, and the remedy."""
     try:
       yield
-    except Exception as error:  # TensorStore has a kind of its own for each operation.
+    except Exception as error:  # TensorStore has its own error type for each operation.
       found = next((text for text in _FULL if text in str(error)), None)
       if found is None:
         raise
       latest = self.latest()
-      kept, next_run = "None is whole yet", "begins anew"
+      kept, next_run = "No checkpoint is complete yet", "starts over"
       if latest is not None:
-        kept, next_run = f"That of step {latest} is whole", "goes on from there"
+        kept, next_run = f"That of step {latest} is complete", "resumes from there"
       raise ValueError(
-        f"{self.folder}: the disk did not take a checkpoint ({found}). {kept}. Make room,"
+        f"{self.folder}: could not write a checkpoint ({found}). {kept}. Free some space,"
         f" or lower config.train.keep, and run the same command again: it {next_run}."
       ) from error
 
@@ -133,12 +133,12 @@ class Store:
     """
     step = self._existing(step)
     there = [p.name for p in (self.folder / str(step)).iterdir() if p.is_dir()]
-    self._check(step, *there)  # Orbax looks at them all
+    self._check(step, *there)  # Orbax opens them all
     metadata = self._checkpointer.checkpointables_metadata(step)
     return Position(**metadata.custom_metadata)
 
   def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
-    """Reads a whole state into the layout of `abstract`.
+    """Reads a complete state into the layout of `abstract`.
 
     Args:
       abstract: shapes, dtypes and shardings; the mesh may differ from the writer's.
@@ -167,8 +167,8 @@ class Store:
     steps = self.steps()
     if not steps:
       raise ValueError(
-        f"{self.folder}: holds no whole checkpoint. Train first, or name the workdir"
-        " of a run that has saved."
+        f"{self.folder}: contains no complete checkpoint. Train first, or name the"
+        " workdir of a run that has saved."
       )
     step = steps[-1] if step is None else step
     if step not in steps:
@@ -191,8 +191,8 @@ class Store:
         )
     try:
       return self._checkpointer.load_checkpointables(step, target)
-    except Exception as error:  # Orbax has a kind of its own for each layer.
-      # A host that is gone, a disk that does not answer: another start is the remedy.
+    except Exception as error:  # Orbax has its own error type for each layer.
+      # A lost host, a disk that does not answer: starting again is the remedy.
       passing = isinstance(error, MemoryError | OSError | jax.errors.JaxRuntimeError)
       missing = isinstance(error, FileNotFoundError)
       if (passing and not missing) or "RESOURCE_EXHAUSTED" in str(error):
@@ -200,20 +200,20 @@ class Store:
       raise self._damaged(step, damage.explain(error), target) from error
 
   def _check(self, step: int, *trees: str) -> None:
-    """Refuses a checkpoint of which these trees are not whole."""
+    """Refuses a checkpoint in which one of these trees is damaged."""
     what = damage.find(self.folder / str(step), trees)
     if what:
       raise self._damaged(step, what, trees)
 
   def _damaged(self, step: int, what: str, trees: Iterable[str]) -> ValueError:
-    """What is damaged, and which checkpoint there is to go on from."""
+    """What is damaged, and which other checkpoint the run can resume from."""
     others = [n for n in self.steps() if n != step]
     whole = [n for n in others if not damage.find(self.folder / str(n), trees)]
-    remedy = "There is no other: begin anew in another workdir."
+    remedy = "No other checkpoint is intact; start over in a new workdir."
     if whole:
       remedy = (
-        f"Whole are those of the steps {whole}: move {self.folder / str(step)} to another"
-        f" place, and the same command goes on from step {max(whole)}."
+        f"Intact checkpoints: steps {whole}. Move {self.folder / str(step)} somewhere"
+        f" else, and the same command resumes from step {max(whole)}."
       )
     return ValueError(
       f"{self.folder / str(step)}: the checkpoint is damaged: {what}. {remedy}"
