@@ -7,7 +7,7 @@ for a minute, at 256 tokens a frame. Meant for 64 v5p chips:
   --mesh=tpu,fsdp=8,context=8
 
 Choose the latents and the autoencoder that made them with --config.data.path and
---config.autoencoder.checkpoint. What is not said here is the default of
+--config.autoencoder.checkpoint. Options not set here keep the defaults of
 `video_dit/config/sections.py`.
 """
 
@@ -19,7 +19,7 @@ from video_dit import config
 def get_config(preset: str = "") -> ml_collections.ConfigDict:
   """The experiment; it has no presets."""
   if preset:
-    raise ValueError(f"{preset!r} is no preset: configs/7b.py has none.")
+    raise ValueError(f"{preset!r} is not a preset: configs/7b.py has none.")
   c = config.template(name="7b", objective="diffusion")
   c.dit.architecture = "wan"
   c.dit.depth = 28
@@ -27,7 +27,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.heads = 32
   c.dit.remat = "attention"
 
-  # Heads divide over the context axis: each device attends to whole rows with four.
+  # Heads divide over the context axis: each device attends to whole rows with four heads.
   c.mesh.fsdp = 8
   c.mesh.context = 8
 

@@ -24,7 +24,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   if preset in ("demo", "demo_quick"):
     _demo(c, quick=preset == "demo_quick")
   elif preset:
-    raise ValueError(f"{preset!r} is no preset: there are demo and demo_quick.")
+    raise ValueError(f"{preset!r} is not a preset: there are demo and demo_quick.")
   return c
 
 

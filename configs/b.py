@@ -1,7 +1,7 @@
 """DiT-B's depth and width, heads of size 128, on packed rows of native sizes.
 
 Choose the latents and the autoencoder that made them with --config.data.path and
---config.autoencoder.checkpoint. What is not said here is the default of
+--config.autoencoder.checkpoint. Options not set here keep the defaults of
 `video_dit/config/sections.py`.
 """
 
@@ -13,7 +13,7 @@ from video_dit import config
 def get_config(preset: str = "") -> ml_collections.ConfigDict:
   """The experiment; it has no presets."""
   if preset:
-    raise ValueError(f"{preset!r} is no preset: configs/b.py has none.")
+    raise ValueError(f"{preset!r} is not a preset: configs/b.py has none.")
   c = config.template(name="b", objective="diffusion")
   c.dit.depth = 12
   c.dit.width = 768

@@ -1,8 +1,8 @@
 """The demo: captioned moving shapes, from files to videos on eight simulated devices.
 
 Presets:
-  (none): seven to thirteen minutes of training on two CPU cores, by their neighbours.
-  quick: a minute of it, at lower quality.
+  (none): seven to thirteen minutes of training on two CPU cores, depending on load.
+  quick: one minute of training, at lower quality.
 """
 
 import ml_collections
@@ -13,7 +13,7 @@ from video_dit import config
 def get_config(preset: str = "") -> ml_collections.ConfigDict:
   """The experiment of one preset."""
   if preset not in ("", "quick"):
-    raise ValueError(f"{preset!r} is no preset: there is quick.")
+    raise ValueError(f"{preset!r} is not a preset: there is quick.")
   quick = preset == "quick"
   c = config.template(name="demo", objective="diffusion")
   c.media.frames_per_second = 8.0
@@ -31,7 +31,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.autoencoder.blocks = 1
   c.autoencoder.factorized = True
 
-  # A T5 with random frozen weights: its words are told apart, nothing more.
+  # A T5 with random frozen weights: it tells words apart, nothing more.
   c.text.vocabulary = 160
   c.text.width = 64
   c.text.depth = 1
@@ -50,7 +50,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.unroll = 3
 
   c.data.rows = 16
-  # Devices that share two cores gain nothing by equal work, so steps stay mixed.
+  # Devices that share two cores gain nothing from equal work, so steps stay mixed.
   c.data.balance_rows = 16
   c.data.row_length = 96
   c.data.row_segments = 6
@@ -63,9 +63,9 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.optimizer.warmup_steps = 40
   c.optimizer.schedule = "cosine"
   c.optimizer.final_fraction = 0.02
-  # So few degrees of freedom on so many tokens show through much noise: motion and place
-  # are decided where a plain schedule hardly trains. What little noise hides, the decoder
-  # mends.
+  # So few degrees of freedom over so many tokens show even through strong noise: motion
+  # and place are decided where a plain schedule hardly trains. What weak noise hides, the
+  # decoder repairs.
   c.diffusion.shift = 4.25
   c.diffusion.time_std = 1.4
   c.diffusion.shift_tokens = 48
@@ -78,7 +78,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.train.sample_every = 0
 
   c.sample.steps = 30
-  # What is to be seen is decided at much noise; guided at little, it falls to pieces.
+  # Content is decided at high noise; guidance at low noise breaks the picture.
   c.sample.guidance = 4.0
   c.sample.guidance_interval = (0.6, 1.0)
   c.sample.height = 32

@@ -19,7 +19,7 @@ from video_dit import config
 def get_config(preset: str = "") -> ml_collections.ConfigDict:
   """The experiment; it has no presets."""
   if preset:
-    raise ValueError(f"{preset!r} is no preset: configs/wan_1_3b.py has none.")
+    raise ValueError(f"{preset!r} is not a preset: configs/wan_1_3b.py has none.")
   c = config.template(name="wan_1_3b", objective="diffusion")
   c.dit.architecture = "wan"
   c.dit.width = 1536

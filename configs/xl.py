@@ -5,7 +5,7 @@ Presets:
   v6e: 1,280 wide, 1,015 M parameters; 5 heads of 256 fill matrix units of 256 (v6e, 7x).
 
 Choose the latents and the autoencoder that made them with --config.data.path and
---config.autoencoder.checkpoint. What is not said here is the default of
+--config.autoencoder.checkpoint. Options not set here keep the defaults of
 `video_dit/config/sections.py`.
 """
 
@@ -17,7 +17,7 @@ from video_dit import config
 def get_config(preset: str = "") -> ml_collections.ConfigDict:
   """The experiment of one preset."""
   if preset not in ("", "v6e"):
-    raise ValueError(f"{preset!r} is no preset: there is v6e.")
+    raise ValueError(f"{preset!r} is not a preset: there is v6e.")
   c = config.template(name="xl", objective="diffusion")
   c.dit.depth = 28
   c.dit.width, c.dit.heads = (1280, 5) if preset else (1152, 9)
