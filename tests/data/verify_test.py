@@ -78,7 +78,7 @@ def test_a_full_disk_costs_the_shard_in_flight(tmp_path):
     check=False,
   )
   assert child.returncode == 3, child.stderr
-  assert "24 records before it are safe. Make room" in child.stdout
+  assert "24 records before it are safe. Free some space" in child.stdout
   assert verify.verify(tmp_path).records == 24
   with writer.ShardWriter(tmp_path, clips.metadata(), shard_records=8) as w:
     done = w.written_keys()

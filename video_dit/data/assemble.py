@@ -1,4 +1,4 @@
-"""Rows of arrays from the records that a plan puts together."""
+"""Builds rows of arrays from the records that a plan groups."""
 
 from collections.abc import Iterable, Sequence
 import dataclasses
@@ -15,7 +15,7 @@ from video_dit.data import batch, patchify, schema
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Segment:
-  """A run of latent frames of one record; the whole of it, mostly.
+  """A run of latent frames of one record; usually all of them.
 
   Attributes:
     record: the clip.
@@ -90,7 +90,7 @@ def assemble(
 def _places(
   grid: patchify.Extent, dit: config.DiT, time: int, rate: float, first: int
 ) -> tuple[np.ndarray, np.ndarray]:
-  """Positions and frames of a segment's tokens; few kinds of segment are common."""
+  """Positions and frames of a segment's tokens; cached, as few kinds are common."""
   positions = patchify.positions(
     grid, dit=dit, time=time, frames_per_second=rate, first=first
   )
@@ -106,7 +106,7 @@ def segment_key(key: str, run: int = 0) -> np.ndarray:
 
 
 def draw(seed: int, step: int, key: np.ndarray, purpose: bytes = b"") -> float:
-  """A number of [0, 1) that depends on these alone."""
+  """A number in [0, 1) that depends on these arguments only."""
   words = struct.pack(">qqII", seed, step, *key.tolist())
   digest = hashlib.blake2b(words, digest_size=8, person=purpose).digest()
   return (int.from_bytes(digest, "big") >> 11) / (1 << 53)

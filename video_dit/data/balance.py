@@ -1,18 +1,18 @@
 """Rows into steps of equal work.
 
 A row's work is the sum of the squares of its segments: attention's, within each segment.
-All other work is linear in the row's tokens, and a row passes whole through it, padding
-and all: the same for every row, so that it only dilutes the differences measured here.
+All other work is linear in the row's length, padding included: the same for every row, so
+that it only dilutes the differences measured here.
 
-A row with one very long clip costs more than any row without one, so a device that takes
-one row a step has equals beside it only if such rows share a step. Rows are sorted by
+A row with one very long clip costs more than any row without one, so if each device takes
+one row a step, their work is equal only if such rows share a step. Rows are sorted by
 their work, as loosely as the bound on imbalance allows, and cut into steps, which are
 shuffled. The more rows a device takes, the looser: sums of eight well chosen rows are
-alike with little sorting or none. Sorted steps differ in their mix of lengths;
+nearly equal with little sorting or none. Sorted steps differ in their mix of lengths;
 `docs/data.md` says by how much.
 
-All sorts are stable: others order equals by the processor's vector width, and the hosts
-of a run must agree.
+All sorts are stable: the order of ties in others depends on the processor's vector width,
+and the hosts of a run must agree.
 """
 
 import bisect
@@ -20,8 +20,8 @@ import bisect
 import einops
 import numpy as np
 
-# Least imbalance that is evened out further at the cost of steps of like lengths; it
-# holds for 19 of 20 steps.
+# Imbalance below which steps are not sorted further, since sorting makes the lengths in a
+# step more alike; it holds for 19 of 20 steps.
 _MOST = 0.01
 # How far rows stray from their place in the order of work, in factors of e: from a
 # plain shuffle to hardly at all.
@@ -71,7 +71,7 @@ def arrange(
     rows: of a step.
     group: neighbouring rows that one device takes; divides `rows`.
     head: first rows of the epoch, which complete a step of the epoch before.
-    level: of the work of rows that share a step with another epoch's.
+    level: work of the rows that share a step with another epoch's.
     rng: shuffles.
 
   Returns:
@@ -104,7 +104,7 @@ def arrange(
 
 
 def _even(steps_SR: np.ndarray, work_R: np.ndarray) -> np.ndarray:
-  """Orders each step's rows so that its halves, quarters, ... are alike in work.
+  """Orders each step's rows so that its halves, quarters, ... have nearly equal work.
 
   The costliest row is followed by the cheapest, then pairs by pairs, and so on.
   """

@@ -1,4 +1,4 @@
-"""What makes files visible to others; where they are local, nothing needs be done."""
+"""Makes files visible to others; local ones need nothing done."""
 
 from collections.abc import Iterator
 import contextlib
@@ -6,17 +6,17 @@ import pathlib
 
 
 class Disk:
-  """A local folder. A remote one does the same there, file by file."""
+  """A local folder. A remote one does the same, file by file."""
 
   def wrote(self, path: pathlib.Path) -> None:
-    """A file is whole and may be seen."""
+    """Publishes a complete file."""
 
   def move(self, old: pathlib.Path, new: pathlib.Path) -> None:
-    """Renames a file that may be seen."""
+    """Renames a published file."""
     old.replace(new)
 
   def remove(self, path: pathlib.Path) -> None:
-    """Removes a file, if it is there."""
+    """Removes a file, if it exists."""
     path.unlink(missing_ok=True)
 
   def fetch(self, path: pathlib.Path) -> bool:
@@ -25,14 +25,14 @@ class Disk:
 
   @contextlib.contextmanager
   def whole(self, path: pathlib.Path) -> Iterator[None]:
-    """Has a shard here to be read while the block lasts, if it is there."""
+    """Keeps a shard available locally while the block runs, if it exists."""
     yield
 
   def publish(self) -> None:
-    """All that lies in the folder beside data sets is whole and may be seen."""
+    """Publishes everything in the folder besides data sets."""
 
   def refresh(self) -> None:
-    """Brings all that lies in the folder up to date."""
+    """Brings everything in the folder up to date."""
 
 
 LOCAL = Disk()

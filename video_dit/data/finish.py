@@ -28,7 +28,7 @@ LINES = pa.schema(
 
 
 def read_lines(path: pathlib.Path) -> pa.Table:
-  """The lines of a part; one of before there were several captions has no list."""
+  """The lines of a part; a part from before several captions has no list of them."""
   table = pq.read_table(path)
   for name in (n for n in LINES.names if n not in table.schema.names):
     table = table.append_column(
@@ -79,10 +79,10 @@ def write_info(
 
   Args:
     folder: of the data set.
-    metadata: who made it.
+    metadata: what made it.
     names: shard of each part, in order.
     lengths: records of each part.
-    disk: where they are to be seen.
+    disk: where they are made visible.
   """
   kind = metadata.kind
   template = tfds.core.ShardedFileTemplate(

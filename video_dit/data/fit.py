@@ -1,16 +1,16 @@
 """Clips into rows, many rows at a time: each takes the longest clip that still fits.
 
-All rows of a window are filled together, so that the first clips of all rows are the
-window's longest, and the row with the shortest of them takes the longest second: rows
-come out alike in the sum of their clips' squares, which is attention's work, as far as
-their longest clips allow. One round gives every open row its next clip by sorting alone.
+All rows of a window are filled together: the first clips of all rows are the window's
+longest, and the row with the shortest of them takes the longest second one. So rows have
+nearly equal sums of their clips' squares, which is attention's work, as far as their
+longest clips allow. One round gives every open row its next clip by sorting alone.
 """
 
 import numpy as np
 
 from video_dit import config
 
-# A row that clips with too much text were offered to so often takes no more.
+# A row that was offered clips with too much text this often is closed.
 _MOST_OFFERS = 8
 
 
@@ -19,8 +19,8 @@ def fit(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Lays a stream of clips into rows, `data.lookahead` clips at a time.
 
-  What fits no row of its window waits for the next one. The last window has as many rows
-  as it takes, and shares what stays empty among them.
+  A clip that fits no row of its window waits for the next one. The last window has as
+  many rows as it needs, and spreads the empty space evenly over them.
 
   Args:
     tokens, text_tokens: `(n,)` of each clip, within `row_length` and `row_text`.
@@ -53,7 +53,7 @@ def fit(
 
 
 def least_rows(tokens: np.ndarray, text_tokens: np.ndarray, data: config.Data) -> int:
-  """Rows that clips need at the least, by tokens, by text tokens and by number."""
+  """A lower bound on the rows needed, by tokens, by text tokens and by number."""
   return max(
     -(-int(tokens.sum(dtype=np.int64)) // data.row_length),
     -(-int(text_tokens.sum(dtype=np.int64)) // data.row_text),
@@ -64,7 +64,7 @@ def least_rows(tokens: np.ndarray, text_tokens: np.ndarray, data: config.Data) -
 def _fill(
   tokens: np.ndarray, text_tokens: np.ndarray, data: config.Data, rows: int
 ) -> np.ndarray:
-  """Fills rows with clips sorted by falling length.
+  """Fills rows with clips sorted by descending length.
 
   Rows are filled to a common height first, and to the brim with what is left over.
 
@@ -80,7 +80,7 @@ def _fill(
   waiting = np.arange(len(tokens))
   for more in (0, data.row_length - height):
     left += more
-    longest = left.copy()  # that a row takes; below `left` where text did not fit
+    longest = left.copy()  # longest clip a row takes; below `left` where text did not fit
     offers = np.full(rows, _MOST_OFFERS, np.int64)
     active = np.flatnonzero(slots)
     while len(waiting) and len(active):
@@ -106,14 +106,14 @@ def _fill(
 
 
 def _longest_that_fit(tokens: np.ndarray, room: np.ndarray) -> np.ndarray:
-  """For each row the longest clip that fits, no clip twice.
+  """The longest clip that fits, for each row; no clip twice.
 
   Args:
-    tokens: of the clips, falling.
-    room: of the rows, falling.
+    tokens: of the clips, descending.
+    room: of the rows, descending.
 
   Returns:
-    Indices of clips, rising; at or beyond `len(tokens)` where none is left.
+    Indices of clips, ascending; at or beyond `len(tokens)` where none is left.
   """
   turn = np.arange(len(room))
   first = np.searchsorted(-tokens, -room)

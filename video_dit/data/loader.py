@@ -2,8 +2,8 @@
 
 Batches are a `grain.MapDataset` indexed by step, so that a run starts anywhere at once,
 on any number of processes, and sees the same segments. Threads read ahead; no process is
-forked. What cannot be read is named in the log and in `Dataset.damaged`, and its place
-in the row stays empty.
+forked. A record that cannot be read is named in the log and in `Dataset.damaged`; its
+place in the row stays empty.
 """
 
 import collections
@@ -229,7 +229,7 @@ class _Windows:
     return windows.stack(records, config.data, seed=config.seed, step=step)
 
   def _record(self, numbers: list[int]) -> Any:
-    """The first that can be used: a window has no empty form, so the next stands in."""
+    """The first usable record: a window cannot be empty, so the next replaces it."""
     for number in numbers:
       if (record := read(self._dataset, number)) is not None:
         return record
@@ -254,12 +254,12 @@ def prefetch_to_device(
   size: int,
   share: Share | None = None,
 ) -> Iterator[Any]:
-  """Keeps `size` batches on their way to the devices.
+  """Keeps `size` batches in flight to the devices.
 
   Args:
     iterator: of host-local batches (pytrees of NumPy arrays, rows first).
     sharding: of the global batch: one for all arrays, or a pytree of them.
-    size: batches under way, beside the one handed out.
+    size: batches in flight, besides the one handed out.
     share: what the iterator makes, at least all that this process's devices hold; None:
       whole steps.
 

@@ -12,10 +12,10 @@ import numpy as np
 from video_dit import config
 from video_dit.data import balance, fit, search
 
-# Rows this full are left as they are; emptier ones are packed again by trying sets.
+# Rows this full are left as they are; emptier ones are packed again by search.
 _FULL = 0.99
-# Pieces on which trying sets has to show what it gains before it is done for all, and
-# the most that it is done for: it takes a minute for a few millions.
+# Pieces on which the search has to prove its gain before it runs on all, and the most
+# that it runs on: a few million take a minute.
 _TRIAL = 4096
 _MOST_SEARCHED = 1_000_000
 
@@ -62,7 +62,7 @@ def plan_epoch(
     tokens, text_tokens: `(n,)` of each piece, within `row_length` and `row_text`.
     data: the limits of a row, `rows` of a step, and `lookahead`.
     seed, epoch: decide the order.
-    head: first rows, which complete a step that the epoch before has begun. It orders
+    head: first rows, which complete a step begun by the epoch before. It orders
       the rows and changes none.
     shuffle: or lay the pieces out as they come and order the rows by their first piece,
       as held-out data do: steps are then samples of the whole, of unequal work.

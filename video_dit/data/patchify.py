@@ -1,4 +1,4 @@
-"""Latents <-> tokens, and where each token stands.
+"""Latents <-> tokens, and the position of each token.
 
 Tokens run frame-major, then row-major; a grid is the extent in tokens `(t, h, w)`. All
 functions take NumPy or JAX arrays and return the same.
@@ -80,7 +80,7 @@ def positions(
 ) -> np.ndarray:
   """Time, row and column of each token, for the rotary embedding.
 
-  Latent frame 0 stands at 0 s and latent frame i > 0 at i * time / frames_per_second,
+  Latent frame 0 is at 0 s and latent frame i > 0 at i * time / frames_per_second,
   the moment of the last of its frames. Rows and columns are counted from the clip's
   centre, so that a subject in the middle has the same position at every size.
 
@@ -88,8 +88,8 @@ def positions(
     grid: extent in tokens.
     dit: `patch`, `rope_seconds` and `rope_side` are read.
     time: frames per latent frame.
-    frames_per_second: of the clip; may be 0 where there is one latent frame, and where
-      tokens are counted.
+    frames_per_second: of the clip; may be 0 for one latent frame, and where time counts
+      in tokens.
     first: index of the first latent frame, where the grid continues a longer clip.
 
   Returns:

@@ -19,7 +19,7 @@ class Pieces:
     count: `(n,)` int32, latent frames of the run.
     run: `(n,)` int16, number of the run in its clip, from 0.
     tokens: `(n,)` int32.
-    text_tokens: `(n,)` int32, room for the caption or for the empty one.
+    text_tokens: `(n,)` int32, room for the longer of the caption and the empty one.
   """
 
   clip: np.ndarray

@@ -1,4 +1,4 @@
-"""Reads a data set: its index in a few bytes a clip, its records at random."""
+"""Reads a data set: its index in a few bytes per clip, its records by random access."""
 
 import functools
 import os
@@ -49,7 +49,7 @@ class Index:
 
 
 def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
-  """Folder of a data set: in what preprocess wrote, or that folder itself.
+  """Folder of a data set: inside the output of preprocess, or the path itself.
 
   Raises:
     ValueError: no path is configured.
@@ -64,10 +64,10 @@ def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
 
 
 class Dataset:
-  """One split of a data set; `len`, and `[i]` for the record. Safe among threads.
+  """One split of a data set; `len`, and `[i]` for the record. Thread-safe.
 
   Attributes:
-    metadata: who made the set.
+    metadata: what made the set.
     index: the columns that planning needs.
     damaged: records found unusable so far, by number, and why.
   """
@@ -84,7 +84,7 @@ class Dataset:
     if not (self.folder / "dataset_info.json").exists():
       raise ValueError(
         f"{self.folder}: the data set is unfinished (no dataset_info.json). Run"
-        " `python -m video_dit.preprocess` again; it goes on where it stopped."
+        " `python -m video_dit.preprocess` again; it resumes where it stopped."
       )
     builder = tfds.builder_from_directory(str(self.folder))
     if split not in builder.info.splits:
@@ -134,11 +134,11 @@ def check(
   *,
   kind: schema.Kind = "latents",
 ) -> None:
-  """Refuses a set of another kind, or one that other encoders made.
+  """Refuses a set of another kind, or one made by other encoders.
 
   Args:
     metadata: of the set.
-    autoencoder_fingerprint, text_fingerprint: of the encoders in use; None asks nothing.
+    autoencoder_fingerprint, text_fingerprint: of the encoders in use; None is unchecked.
     kind: what is wanted.
 
   Raises:

@@ -1,13 +1,13 @@
-"""What one record holds, and who made it.
+"""What one record contains, and what made it.
 
 A data set of kind `latents` feeds the diffusion transformer; one of kind `pixels` feeds
 the autoencoder's training. Both are ordinary TFDS data sets in ArrayRecord format,
-written and read without TensorFlow. Beside TFDS's own files a set holds
+written and read without TensorFlow. Besides TFDS's own files a set contains
 
-    provenance.json   who made it: fingerprints and sizes of the encoders
+    provenance.json   what made it: fingerprints and sizes of the encoders
     empty.npy         the encoding of the empty caption (latents only)
     index.parquet     one line a record, so that planning reads no record
-    parts/            what the writer needs to go on after a kill
+    parts/            what the writer needs to resume after a kill
 """
 
 from collections.abc import Callable, Sequence
@@ -27,8 +27,8 @@ VERSION = "1.0.0"
 PROVENANCE = "provenance.json"
 EMPTY = "empty.npy"
 INDEX = "index.parquet"
-# Most steps up from a set's folder to what is stored relative to it: from
-# `OUT/latents` to all that lies beside OUT.
+# Most levels up from a set's folder to a path that is stored relative to it: from
+# `OUT/latents` to anything beside OUT.
 _STEPS_UP = 2
 _PATHS = ("autoencoder_path", "text_path")
 
@@ -49,8 +49,8 @@ class LatentRecord:
     frames_per_second: of the clip; 0 for an image that has none.
     frames, height, width: of the clip in pixels, before the autoencoder.
     start_seconds: where the clip starts in its source.
-    more_captions: captions of the clip beside `caption`, which is the heaviest.
-    more_text: `(sum of tokens, width)` float16, their encodings one behind the other.
+    more_captions: captions of the clip besides `caption`, which has the largest weight.
+    more_text: `(sum of tokens, width)` float16, their encodings end to end.
     more_tokens: `(n,)` int32, tokens of each of them.
     caption_weights: `(1 + n,)` float32 of `caption` and the others; empty where there
       is one caption.
@@ -71,7 +71,7 @@ class LatentRecord:
   caption_weights: np.ndarray = dataclasses.field(default_factory=lambda: _NO_WEIGHTS)
 
   def line(self) -> dict[str, Any]:
-    """The record's line of the index; its text tokens are of the longest caption."""
+    """The record's line of the index; its text tokens count the longest caption."""
     t, h, w, _ = self.latent.shape
     tokens = max([len(self.text), *self.more_tokens.tolist()])
     captions = [self.caption, *self.more_captions]
@@ -99,7 +99,7 @@ class LatentRecord:
     """The encoding `(tokens, width)` of one caption, chosen by weight.
 
     Args:
-      number: of [0, 1), drawn uniformly.
+      number: in [0, 1), drawn uniformly.
     """
     if not self.more_captions:
       return self.text
@@ -150,7 +150,7 @@ def _line(record: Record, t: int, h: int, w: int, text_tokens: int) -> dict[str,
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Metadata:
-  """Who made a data set; another autoencoder or text encoder is refused by it.
+  """What made a data set; by it, another autoencoder or text encoder is refused.
 
   Attributes:
     kind: `latents` or `pixels`.
@@ -160,7 +160,7 @@ class Metadata:
     channels, space, time: latent channels, pixels per latent row or column, and frames
       per latent frame after the first; 3, 1, 1 for pixels.
     text, text_path, text_width: fingerprint, folder and width of the text encoder.
-    several: records have room for more captions than one.
+    several: records have room for more than one caption.
     empty: `(tokens, width)` float16, the empty caption's encoding.
     folder: where it was loaded from; not stored.
   """
@@ -198,7 +198,7 @@ class Metadata:
     """Reads what `save` wrote.
 
     Raises:
-      ValueError: the folder holds no data set of ours.
+      ValueError: the folder is not a data set of video_dit.
     """
     folder = pathlib.Path(folder)
     path = folder / PROVENANCE
@@ -233,7 +233,7 @@ def _stored(path: str, folder: pathlib.Path) -> str:
 
 
 def _resolved(path: str, folder: pathlib.Path) -> str:
-  """What `_stored` stood for, absolute."""
+  """The absolute path that `_stored` made relative."""
   return os.path.abspath(folder / path) if path else ""
 
 
@@ -336,8 +336,8 @@ def fields(metadata: Metadata, record: Record) -> dict[str, Any]:
     return found | {"more_captions": list(found["more_captions"])}
   if found["more_captions"]:
     raise ValueError(
-      f"clip {found['key']} has {1 + len(found['more_captions'])} captions, and the data"
-      " set here was begun with one a clip. Pass --overwrite to make it anew."
+      f"clip {found['key']} has {1 + len(found['more_captions'])} captions, but the data"
+      " set here was created with one per clip. Pass --overwrite to rebuild it."
     )
   names = ("more_captions", "more_text", "more_tokens", "caption_weights")
   return {name: value for name, value in found.items() if name not in names}

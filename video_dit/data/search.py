@@ -1,7 +1,7 @@
-"""Clips into rows, one row at a time, by trying sets of clips until one fills the row.
+"""Clips into rows, one row at a time: searches for a set of clips that fills the row.
 
-Slower than `fit`, and better where few kinds of clip meet a short row, so that only
-certain sums come out even.
+Slower than `fit`, and better where few lengths of clip meet a short row, so that only
+certain sums fill it exactly.
 """
 
 import bisect
@@ -11,7 +11,7 @@ import numpy as np
 
 from video_dit import config
 
-# More clips to choose among leave the short ones, which close rows, to the end.
+# With more clips to choose from, the short ones, which close rows, are left to the end.
 _MOST_WAITING = 64
 _MOST_TRIES = 64
 
@@ -21,7 +21,7 @@ def search(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Lays a stream of clips into rows; arguments and results as `fit.fit`'s.
 
-  A row starts with the oldest clip that waits.
+  A row starts with the clip that has waited longest.
   """
   size, text = tokens.tolist(), text_tokens.tolist()
   waiting = _Waiting(size, min(data.lookahead, _MOST_WAITING))
@@ -45,11 +45,11 @@ def search(
 
 
 class _Waiting:
-  """Clips that wait, by length.
+  """The waiting clips, by length.
 
   Attributes:
     of: places of the clips of each length, oldest first.
-    lengths: that some clip has, rising.
+    lengths: that occur, ascending.
     counts: clips of each length.
   """
 
@@ -90,13 +90,13 @@ class _Waiting:
 def _best_sum(
   lengths: list[int], counts: dict[int, int], room: int, most: int
 ) -> list[int]:
-  """Lengths of the clips that fill a room best; the first full one, long clips first.
+  """Lengths of the clips that fill the room best; stops at the first that fills it.
 
   Args:
-    lengths: that there are, rising.
+    lengths: that occur, ascending.
     counts: clips of each length.
     room: tokens to fill.
-    most: clips at the most.
+    most: the largest number of clips.
   """
   best: list[int] = []
   chosen: list[int] = []

@@ -29,12 +29,12 @@ class Row:
 
 
 class Steps:
-  """The rows of every step of a run: a function of (seed, step). Safe among threads.
+  """The rows of every step of a run: a function of (seed, step). Thread-safe.
 
   Attributes:
     pieces: what is packed.
     epoch_rows: rows of each epoch planned so far; worth saving with a checkpoint of a
-      run on very many clips, since a start then plans only the epoch that it starts in.
+      run on very many clips, since a restart then plans only the epoch it starts in.
   """
 
   def __init__(

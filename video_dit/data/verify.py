@@ -37,7 +37,7 @@ class Report:
   Attributes:
     folder: of the set.
     finished: whether it is complete and can be trained on.
-    shards, records, bytes: that were read.
+    shards, records, bytes: how many were read.
     faults: what is wrong, in the order of the shards.
   """
 
@@ -52,17 +52,17 @@ class Report:
 def verify(
   folder: str | os.PathLike[str], disk: disk_lib.Disk = disk_lib.LOCAL
 ) -> Report:
-  """Reads every record of a set, finished or begun, against its list of lines.
+  """Checks every record of a set, finished or not, against its list of lines.
 
-  A record is good if its bytes are whole, its key, extents and number of tokens are
-  those of its line, and its numbers are finite.
+  A record is good if its bytes are intact, its key, extents and number of tokens match
+  its line, and its numbers are finite.
 
   Args:
     folder: of the set.
-    disk: brings its shards here, one at a time.
+    disk: fetches its shards, one at a time.
 
   Raises:
-    ValueError: the folder holds no data set of ours.
+    ValueError: the folder is not a data set of video_dit.
   """
   folder = pathlib.Path(folder)
   metadata = schema.Metadata.load(folder)
@@ -75,7 +75,7 @@ def verify(
   for lines in sorted((folder / writer_lib.PARTS).glob("*.parquet")):
     own = writer_lib.shard_name(metadata.kind, lines.stem)
     path = folder / names.get(lines.stem, own)
-    if not path.exists():  # being moved, where a run was stopped
+    if not path.exists():  # being moved when a run was stopped
       path = folder / own
     with disk.whole(path):
       listed += _verify_shard(report, metadata, lines, path, seen)
@@ -114,7 +114,7 @@ def _verify_shard(
     fault(f"the shard cannot be opened, {len(lines)} records are lost ({error})")
     return len(lines)
   if found != len(lines):
-    fault(f"holds {found} records where {len(lines)} were written")
+    fault(f"holds {found} records but {len(lines)} were written")
   for i, record in _records(reader, min(found, len(lines))):
     line = lines[i]
     report.records += 1
@@ -126,26 +126,26 @@ def _verify_shard(
       problem = f"cannot be read ({type(error).__name__}: {error})"
     key = line["key"].encode()
     if problem is None and key in seen:
-      problem = "is there twice"
+      problem = "occurs twice"
     seen.add(key)
     if problem is not None:
       fault(problem, f"{name}, record {i}, clip {line['key']}")
   try:
     reader.close()
-  except Exception as error:  # what its end should say is kept back until here
+  except Exception as error:  # damage at its end; raised only on closing
     fault(f"the shard is damaged ({error})")
   return len(lines)
 
 
 def _records(reader: Any, count: int) -> Iterator[tuple[int, bytes | Exception]]:
-  """The records, and instead of each that cannot be read, why."""
+  """The records; for one that cannot be read, the error instead."""
   for first in range(0, count, _TOGETHER):
     numbers = list(range(first, min(first + _TOGETHER, count)))
     try:
       yield from zip(numbers, reader.read(numbers), strict=True)
       continue
     except Exception:
-      pass  # one by one, to find which of them
+      pass  # read one by one, to find the bad ones
     for i in numbers:
       try:
         (record,) = reader.read([i])
@@ -160,7 +160,7 @@ def _problem(record: schema.Record, line: dict[str, Any]) -> str | None:
   names = ("key", "t", "h", "w", "text_tokens", "caption")
   for name in names:
     if found[name] != line[name]:
-      return f"has {name} {found[name]!r} where {line[name]!r} was written"
+      return f"has {name} {found[name]!r} but {line[name]!r} was written"
   if isinstance(record, schema.LatentRecord):
     texts = [record.text] if record.more_text is None else [record.text, record.more_text]
     for name, array in (("latent", record.latent), *(("text", t) for t in texts)):
@@ -177,5 +177,5 @@ def _verify_index(report: Report, path: pathlib.Path, listed: int) -> None:
     return
   if found != listed:
     report.faults.append(
-      Fault(str(path), f"names {found} records where the shards' lists have {listed}")
+      Fault(str(path), f"lists {found} records but the shards' lists have {listed}")
     )

@@ -1,8 +1,8 @@
 """Windows of pixels for the autoencoder's training.
 
 A step takes the next `data.rows` clips of the epochs' shuffles, laid end to end, and one
-window of each: `window_frames` frames of `window_side` by `window_side` pixels, where a
-draw from (seed, step, key) puts it. A shorter clip holds its last frame, so that an image
+window of each: `window_frames` frames of `window_side` by `window_side` pixels, at a
+place drawn from (seed, step, key). A shorter clip holds its last frame, so that an image
 is a still clip; a smaller one repeats its edges.
 """
 
@@ -15,7 +15,7 @@ from video_dit.data import assemble, batch, schema
 
 
 class Order:
-  """Record numbers of every step: a function of (seed, step). Safe among threads."""
+  """Record numbers of every step: a function of (seed, step). Thread-safe."""
 
   def __init__(self, num: int, rows: int, seed: int):
     """Shuffles nothing yet.

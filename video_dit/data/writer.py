@@ -1,4 +1,4 @@
-"""Writes a data set that a kill at any moment cannot spoil.
+"""Writes a data set that a kill at any moment cannot damage.
 
 Records go to numbered parts of `shard_records`, one file a part, under a temporary name
 until it is whole, then under the name of a TFDS shard, which says the number and not how
@@ -39,7 +39,7 @@ SHARDS = "shards.json"
 
 
 class DiskError(ValueError):
-  """The disk took no more; what was committed before is safe."""
+  """The disk refused a write; what was committed before is safe."""
 
 
 @dataclasses.dataclass
@@ -74,17 +74,17 @@ class ShardWriter:
     hosts: int = 1,
     disk: disk_lib.Disk = disk_lib.LOCAL,
   ):
-    """Opens a set, new or begun, and clears away what a kill left behind.
+    """Opens a set, new or unfinished, and removes what a kill left behind.
 
     Args:
       folder: of the data set, such as `OUT/latents`.
-      metadata: who makes the set.
+      metadata: what makes the set.
       shard_records: records in one file.
       host, hosts: which of how many writers at a time this is.
-      disk: where files are to be seen.
+      disk: where files are made visible.
 
     Raises:
-      ValueError: the folder holds a set made by others or with other settings.
+      ValueError: the folder holds a set made by other encoders or settings.
     """
     self.folder = pathlib.Path(folder)
     self._shard_records = shard_records
@@ -117,7 +117,7 @@ class ShardWriter:
 
   @property
   def finished(self) -> bool:
-    """Whether the set, as it lies on disk, is complete and readable."""
+    """Whether the set on disk is complete and readable."""
     return (self.folder / finish_lib.INFO).exists()
 
   def written_keys(self) -> set[str]:
@@ -133,7 +133,7 @@ class ShardWriter:
       DiskError: there is no room, or the disk is broken.
     """
     if split not in schema.SPLITS:
-      raise ValueError(f"{self.folder}: split {split!r} is none of {schema.SPLITS}.")
+      raise ValueError(f"{self.folder}: split {split!r} is not one of {schema.SPLITS}.")
     if record.key in self._keys:
       raise ValueError(
         f"{self.folder}: key {record.key} is in the set already. Skip what"
@@ -193,7 +193,7 @@ class ShardWriter:
   def drop_repeated(self) -> int:
     """Removes parts with keys that an earlier part has; returns how many.
 
-    Hosts that were started again in another number may have made clips twice.
+    A restart with another number of hosts may have made clips twice.
     """
     seen: set[str] = set()
     dropped = 0
@@ -227,7 +227,7 @@ class ShardWriter:
     for path in self._parts.iterdir():
       if path.suffix == ".array_record" or "-h" in path.name:
         raise ValueError(
-          f"{path}: the set was made by an earlier version, which named parts otherwise."
+          f"{path}: the set is of an earlier version, which named parts differently."
           " Add to it with that version, or choose another output folder. A finished set"
           " can be trained on as it is."
         )
@@ -278,14 +278,14 @@ class ShardWriter:
     del self._open[split]
 
   def _give_up(self, part: _Part, split: str, error: Exception) -> DiskError:
-    """Lets go of a part that the disk does not take."""
+    """Drops a part that the disk refuses."""
     self._open.pop(split, None)
     self._keys -= {line["key"] for line in part.lines}
     for path in (part.path, self._data(part.name)):
       path.unlink(missing_ok=True)
     return DiskError(
-      f"{part.path}: the disk did not take the shard being written ({error}). The"
-      f" {len(self._keys):,} records before it are safe. Make room, and run again."
+      f"{part.path}: could not write the current shard ({error}). The"
+      f" {len(self._keys):,} records before it are safe. Free some space, and run again."
     )
 
   def _sweep(self) -> None:
@@ -333,13 +333,13 @@ def _without_gaps(kind: str, split: str, numbers: list[int]) -> dict[str, str]:
 def committed(
   folder: str | os.PathLike,
 ) -> Iterator[tuple[str, list[str], list[tuple[list[str], list[float]]]]]:
-  """What a set holds, finished or begun, whoever makes it; reads no record.
+  """What a set holds, finished or not; reads no record.
 
   Args:
     folder: of the set; need not exist.
 
   Yields:
-    Split, keys, and captions with their weights, of some records, until all were named.
+    Split, keys, and captions with their weights, for some records at a time.
   """
   for path in sorted((pathlib.Path(folder) / PARTS).glob("*-*.parquet")):
     rows = finish_lib.read_lines(path).to_pylist()
@@ -369,8 +369,8 @@ def _refuse_other(found: schema.Metadata, wanted: schema.Metadata) -> None:
     old, new = getattr(found, field.name), getattr(wanted, field.name)
     if field.compare and not field.name.endswith("_path") and old != new:
       raise ValueError(
-        f"{found.folder}: the set here has {field.name} {old!r}, this run has {new!r};"
-        " one set has one maker. Choose another output folder, or delete this one."
+        f"{found.folder}: the set here has {field.name} {old!r}, this run has {new!r}; a"
+        " data set cannot mix them. Choose another output folder, or delete this one."
       )
 
 
