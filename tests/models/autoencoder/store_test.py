@@ -105,7 +105,7 @@ def test_the_fingerprint_is_of_weights_architecture_and_statistics(folder, tmp_p
 def test_a_folder_without_one_of_its_files_is_refused_by_name(folder, name):
   (folder / name).unlink()
   for read in (store.fingerprint, store.load):
-    with pytest.raises(ValueError, match=rf"{folder}.*{name} is not there.*Name the"):
+    with pytest.raises(ValueError, match=rf"{folder}.*{name} is missing.*Name the"):
       read(folder)
 
 
@@ -135,7 +135,7 @@ def test_truncated_weights_are_refused_by_name(folder):
   ("change", "told"),
   [
     ("{", "is not JSON"),
-    ("[]", "holds a list where an object"),
+    ("[]", "holds a list; an object"),
     ({"channels": None}, "channels=None must be a whole number above 0"),
     ({"widths": [8, 0]}, r"widths\[1\]=0 must be a whole number"),
     ({"widths": 8}, r"widths\[0\]=0 must be"),

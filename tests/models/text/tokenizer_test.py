@@ -57,7 +57,7 @@ def test_tiny_corpora_do(captions, tmp_path):
 
 
 def test_captions_without_text_are_refused(tmp_path):
-  with pytest.raises(ValueError, match="no caption to train a tokenizer on"):
+  with pytest.raises(ValueError, match="no captions to train a tokenizer on"):
     tokenizers.train_tokenizer(["", " "], tmp_path / "m", 256)
 
 

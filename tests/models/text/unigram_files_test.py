@@ -60,7 +60,7 @@ def test_flags_of_added_tokens_are_followed(flags, expected, tmp_path):
 @pytest.mark.parametrize(
   ("changes", "told"),
   [
-    ({"normalizer": {"type": "Lowercase"}}, r"normalizer .*'Lowercase'.* followed here"),
+    ({"normalizer": {"type": "Lowercase"}}, r"normalizer .*'Lowercase'.* is supported"),
     ({"normalizer": {"type": "Precompiled"}}, r"normalizer .*'Precompiled'"),
     ({"normalizer": _REPLACE | {"pattern": {"String": "a"}}}, r"normalizer .*'Replace'"),
     ({"pre_tokenizer": None}, r"pre_tokenizer None"),
@@ -68,7 +68,7 @@ def test_flags_of_added_tokens_are_followed(flags, expected, tmp_path):
     ({"pre_tokenizer": _META | {"prepend_scheme": "first"}}, r"pre_tokenizer .*'first'"),
     ({"pre_tokenizer": _META | {"split": False}}, r"pre_tokenizer .*'split': False"),
     ({"post_processor": {"type": "ByteLevel"}}, r"post_processor .*'ByteLevel'"),
-    ({"model": {"type": "BPE"}}, r"of the kind 'BPE'"),
+    ({"model": {"type": "BPE"}}, r"of type 'BPE'"),
     ({"model": {"type": "Unigram", "vocab": [["a"]]}}, r"cannot be read"),
     ({"added_tokens": [{"content": "<y>"}]}, r"cannot be read .*'id'"),
   ],

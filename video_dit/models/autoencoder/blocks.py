@@ -1,9 +1,9 @@
 """Blocks of the published autoencoders that descend from latent diffusion's.
 
-An encoder is a convolution, levels of residual blocks that shrink the clip in between,
-a middle with or without attention, and a convolution behind a norm; a decoder is the
-same the other way round. Norms, convolutions and what changes the size are the models'
-own and come in as functions.
+An encoder is a convolution, levels of residual blocks with downsampling in between, a
+middle with or without attention, a norm and a convolution; a decoder is the same the
+other way round. Norms, convolutions and resampling are the models' own and are passed in
+as functions.
 
 Source: Rombach et al., 2022, arXiv:2112.10752, appendix E, and Esser et al., 2021,
 arXiv:2012.09841. Norms are group norms (Wu and He, 2018, arXiv:1803.08494).
@@ -19,9 +19,9 @@ import jax.numpy as jnp
 
 from video_dit.models.autoencoder.layers import CausalConv, Stream
 
-_QUERIES = 1024  # that attention computes at a time: bounds its memory
+_QUERIES = 1024  # queries that attention computes at a time: bounds its memory
 
-# `norm(channels)` and `change(level, channels)`, which is None where sizes stay.
+# `norm(channels)` and `change(level, channels)`; the latter is None where sizes stay.
 Norm = Callable[[int], nnx.Module]
 Change = Callable[[int, int], nnx.Module | None]
 
@@ -29,7 +29,7 @@ Change = Callable[[int, int], nnx.Module | None]
 class GroupNorm(nnx.Module):
   """Mean 0 and variance 1 of each group of channels over all points of a clip.
 
-  All points are those of the chunk that is given: frames of one chunk feel each other.
+  All points are those of the given chunk: frames of one chunk affect each other.
   """
 
   def __init__(self, channels: int, *, groups: int, eps: float = 1e-6):
@@ -47,8 +47,8 @@ class GroupNorm(nnx.Module):
   def _mean(self, x_BFHWC: jax.Array, inside: jax.Array | None) -> jax.Array:
     """Mean over points and channels of a group, one axis after the other.
 
-    A float32 sum over millions of points at once would lose digits. The points are
-    those `inside` clips, a rectangle each, or all of them.
+    A float32 sum over millions of points at once would lose precision. The points are
+    those `inside` the clips, one rectangle each, or all of them.
     """
     for axis in (3, 2, 1):
       x_BFHWC = jnp.mean(x_BFHWC, axis, keepdims=True, where=inside)
@@ -61,7 +61,7 @@ class GroupNorm(nnx.Module):
 
 
 class ResnetBlock(nnx.Module):
-  """Two convolutions behind norm and SiLU, added to the input.
+  """Two convolutions, each after norm and SiLU, added to the input.
 
   Where the number of channels changes, the input is projected before it is added.
   `condition` goes to the norms.
@@ -165,7 +165,7 @@ def attend_causally(
 
 
 class Level(nnx.Module):
-  """Residual blocks of one width, and what changes the size behind them."""
+  """Residual blocks of one width, then the change of size."""
 
   def __init__(self, blocks: Sequence[ResnetBlock], change: nnx.Module | None):
     self.blocks = nnx.List(blocks)
@@ -194,7 +194,7 @@ class Middle(nnx.Module):
 class Encoder(nnx.Module):
   """Pixels to the moments of latents.
 
-  Attributes are named as they follow each other.
+  Attributes are listed in the order in which they run.
   """
 
   def __init__(
@@ -220,7 +220,7 @@ class Encoder(nnx.Module):
       norm, last_norm: of the residual blocks, and before the last convolution.
       conv: called with channels in and out, `rngs` and, where it is not the usual
         one, the `kernel`.
-      change: what stands behind a level.
+      change: what follows a level.
       attention: of the middle.
       rngs: of the initial weights.
     """
@@ -244,7 +244,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Latents to pixels; the `condition` of its norms is the latents, if anything."""
+  """Latents to pixels; its norms' `condition`, if any, is the latents."""
 
   def __init__(
     self,
@@ -287,7 +287,7 @@ def levels(
   depth: int,
   change: Change,
 ) -> nnx.List:
-  """Levels of these widths behind one of `width` channels."""
+  """Levels of these widths after one of `width` channels."""
   made = []
   for i, out in enumerate(widths):
     ins = [width] + [out] * (depth - 1)
@@ -297,7 +297,7 @@ def levels(
 
 
 def halve(channels: int, *, rngs: nnx.Rngs) -> CausalConv:
-  """Halves rows and columns of each frame; it pads below and on the right alone."""
+  """Halves rows and columns of each frame; pads only at the bottom and the right."""
   return CausalConv(
     channels,
     channels,
@@ -311,7 +311,7 @@ def halve(channels: int, *, rngs: nnx.Rngs) -> CausalConv:
 class Upsample(nnx.Module):
   """Nearest-neighbour upsampling, then a convolution.
 
-  `lone` says of a number of frames whether the first of them stays one frame.
+  `lone` says for a number of frames whether the first of them stays one frame.
   """
 
   def __init__(
@@ -329,7 +329,7 @@ def repeat(x_BFHWC: jax.Array, time: int, space: int, *, lone: bool) -> jax.Arra
 
   Args:
     x_BFHWC: at least one frame.
-    time, space: times that a frame, a row and a column are repeated.
+    time, space: how often each frame, and each row and column, is repeated.
     lone: the first frame stays one frame.
   """
   if time > 1 and lone:

@@ -1,14 +1,14 @@
 """CogVideoX's autoencoder: 8 x 8 pixels and 4 frames a latent.
 
-Causal convolutions, before whose clip its first frame is repeated; time is halved by
-averages of pairs and doubled by repetition; the decoder's norms are modulated by the
-latents (Zheng et al., 2022, arXiv:2209.09002). Group norms see the frames of one chunk
-alone, and the published weights were made to be used in chunks of 8 frames (2 latents),
-the first with what is left over. That is the architecture here as in its peer: a clip
-run in one piece gives other values, and is not offered.
+Causal convolutions, with the clip's first frame repeated before it; time is halved by
+averaging pairs and doubled by repetition; the decoder's norms are modulated by the
+latents (Zheng et al., 2022, arXiv:2209.09002). Group norms see only the frames of one
+chunk, and the published weights were made to be used in chunks of 8 frames (2 latents),
+the first also with the remainder. That is the architecture here as in its peer: running a
+clip in one piece would give other values, and is not offered.
 
 An even number t of latents decodes to 4 t frames, an odd one to 4 (t - 1) + 1: with an
-even one the first chunk has no lone first frame. Source: Yang et al., 2024,
+even one the first chunk has no separate first frame. Source: Yang et al., 2024,
 arXiv:2408.06072.
 """
 
@@ -26,7 +26,7 @@ from video_dit.models.autoencoder.layers import Cache, CausalConv, Stream
 
 FRAMES, LATENTS = 8, 2  # of a chunk: the peer's own numbers
 
-# The one kind of level that there is, under the keys of `config.json`.
+# The only kind of level supported, by its key in `config.json`.
 LEVELS = {
   "down_block_types": "CogVideoXDownBlock3D",
   "up_block_types": "CogVideoXUpBlock3D",
@@ -35,7 +35,7 @@ LEVELS = {
 
 @dataclasses.dataclass(frozen=True)
 class CogVideoXConfig:
-  """The architecture, in the words and with the defaults of its `config.json`."""
+  """The architecture, with the names and defaults of its `config.json`."""
 
   in_channels: int = 3
   out_channels: int = 3
@@ -56,7 +56,7 @@ class CogVideoXConfig:
   use_post_quant_conv: bool = False
 
   def __post_init__(self):
-    """Refuses what the architecture has no place for."""
+    """Refuses values that the architecture does not support."""
     kinds = (self.down_block_types, self.up_block_types)
     widths, groups = self.block_out_channels, self.norm_num_groups
     published.check_levels(widths, groups, kinds, LEVELS)
@@ -68,7 +68,7 @@ class CogVideoXConfig:
 
   @property
   def halvings(self) -> int:
-    """How many of the outermost changes of size are of time, too."""
+    """How many of the outermost levels change time too."""
     key = "temporal_compression_ratio"
     return published.power_of_two(key, self.temporal_compression_ratio)
 
@@ -88,7 +88,7 @@ class ConditionedNorm(nnx.Module):
     lone = _lone(frames) and latents > 1
     time = (frames - lone) // (latents - lone)
     space = x_BFHWC.shape[2] // z_BFHWC.shape[2]
-    # One point of a latent is many of x: the map comes before the repetition.
+    # One point of a latent covers many of x: the map comes before the repetition.
     scale, shift = (
       blocks.repeat(layer(z_BFHWC), time, space, lone=lone)
       for layer in (self.scale, self.shift)
@@ -97,7 +97,7 @@ class ConditionedNorm(nnx.Module):
 
 
 class Downsample(nnx.Module):
-  """Averages pairs of frames, where it shrinks time; then halves rows and columns."""
+  """Averages pairs of frames where `time`; then halves rows and columns."""
 
   def __init__(self, channels: int, *, time: bool, rngs: nnx.Rngs):
     self.time = time
@@ -168,7 +168,7 @@ class CogVideoX(published.Autoencoder):
 
   @property
   def time(self) -> int:
-    """Frames of a latent behind the first."""
+    """Frames per latent frame after the first."""
     return 2 ** min(self.arch.halvings, len(self.arch.block_out_channels) - 1)
 
   def encode_spans(self, frames: int) -> list[published.Span]:
@@ -187,7 +187,7 @@ class CogVideoX(published.Autoencoder):
     Args:
       x_BFHWC: its frames.
       cache: what the chunk before returned; None at the beginning.
-      inside: what the clips fill of their buffer.
+      inside: which part of their buffer the clips fill.
 
     Returns:
       Mean, log-variance and the cache for the next chunk.
@@ -210,7 +210,7 @@ class CogVideoX(published.Autoencoder):
 
 
 def _spans(frames: int, size: int) -> list[published.Span]:
-  """Chunks of `size`, the first of them longer by what does not fill one."""
+  """Chunks of `size`, the first of them longer by the remainder."""
   count = max(frames // size, 1)
   ends = [frames - size * i for i in range(count - 1, -1, -1)]
   return list(zip([0, *ends[:-1]], ends, strict=True))

@@ -15,7 +15,7 @@ import numpy as np
 from video_dit.models.autoencoder.inside import Inside
 from video_dit.parallel import hosts
 
-# By default steps that could run side by side are ordered for that, and take more memory.
+# By default XLA orders steps so that they can run side by side, which takes more memory.
 _OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
 
 
@@ -24,7 +24,7 @@ class Model(Protocol):
 
   Attributes:
     channels, space, time: of its latents.
-    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
+    causal: the encoding of a prefix, in the same chunks, ignores later frames.
   """
 
   channels: int
@@ -33,10 +33,10 @@ class Model(Protocol):
   causal: bool
 
   def encode_spans(self, frames: int) -> Sequence[tuple[int, int]]:
-    """First and behind the last frame of each chunk that `encode_chunk` takes."""
+    """First and one past the last frame of each chunk that `encode_chunk` takes."""
 
   def decode_spans(self, latents: int) -> Sequence[tuple[int, int]]:
-    """The same of the latent frames that `decode_chunk` takes."""
+    """The same for the latent frames that `decode_chunk` takes."""
 
   def encode_chunk(
     self, x_BFHWC: jax.Array, cache: Any, inside: Inside | None = None
@@ -50,8 +50,8 @@ class Model(Protocol):
 class Frozen:
   """An autoencoder with fixed weights, run in chunks.
 
-  Memory of the devices does not grow with a clip's length, and a few programs serve all
-  lengths of a frame size.
+  Device memory does not grow with a clip's length, and a few programs serve all lengths
+  of a frame size.
 
   Attributes:
     model: whose weights these are; its own parameters are abstract.
@@ -70,7 +70,7 @@ class Frozen:
     mesh: jax.sharding.Mesh | None = None,
     dtype: jax.typing.DTypeLike = jnp.float32,
   ):
-    """Lays the weights on the devices.
+    """Puts the weights on the devices.
 
     Args:
       model: a `Model`; its parameters may be abstract.
@@ -117,13 +117,13 @@ class Frozen:
     Args:
       clips_BFHWC: uint8, 1 + time k frames, sides multiples of `space`.
       sizes_B2: height and width of each clip in pixels, where they are smaller than the
-        buffer they lie in; multiples of `space`. What lies beyond them changes nothing,
-        and all sizes share one program. Where `causal`, the same goes for frames behind
-        a clip's last one.
+        buffer that holds them; multiples of `space`. What lies beyond them changes
+        nothing, and all sizes share one program. Where `causal`, the same holds for
+        frames after a clip's last one.
 
     Returns:
       Posterior means `(B, 1 + k, h, w, c)` float32, each channel of mean 0 and
-      deviation 1 over the training data. Beyond a clip's size they mean nothing.
+      deviation 1 over the training data. Beyond a clip's size they are meaningless.
 
     Raises:
       ValueError: frames or sides off the grid.
@@ -141,20 +141,30 @@ class Frozen:
     return self._stream(self._encode, clips_BFHWC, spans, inside)
 
   def decode_batch(self, latents_BFHWC: np.ndarray) -> np.ndarray:
-    """Normalised latents to clips, `(B, 1 + time k, H, W, 3)` uint8."""
+    """Normalised latents to clips.
+
+    Args:
+      latents_BFHWC: `(B, 1 + k, h, w, c)`, as `encode_batch` returns them.
+
+    Returns:
+      Clips `(B, 1 + time k, H, W, 3)` uint8.
+
+    Raises:
+      ValueError: another number of channels than the autoencoder's.
+    """
     _, count, _, _, channels = latents_BFHWC.shape
     if channels != self.channels:
       raise ValueError(
-        f"Latents of {channels} channels: this autoencoder's have {self.channels}."
+        f"Latents with {channels} channels: this autoencoder's have {self.channels}."
       )
     latents_BFHWC = np.asarray(latents_BFHWC, np.float32)
     spans = self.model.decode_spans(count)
     clips_BFHWC = self._stream(self._decode, latents_BFHWC, spans)
-    # One that makes `time` frames of the first latent frame too repeats them.
+    # A model that makes `time` frames of the first latent frame too repeats them.
     return clips_BFHWC[:, -(1 + self.time * (count - 1)) :]
 
   def _spread(self, array_B: np.ndarray) -> jax.Array:
-    """Puts a batch on the devices, its first clip again where clips are missing."""
+    """Puts a batch on the devices, filled up with copies of its first clip."""
     count = len(array_B)
     # Powers of two bound the number of batch sizes that are compiled.
     each = -(-count // self._ways)
@@ -173,7 +183,7 @@ class Frozen:
     for start, stop in spans:
       chunk = self._spread(np.ascontiguousarray(x_BFHWC[:, start:stop]))
       with warnings.catch_warnings():
-        # Of a chunk that is shorter than the one before.
+        # For a chunk that is shorter than the one before.
         warnings.filterwarnings("ignore", message="Some donated buffers")
         out, cache = program(self._params, self._statistics, chunk, cache, *more)
       if parts:
@@ -204,12 +214,12 @@ def programs(graph, dtype):
 
 
 def to_unit(pixels: jax.Array) -> jax.Array:
-  """Bytes to [-1, 1] float32."""
+  """Bytes of any shape to float32 in [-1, 1], of the same shape."""
   return pixels.astype(jnp.float32) / 127.5 - 1.0
 
 
 def to_bytes(pixels: jax.Array) -> jax.Array:
-  """[-1, 1] to bytes, what lies outside clipped."""
+  """Floats of any shape in [-1, 1] to uint8 of the same shape; clips the rest."""
   return jnp.clip(jnp.round((pixels + 1.0) * 127.5), 0, 255).astype(jnp.uint8)
 
 

@@ -1,11 +1,11 @@
 """HunyuanVideo's autoencoder: 8 x 8 pixels and 4 frames a latent.
 
-Causal convolutions that repeat the clip's first frame before it and its border around
-it, and attention in the middle that is causal by frame. Its group norms see all frames
-that they are given, so a clip run in pieces gives other values than in one. The peer
-runs clips of more than 16 frames (4 latents) in overlapping tiles of time and blends
-them, unless it is told otherwise; so does this, and memory stays bounded. With
-`tiled=False` a clip runs in one piece.
+Causal convolutions that pad a clip with its first frame in time and its border in space,
+and attention in the middle that is causal by frame. Its group norms see all frames that
+they are given, so running a clip in pieces gives other values than in one. The peer by
+default runs clips of more than 16 frames (4 latents) in overlapping tiles of time and
+blends them; so does this, and memory stays bounded. With `tiled=False` a clip runs in one
+piece.
 
 Source: Kong et al., 2024, arXiv:2412.03603.
 """
@@ -23,11 +23,11 @@ from video_dit.models.autoencoder import blocks, published
 from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import CausalConv, Stream
 
-FRAMES, STRIDE = 16, 12  # of a tile behind its first frame, and to the next tile
+FRAMES, STRIDE = 16, 12  # of a tile after its first frame, and to the next tile
 
 Tail = jax.Array  # the last frames of a tile, into which the next is blended
 
-# The one kind of level that there is, under the keys of `config.json`.
+# The only kind of level supported, by its key in `config.json`.
 LEVELS = {
   "down_block_types": "HunyuanVideoDownBlock3D",
   "up_block_types": "HunyuanVideoUpBlock3D",
@@ -36,7 +36,7 @@ LEVELS = {
 
 @dataclasses.dataclass(frozen=True)
 class HunyuanConfig:
-  """The architecture, in the words and with the defaults of its `config.json`."""
+  """The architecture, with the names and defaults of its `config.json`."""
 
   in_channels: int = 3
   out_channels: int = 3
@@ -53,7 +53,7 @@ class HunyuanConfig:
   mid_block_add_attention: bool = True
 
   def __post_init__(self):
-    """Refuses what the architecture has no place for."""
+    """Refuses values that the architecture does not support."""
     kinds = (self.down_block_types, self.up_block_types)
     widths, groups = self.block_out_channels, self.norm_num_groups
     published.check_levels(widths, groups, kinds, LEVELS)
@@ -61,16 +61,16 @@ class HunyuanConfig:
     if self.temporal_compression_ratio != 4:
       raise ValueError(
         f"temporal_compression_ratio is {self.temporal_compression_ratio}: the decoder"
-        " of this architecture is defined for 4 alone."
+        " of this architecture is defined for 4 only."
       )
     published.power_of_two("spatial_compression_ratio", self.spatial_compression_ratio)
 
   @property
   def strides(self) -> tuple[tuple[int, int], ...]:
-    """`(time, space)` factor behind each level, outermost first.
+    """`(time, space)` factor after each level, outermost first.
 
-    Space changes behind the first levels, time behind the last ones but one. The
-    decoder has the same order, though its levels go the other way.
+    Space changes after the first levels, time after the last ones except the very last.
+    The decoder has the same order, though its levels run the other way.
     """
     levels = len(self.block_out_channels)
     space = published.power_of_two("space", self.spatial_compression_ratio)
@@ -120,12 +120,12 @@ class Hunyuan(published.Autoencoder):
 
   @property
   def space(self) -> int:
-    """Pixels of a latent's side."""
+    """Pixels per latent row or column."""
     return int(np.prod([space for _, space in self.arch.strides]))
 
   @property
   def time(self) -> int:
-    """Frames of a latent behind the first."""
+    """Frames per latent frame after the first."""
     return int(np.prod([time for time, _ in self.arch.strides]))
 
   @property
@@ -154,7 +154,7 @@ class Hunyuan(published.Autoencoder):
     Args:
       x_BFHWC: its frames.
       tail: what the tile before returned; None at the beginning.
-      inside: what the clips fill of their buffer.
+      inside: which part of their buffer the clips fill.
 
     Returns:
       Mean, log-variance and the tail for the next tile.
@@ -176,15 +176,15 @@ class Hunyuan(published.Autoencoder):
 
 
 def _lone(frames: int) -> bool:
-  """The clip's first frame always stays one."""
+  """Always true: the clip's first frame stays one frame."""
   del frames
   return True
 
 
 def _tiles(frames: int, size: int, stride: int, time: int) -> list[published.Span]:
-  """Tiles of `size + 1` frames, but for those that add nothing behind their first.
+  """Tiles of `size + 1` frames, without those that add nothing after their first frame.
 
-  `time` frames make one frame of what comes out.
+  `time` frames make one frame of the output.
   """
   spans = [(start, min(start + size + 1, frames)) for start in range(0, frames, stride)]
   return [span for span in spans if span[0] == 0 or span[1] - span[0] > time]
@@ -193,11 +193,11 @@ def _tiles(frames: int, size: int, stride: int, time: int) -> list[published.Spa
 def _blend(
   tile: jax.Array, tail: Tail | None, stride: int, overlap: int
 ) -> tuple[jax.Array, Tail | None]:
-  """The frames that a tile adds, blended linearly into what the one before knew.
+  """The frames that a tile adds, blended linearly with the end of the tile before.
 
   Args:
-    tile: all frames that came of it.
-    tail: the last `overlap` frames that came of the tile before.
+    tile: all its output frames.
+    tail: the last `overlap` output frames of the tile before.
     stride: frames that a tile adds.
     overlap: frames that two tiles share, besides the first of the later one.
   """

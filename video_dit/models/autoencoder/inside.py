@@ -1,8 +1,8 @@
 """Clips of several sizes in one buffer, so that few shapes are compiled.
 
-A buffer holds each clip from its first row and column on. Layers that look at one point
-alone need not know; those that look around or take means are told where each clip ends,
-and then give what they would give for the clip by itself.
+A buffer holds each clip from its first row and column on. Layers that act on single
+points need not know; those that look around or take means are told where each clip ends,
+and then return what they would for the clip by itself.
 """
 
 import dataclasses
@@ -17,11 +17,11 @@ Fill = Literal["constant", "edge"]  # what lies beyond the clip: zeros, or its o
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Inside:
-  """What the clips of a batch fill of their buffer.
+  """Which part of their buffer the clips of a batch fill.
 
   Attributes:
     size_B2: rows and columns of each clip, int32, in points of the buffer.
-    buffer: rows and columns of the buffer. At another resolution, both shrink alike.
+    buffer: rows and columns of the buffer. At another resolution, both scale alike.
   """
 
   size_B2: jax.Array
@@ -36,7 +36,7 @@ class Inside:
     return (rows_BH[:, :, None] & columns_BW[:, None])[:, None, :, :, None]
 
   def surround(self, x_BFHWC: jax.Array, fill: Fill) -> jax.Array:
-    """Puts beyond each clip what stands there where it has a buffer to itself."""
+    """Fills the space beyond each clip as if it had a buffer to itself."""
     if fill == "constant":
       return jnp.where(self.mask(x_BFHWC), x_BFHWC, jnp.zeros((), x_BFHWC.dtype))
     for axis, extent_B in zip((2, 3), self._extent(x_BFHWC), strict=True):

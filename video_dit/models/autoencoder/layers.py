@@ -1,6 +1,6 @@
-"""Causal 3D convolutions, and the layers that are built of them.
+"""Causal 3D convolutions, and the layers that are built from them.
 
-Causal in time: an output frame sees its own and earlier frames alone, so that an image
+Causal in time: an output frame sees only its own and earlier frames, so that an image
 is the first frame of a clip and a clip of any length can be streamed. A `Stream`
 carries the few frames that each convolution still needs from the chunk before.
 
@@ -24,12 +24,12 @@ _MANY_CHANNELS = 64
 
 
 class Stream:
-  """Hands each convolution its frames of the chunk before, in the order of calls.
+  """Gives each convolution its frames of the previous chunk, in the order of calls.
 
   Attributes:
     first: this chunk is the clip's beginning (or the whole clip).
-    before: what stands before the clip's first frame: zeros, or that frame again.
-    inside: what the clips fill of their buffer; None where they fill it.
+    before: what precedes the clip's first frame: zeros, or that frame again.
+    inside: which part of their buffer the clips fill; None for all of it.
   """
 
   def __init__(
@@ -45,17 +45,17 @@ class Stream:
     self._new: list[jax.Array] = []
 
   def extend(self, x_BFHWC: jax.Array, reach: int, stride: int) -> jax.Array:
-    """Puts the earlier frames before a chunk.
+    """Prepends the earlier frames to a chunk.
 
     Args:
       x_BFHWC: the chunk.
       reach: frames of the kernel before its last.
-      stride: of the convolution in time; the chunk's frames divide by it, but for
-        the first chunk's one more.
+      stride: of the convolution in time; it divides the chunk's frames, not counting
+        the first chunk's first frame.
 
     Returns:
-      The chunk behind `reach` frames: those before the clip, or what the last chunk
-      left.
+      `reach` frames and the chunk: they precede the clip, or are left from the last
+      chunk.
     """
     if reach == 0:
       return x_BFHWC
@@ -70,15 +70,15 @@ class Stream:
   def by_frames(
     self, layers: Callable[[jax.Array, "Stream"], jax.Array], x_BFHWC: jax.Array
   ) -> jax.Array:
-    """Runs layers frame by frame, for which a frame's memory is enough.
+    """Runs layers frame by frame, which needs the memory of one frame.
 
     Args:
-      layers: take a chunk and a stream and give as many frames; they have no strides in
-        time.
+      layers: take a chunk and a stream and return as many frames; they have no strides
+        in time.
       x_BFHWC: the chunk.
 
     Returns:
-      What `layers` give of the chunk.
+      What `layers` return for the chunk.
     """
 
     def frame(cache: Cache | None, x_BHWC: jax.Array) -> tuple[Cache, jax.Array]:
@@ -112,8 +112,8 @@ class Stream:
 class CausalConv(nnx.Module):
   """A convolution over `(F, H, W)`, causal in time, padded in space.
 
-  `pads` are the points put before and after rows and columns: zeros, or the outermost
-  again where `beyond` is "edge"; by default a kernel of odd side is centred.
+  `pads` are the points added before and after rows and columns: zeros, or the outermost
+  points repeated where `beyond` is "edge"; by default a kernel of odd side is centred.
   """
 
   def __init__(
@@ -177,7 +177,7 @@ def delta_orthogonal(
 
 
 def centred(kernel: jax.Array) -> Pads:
-  """Zeros around rows and columns that centre a kernel `(3D, I, O)` of odd sides."""
+  """Padding of rows and columns that centres a kernel `(3D, I, O)` of odd sides."""
   rows, columns = (((k - 1) // 2, (k - 1) // 2) for k in kernel.shape[1:3])
   return rows, columns
 
@@ -206,9 +206,9 @@ def convolve_by_frames(
 ) -> jax.Array:
   """The same by 2D convolutions: XLA on CPU runs them several times faster than 3D ones.
 
-  Of few channels, the frames that the kernel spans are stacked in channels for one of
-  them; of many, there is one for each of those frames and then their sum, which takes
-  less memory and no more time.
+  With few channels, the frames that the kernel spans are stacked in channels for one 2D
+  convolution; with many, each of those frames has its own and the results are summed,
+  which takes less memory and no more time.
   """
   batch, frames = x_BFHWC.shape[:2]
   reach = kernel.shape[0]
@@ -237,7 +237,7 @@ def convolve_by_frames(
 class ChannelNorm(nnx.Module):
   """Root-mean-square norm over channels at each point: it never mixes frames.
 
-  The mean square is kept from zero by adding 1e-6, or by a floor where one is given.
+  The mean square is kept above zero by adding 1e-6, or by a floor where one is given.
   """
 
   def __init__(self, channels: int, *, floor: float | None = None):
@@ -253,11 +253,11 @@ class ChannelNorm(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-  """Two convolutions behind norm and SiLU, around which the input is added.
+  """Two convolutions, each after norm and SiLU, with a residual connection.
 
-  Factorized, the first is over space and the second over time (Tran et al., 2018,
-  arXiv:1711.11248): 12 taps of 54. Where the number of channels changes, the input is
-  projected before it is added.
+  If factorized, the first is over space and the second over time (Tran et al., 2018,
+  arXiv:1711.11248): 12 taps instead of 54. Where the number of channels changes, the
+  input is projected before it is added.
   """
 
   def __init__(

@@ -26,7 +26,7 @@ LOGVAR = -4.0  # where log-variances start: training begins nearly without noise
 
 
 def strides(arch: config_lib.Autoencoder) -> list[tuple[int, int]]:
-  """`(time, space)` factor behind each level but the last."""
+  """`(time, space)` factor after each level but the last."""
   ends = len(arch.widths) - 1
   halve_space = int(math.log2(arch.space // arch.patch))
   halve_time = int(math.log2(arch.time))
@@ -38,7 +38,7 @@ def strides(arch: config_lib.Autoencoder) -> list[tuple[int, int]]:
 def kernel(arch: config_lib.Autoencoder, time: int, space: int) -> tuple[int, int, int]:
   """Taps of a convolution that changes these axes by these factors.
 
-  Factorized, it spans no axis that it leaves alone.
+  If factorized, it spans only the axes that it changes.
   """
   if not arch.factorized:
     return (3, 3, 3)
@@ -47,7 +47,7 @@ def kernel(arch: config_lib.Autoencoder, time: int, space: int) -> tuple[int, in
 
 
 class Encoder(nnx.Module):
-  """Pixels to the statistics of latents, in chunks or whole."""
+  """Pixels to the statistics of latents, in chunks or at once."""
 
   def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
     self.patch = arch.patch
@@ -85,7 +85,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-  """Latents to pixels, in chunks or whole."""
+  """Latents to pixels, in chunks or at once."""
 
   def __init__(self, arch: config_lib.Autoencoder, *, rngs: nnx.Rngs):
     self.patch = arch.patch
@@ -124,7 +124,7 @@ class Autoencoder(nnx.Module):
   Attributes:
     arch: its sizes.
     channels, space, time: of the latents.
-    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
+    causal: the encoding of a prefix, in the same chunks, ignores later frames.
   """
 
   causal = True
@@ -160,7 +160,7 @@ class Autoencoder(nnx.Module):
     Args:
       x_BFHWC: 1 + time k frames where `cache` is None, else time k frames.
       cache: what the chunk before returned.
-      inside: what the clips fill of their buffer.
+      inside: which part of their buffer the clips fill.
 
     Returns:
       Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.

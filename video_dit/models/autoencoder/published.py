@@ -1,8 +1,8 @@
 """What the published autoencoders share besides layers.
 
-Each reads its architecture from the `config.json` that its peers write, and runs a clip
-of any length as spans of frames, one after the other, each with what the span before
-left. So the frames in memory, and the shapes that are compiled, stay bounded.
+Each reads its architecture from the `config.json` that its peer writes, and runs a clip
+of any length as consecutive spans of frames, each with what the span before left. So the
+frames in memory, and the shapes that are compiled, stay bounded.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -19,22 +19,22 @@ from video_dit.models.autoencoder.inside import Inside
 
 Config = TypeVar("Config")
 _REMEDY = "Give the config.json that belongs to the weights."
-Span = tuple[int, int]  # first frame, and the one behind the last
+Span = tuple[int, int]  # first frame, and one past the last
 
 
 def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
   """Builds an architecture from the values of a `config.json`.
 
-  Keys that the architecture does not know are left aside: they say how the peer tiles
-  or casts. Keys that are absent or null have the peer's default.
+  Keys that the architecture does not have are ignored: they say how the peer tiles or
+  casts. Keys that are absent or null have the peer's default.
 
   Args:
     cls: a frozen dataclass whose fields are named like the keys.
-    values: the file's.
+    values: content of the file.
     where: the file, for messages.
 
   Raises:
-    ValueError: a value of another type than its default's, or a number not above 0.
+    ValueError: a value of another type than its default, or a number not above 0.
   """
   found = {}
   for field in dataclasses.fields(cls):  # type: ignore[arg-type]
@@ -83,16 +83,16 @@ def check_levels(
   kinds: Sequence[Sequence[str]],
   known: Mapping[str, str],
 ) -> None:
-  """Refuses levels that are not of the known kind, or not as many as widths.
+  """Refuses levels of an unknown kind, or another number of them than of widths.
 
   Args:
     widths: `block_out_channels`.
     groups: `norm_num_groups`.
     kinds: of the levels, for each key of `known`; empty where the file names none.
-    known: the kind that we have, by its key in the file.
+    known: the supported kind, by its key in the file.
   """
   if not widths:
-    raise ValueError("block_out_channels is empty: an autoencoder has levels.")
+    raise ValueError("block_out_channels is empty: an autoencoder needs levels.")
   for width in widths:
     if groups < 1 or width < 1 or width % groups:
       raise ValueError(
@@ -102,7 +102,7 @@ def check_levels(
   for (key, only), names in zip(known.items(), kinds, strict=True):
     for name in names:
       if name != only:
-        raise ValueError(f"{key} has {name!r}; of these there is only {only!r}.")
+        raise ValueError(f"{key} has {name!r}; only {only!r} is supported.")
     if names and len(names) != len(widths):
       raise ValueError(
         f"{key} has {len(names)} entries, block_out_channels {len(widths)}: there must"
@@ -113,7 +113,7 @@ def check_levels(
 def check_activation(name: str) -> None:
   """Refuses an `act_fn` that is not SiLU."""
   if name not in ("silu", "swish"):
-    raise ValueError(f"act_fn is {name!r}; only 'silu' (also named 'swish') is there.")
+    raise ValueError(f"act_fn is {name!r}; only 'silu' (or 'swish') is supported.")
 
 
 def power_of_two(key: str, value: int) -> int:
@@ -129,7 +129,7 @@ def check_statistics(
   mean: Sequence[float] | None = None,
   std: Sequence[float] | None = None,
 ) -> None:
-  """Refuses a shift that is no number, and statistics that are not one for a channel.
+  """Refuses a shift that is not a number, and statistics other than one per channel.
 
   Args:
     channels: of the latents.
@@ -172,11 +172,11 @@ def statistics(
 
 
 class Autoencoder(nnx.Module):
-  """What these models have alike. Each has `time`, spans and chunks of its own.
+  """What these models share. Each has `time`, spans and chunks of its own.
 
   Attributes:
-    arch: its architecture, in the words of `config.json`.
-    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
+    arch: its architecture, with the names of `config.json`.
+    causal: the encoding of a prefix, in the same chunks, ignores later frames.
   """
 
   arch: Any
@@ -184,12 +184,12 @@ class Autoencoder(nnx.Module):
 
   @property
   def channels(self) -> int:
-    """Of a latent."""
+    """Channels of a latent."""
     return self.arch.latent_channels
 
   @property
   def space(self) -> int:
-    """Pixels of a latent's side, where it is halved behind every level but the last."""
+    """Pixels per latent row or column, halved after every level but the last."""
     return 2 ** (len(self.arch.block_out_channels) - 1)
 
   @property
@@ -246,8 +246,8 @@ class _OneKey(nnx.Rngs):
 def abstract(make: Callable[[nnx.Rngs], nnx.Module]) -> nnx.Module:
   """A model's parameters as shapes: nothing is drawn.
 
-  `nnx.Rngs` counts its draws in a variable, and with the tracing of each the time grows
-  with the square of the number of layers. Here all keys are one, since none is used.
+  `nnx.Rngs` counts its draws in a variable, and tracing each of them makes the time grow
+  with the square of the number of layers. Here all keys are the same, since none is used.
   """
   return nnx.eval_shape(lambda: make(_OneKey()))
 
@@ -260,7 +260,7 @@ def run(
   """Runs `step(frames, cache) -> (*outputs, cache)` over spans of a clip.
 
   Returns:
-    Each output, the spans' frames one behind the other.
+    Each output, with the spans' frames concatenated.
   """
   cache, parts = None, []
   for start, stop in spans:

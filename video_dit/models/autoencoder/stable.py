@@ -1,7 +1,7 @@
 """The image autoencoder of Stable Diffusion: 8 x 8 pixels a latent.
 
-It has no axis of time: each frame of a clip is an image of its own, so a clip in any
-pieces is the same as in one. Source: Rombach et al., 2022, arXiv:2112.10752.
+It has no time axis: each frame of a clip is an image of its own, so cutting a clip into
+pieces changes nothing. Source: Rombach et al., 2022, arXiv:2112.10752.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from video_dit.models.autoencoder import blocks, published
 from video_dit.models.autoencoder.inside import Inside
 from video_dit.models.autoencoder.layers import CausalConv, Stream
 
-# The one kind of level that there is, under the keys of `config.json`.
+# The only kind of level supported, by its key in `config.json`.
 LEVELS = {
   "down_block_types": "DownEncoderBlock2D",
   "up_block_types": "UpDecoderBlock2D",
@@ -26,7 +26,7 @@ LEVELS = {
 
 @dataclasses.dataclass(frozen=True)
 class StableConfig:
-  """The architecture, in the words and with the defaults of its `config.json`."""
+  """The architecture, with the names and defaults of its `config.json`."""
 
   in_channels: int = 3
   out_channels: int = 3
@@ -46,7 +46,7 @@ class StableConfig:
   mid_block_add_attention: bool = True
 
   def __post_init__(self):
-    """Refuses what the architecture has no place for."""
+    """Refuses values that the architecture does not support."""
     kinds = (self.down_block_types, self.up_block_types)
     widths, groups = self.block_out_channels, self.norm_num_groups
     published.check_levels(widths, groups, kinds, LEVELS)
@@ -96,11 +96,11 @@ class Stable(published.Autoencoder):
 
   @property
   def time(self) -> int:
-    """Frames of a latent."""
+    """Frames per latent frame."""
     return 1
 
   def encode_spans(self, frames: int) -> list[published.Span]:
-    """One frame at a time: memory is that of an image."""
+    """One frame at a time: memory is that of one image."""
     return [(i, i + 1) for i in range(frames)]
 
   def decode_spans(self, latents: int) -> list[published.Span]:
@@ -119,7 +119,7 @@ class Stable(published.Autoencoder):
   def encode_chunk(
     self, x_BFHWC: jax.Array, cache: None, inside: Inside | None = None
   ) -> tuple[jax.Array, jax.Array, None]:
-    """Encodes any frames; there is nothing to hand on."""
+    """Encodes any frames; there is no cache to pass on."""
     images, frames = _images(x_BFHWC), x_BFHWC.shape[1]
     if inside is not None:
       size_B2 = jnp.repeat(inside.size_B2, frames, axis=0)
@@ -146,7 +146,7 @@ def _lone(frames: int) -> bool:
 
 
 def _images(x_BFHWC: jax.Array) -> jax.Array:
-  """Frames as clips of one: neither norms nor attention mix them."""
+  """Frames as clips of one frame: neither norms nor attention mix them."""
   return einops.rearrange(x_BFHWC, "b f h w c -> (b f) 1 h w c")
 
 

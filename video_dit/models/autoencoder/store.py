@@ -51,7 +51,7 @@ def export(
   description = {key: getattr(arch, key) for key in _SHAPE_KEYS}
   description["latent_mean"] = [float(x) for x in mean]
   description["latent_std"] = [float(x) for x in std]
-  # The description comes last: a folder without one is no autoencoder yet.
+  # The description comes last: a folder without one is not an autoencoder yet.
   (folder / DESCRIPTION).unlink(missing_ok=True)
   safetensors.save_file(flat, folder / f"{WEIGHTS}.new")
   (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
@@ -70,7 +70,7 @@ def fingerprint(folder: str | os.PathLike) -> str:
   for path in paths:
     if not path.is_file():
       raise ValueError(
-        f"config.autoencoder.checkpoint={str(folder)!r}: {path.name} is not there. Name"
+        f"config.autoencoder.checkpoint={str(folder)!r}: {path.name} is missing. Name"
         " the `autoencoder` folder that a run of configs/autoencoder.py exported."
       )
   return hash_files(paths)
@@ -85,7 +85,7 @@ def load(
   """Reads a frozen autoencoder.
 
   Args:
-    folder: that `export` wrote.
+    folder: written by `export`.
     mesh: clips are split over all its devices; None uses the default device.
     dtype: of the arithmetic.
 
@@ -106,14 +106,14 @@ def load(
     weights = safetensors.load_file(path / WEIGHTS)
   except (OSError, ValueError, KeyError, SafetensorError) as e:
     raise ValueError(
-      f"{path / WEIGHTS}: is truncated or no safetensors file ({e}). {_DAMAGED}"
+      f"{path / WEIGHTS}: is truncated or not a safetensors file ({e}). {_DAMAGED}"
     ) from e
   for name in sorted(wanted.keys() | weights.keys()):
     found = weights[name].shape if name in weights else None
     expected = wanted[name][1].shape if name in wanted else None
     if found != expected:
       raise ValueError(
-        f"{path / WEIGHTS}: {name} has shape {found}, {expected} is expected by"
+        f"{path / WEIGHTS}: {name} has shape {found}, but {expected} is expected by"
         f" {DESCRIPTION}. {_DAMAGED}"
       )
   params = traverse_util.unflatten_dict({wanted[n][0]: weights[n] for n in wanted})
@@ -126,7 +126,7 @@ def _describe(
   """Reads a description: the architecture, mean and deviation of the latents.
 
   Raises:
-    ValueError: it is no JSON, a key is missing, or a value is of another type.
+    ValueError: it is not JSON, a key is missing, or a value has another type.
   """
 
   def refuse(what: str) -> ValueError:
@@ -137,7 +137,7 @@ def _describe(
   except ValueError as e:
     raise refuse(f"is not JSON ({e})") from e
   if not isinstance(found, dict):
-    raise refuse(f"holds a {type(found).__name__} where an object of keys is expected")
+    raise refuse(f"holds a {type(found).__name__}; an object of keys is expected")
   missing = [k for k in (*_SHAPE_KEYS, "latent_mean", "latent_std") if k not in found]
   if missing:
     raise refuse(f"{missing[0]} is missing")
@@ -154,7 +154,7 @@ def _describe(
   try:
     rules.check_autoencoder(arch)
   except ValueError as e:
-    raise refuse(f"says sizes that do not go together ({e})") from e
+    raise refuse(f"has inconsistent sizes ({e})") from e
   mean, std = (found[f"latent_{k}"] for k in ("mean", "std"))
   for key, value in (("latent_mean", mean), ("latent_std", std)):
     whole = _is_list(value) and len(value) == arch.channels

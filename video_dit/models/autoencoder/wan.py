@@ -1,10 +1,10 @@
-"""Wan's autoencoders, 2.1 and 2.2: clips to latents and back in chunks or whole.
+"""Wan's autoencoders, 2.1 and 2.2: clips to latents and back, in chunks or at once.
 
 1 + 4k frames become 1 + k latent frames; an image is a clip of one frame. Wan 2.1 has
 16 channels of 8x8 pixels. Wan 2.2 has 48 of 16x16: it folds 2x2 pixels into channels
-first, and around each level goes a shortcut that only averages or repeats.
+first, and each level has a shortcut that only averages or repeats.
 
-Both are of the shared causal convolutions, norms and residual blocks (`layers`).
+Both use the shared causal convolutions, norms and residual blocks (`layers`).
 
 Source: Wan (2025, arXiv:2503.20314), section 4.1, and its public code.
 """
@@ -58,7 +58,7 @@ class WanConfig:
     dim_mult: channels of each level over the base's; all but the last halve space.
     num_res_blocks: of an encoder's level; the decoder's have one more.
     attn_scales: levels of the encoder with attention, 1 the finest, 0.5 the next.
-    temperal_downsample: which of the levels' ends halve time too, finest first (spelt
+    temperal_downsample: which levels halve time too at their end, finest first (spelt
       as in the file).
     in_channels, out_channels: of a pixel, before or after folding.
     patch_size: side of the pixels folded into channels before the first level.
@@ -157,7 +157,7 @@ class DownLevel(nnx.Module):
     return h_BFHWC
 
   def _same(self, h_BFHWC: jax.Array, stream: Stream) -> jax.Array:
-    """What leaves the number of frames and their size as they are."""
+    """The layers that keep the number of frames and their size."""
     for i, block in enumerate(self.blocks):
       h_BFHWC = block(h_BFHWC, stream)
       if self.attentions:
@@ -230,7 +230,7 @@ class Encoder(nnx.Module):
         down=i < last,
         time=i < last and arch.temperal_downsample[i],
         is_residual=arch.is_residual,
-        by_frames=i == self.lone,  # whose frames are the largest of the rest
+        by_frames=i == self.lone,  # it has the largest frames of the rest
         rngs=rngs,
       )
       for i in range(last + 1)

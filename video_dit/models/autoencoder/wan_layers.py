@@ -1,6 +1,6 @@
-"""Layers of Wan's autoencoders beside the shared ones: resampling, frame attention.
+"""Layers of Wan's autoencoders besides the shared ones: resampling, frame attention.
 
-In time the first frame of a clip stands alone: it passes downsampling as it is, and in
+In time the first frame of a clip is separate: it passes downsampling unchanged, and in
 upsampling it becomes one frame that the later ones do not see.
 
 Source: Wan (2025, arXiv:2503.20314), section 4.1, and its public code.
@@ -14,13 +14,13 @@ import jax.numpy as jnp
 from video_dit.models.autoencoder import blocks
 from video_dit.models.autoencoder.layers import CausalConv, ChannelNorm, Stream
 
-# The norm divides by a length of at least 1e-12 before it multiplies by sqrt(C): below
-# single precision's reach of any mean square that is not zero.
+# The norm divides by a length of at least 1e-12 before it multiplies by sqrt(C): far
+# below any nonzero mean square in float32.
 FLOOR = 1e-24
 
 
 class Downsample(nnx.Module):
-  """Halves rows and columns, and behind the first frame the frames where `time`."""
+  """Halves rows and columns; where `time`, also the frames after the first."""
 
   def __init__(self, channels: int, *, time: bool, rngs: nnx.Rngs):
     self.space = blocks.halve(channels, rngs=rngs)
@@ -41,7 +41,7 @@ class Downsample(nnx.Module):
 
 
 class Upsample(nnx.Module):
-  """Doubles rows and columns, and behind the first frame the frames where `time`."""
+  """Doubles rows and columns; where `time`, also the frames after the first."""
 
   def __init__(self, num_in: int, num_out: int, *, time: bool, rngs: nnx.Rngs):
     self.time = (
@@ -76,7 +76,7 @@ def average_down(
     x_BFHWC: a chunk.
     num_out: channels of the result; they divide channels times the block's points.
     time, space: extent of a block.
-    first: the chunk begins a clip: zeros fill the first block from before.
+    first: the chunk begins a clip: zeros before it fill the first block.
 
   Returns:
     `(B, ceil(F / time), H / space, W / space, num_out)`.
@@ -97,7 +97,7 @@ def average_down(
 def repeat_up(
   x_BFHWC: jax.Array, num_out: int, time: int, space: int, *, first: bool
 ) -> jax.Array:
-  """The way back: each point fills `time x space x space` points from its channels.
+  """The reverse: each point fills `time x space x space` points from its channels.
 
   Args:
     x_BFHWC: a chunk.

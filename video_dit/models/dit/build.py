@@ -12,7 +12,7 @@ Transformer = DiT | Wan
 def build(
   dit: config_lib.DiT, patch_dim: int, text_width: int, *, rngs: nnx.Rngs
 ) -> Transformer:
-  """Makes the transformer; both kinds are called alike.
+  """Builds the transformer; both kinds are called in the same way.
 
   Args:
     dit: its sizes.

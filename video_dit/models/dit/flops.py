@@ -1,8 +1,8 @@
 """Model FLOPs of the diffusion transformer on packed rows, counted analytically.
 
-Counted is what the mathematics asks for: matrix products at two FLOPs a multiply-add,
+Only what the mathematics needs is counted: matrix products at two FLOPs per multiply-add,
 and attention over each segment's own tokens, never over the row. Norms, rotations and
-softmax are left out, and so is what rematerialisation computes again. With width D,
+softmax are left out, and so is rematerialisation. With width D,
 hidden H, depth B, patch dimension P, text width E, n tokens and l caption tokens of a
 segment:
 
@@ -15,7 +15,7 @@ segment:
 
 In Wan's architecture a segment costs 2 F D + 14 D^2, of which 12 D^2 are the modulation
 that all blocks share, and a caption l (2 E D + 2 D^2 + B 4 D^2). Attention is to l + 1
-keys: one stands for all that captions are filled up with (`parallel/filled_attention`).
+keys: one stands for all of a caption's zero padding (`parallel/filled_attention`).
 
 Training costs three times as much: once forward, twice backward (PaLM, Chowdhery et
 al., 2022, arXiv:2204.02311, appendix B).

@@ -12,8 +12,8 @@ from video_dit.parallel.local import on_gpu, one_cpu
 class Linear(nnx.Module):
   """`x @ kernel + bias`: parameters float32, product in the dtype of `x`.
 
-  Forms are chosen for the device: a TPU lays out what it likes, while the compilers of
-  CPU and GPU copy what a product of more than two axes has not in the order they want.
+  The form depends on the device: a TPU chooses layouts freely, while the compilers for
+  CPU and GPU copy operands of products of more than two axes that are not in their order.
   """
 
   def __init__(
@@ -43,18 +43,18 @@ class Linear(nnx.Module):
     return y.reshape(*x.shape[:-1], -1)
 
   def to_heads(self, x_RND: jax.Array, heads: int, parts: int = 1) -> list[jax.Array]:
-    """The same, cut into heads, and each head into parts, as queries, keys and values.
+    """The same, split into heads, and each head into parts, as queries, keys and values.
 
-    A product that puts out heads at once lets a TPU keep a head's numbers in lanes. Cut
-    from a whole width, tokens end there, and each use for a kernel is a copy; so is a
-    part that is cut from a product of all.
+    A product that returns heads directly lets a TPU keep a head's numbers in lanes. Split
+    from the full width, tokens end up there, and each use by a kernel is a copy; so is a
+    part that is split from a product of all.
 
     Returns:
-      The parts, each `(R, N, A, K)`, which lies heads ahead of tokens on TPU.
+      The parts, each `(R, N, A, K)`, laid out with heads before tokens on TPU.
     """
     if one_cpu():
       y = einops.rearrange(self(x_RND), "r n (a p k) -> r n a p k", a=heads, p=parts)
-      # The gradient of a split is one array; that of slices a sum of padded ones.
+      # The gradient of a split is one array; that of slices is a sum of padded ones.
       return [part.squeeze(3) for part in jax.lax.split(y, (1,) * parts, axis=3)]
     if on_gpu():
       return [
@@ -82,7 +82,7 @@ class Linear(nnx.Module):
     return found
 
   def from_heads(self, x_RNAK: jax.Array) -> jax.Array:
-    """The same of heads laid side by side."""
+    """The same for heads concatenated side by side."""
     if one_cpu() or on_gpu():
       return self(einops.rearrange(x_RNAK, "r n a k -> r n (a k)"))
     heads = x_RNAK.shape[2]
@@ -112,7 +112,7 @@ def layer_norm(x: jax.Array, epsilon: float = 1e-6) -> jax.Array:
 
 
 def sinusoid(time: jax.Array, size: int) -> jax.Array:
-  """Embeds times in [0, 1] as `(..., size)` [cos, sin], as DiT does of 1000 t."""
+  """Embeds times in [0, 1] as `(..., size)` [cos, sin], as DiT embeds 1000 t."""
   frequencies = np.exp(-np.log(10_000.0) * np.arange(size // 2) / (size // 2))
   scale = (1000.0 * frequencies).astype(np.float32)
   angle = time.astype(jnp.float32)[..., None] * np.expand_dims(
@@ -125,7 +125,7 @@ def fourier(positions_RN3: jax.Array, count: int) -> jax.Array:
   """Fourier features `(R, N, 6 count)` of times, rows and columns.
 
   Wavelengths halve from 32 tokens down (Tancik et al., 2020, arXiv:2006.10739). Rotary
-  attention knows offsets alone; these tell where in its clip a token lies.
+  attention knows only offsets; these tell where in its clip a token lies.
   """
   waves = (2 * np.pi / 32 * 2.0 ** np.arange(count)).astype(np.float32)
   angle = positions_RN3[..., None] * waves[None, None, None]

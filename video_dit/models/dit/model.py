@@ -2,7 +2,7 @@
 
 DiT's adaLN-Zero blocks (Peebles and Xie, 2023, arXiv:2212.09748) with cross-attention
 to the captions that are packed beside the row. Each segment has its own time and text;
-no token feels another segment. At initialisation the prediction is zero.
+no token sees another segment. At initialisation the prediction is zero.
 """
 
 from typing import Any, Protocol
@@ -90,9 +90,9 @@ def self_attention(block: SelfAttention, h_RND: jax.Array, row: "Row") -> jax.Ar
 class Row:
   """What every block reads of the rows: segments, rotations, and who is where.
 
-  Modulations stay tables of segments, and are laid out token by token only where they
-  are used, in the forward pass and again in the backward pass: six of a row's width
-  would be the largest thing that a block keeps.
+  Modulations stay one per segment, and are expanded to tokens only where they are used,
+  in the forward pass and again in the backward pass: six arrays of a row's size would be
+  the largest thing that a block keeps.
   """
 
   def __init__(self, segments, text_segments, positions, dit, num_segments, per_token):
@@ -103,21 +103,36 @@ class Row:
     self.members_RNS = (segments[:, :, None] == numbers).astype(jnp.float32)
 
   def to_tokens(self, x_RSD: jax.Array) -> jax.Array:
-    """Hands each token its segment's row, by a one-hot product: faster than a gather."""
+    """Gives each token its segment's value, `(R, S, D)` to `(R, N, D)`.
+
+    A one-hot product is faster than a gather.
+    """
     if x_RSD.shape[1] == 1:
-      return x_RSD  # one segment a row: nothing has to be laid out token by token
+      return x_RSD  # one segment a row: broadcasting does it
     one_hot = self.members_RNS.astype(x_RSD.dtype)
     return jnp.einsum("rns,rsd->rnd", one_hot, x_RSD)
 
   def modulations(self, table: jax.Array) -> list[jax.Array]:
-    """Cuts the modulations of segments, or of tokens, in six."""
+    """Splits the modulations, `(R, S, 6 D)` or one a token `(R, N, 6 D)`, in six.
+
+    Returns:
+      Six arrays `(R, S, D)` or `(R, N, D)`: shift, scale and gate of attention, then of
+      the MLP.
+    """
     tokens = "tokens" if self.per_token else None
     return jnp.split(constrain(table, "rows", tokens, None), 6, axis=-1)
 
   def modulate(self, x_RND, shift, scale, epsilon: float, dtype=None) -> jax.Array:
-    """Norm, scale and shift, of which the backward pass finds only the arguments.
+    """Norm, scale and shift; the backward pass keeps only the arguments.
 
-    What comes in may be split as the stream is; what goes out is whole.
+    Args:
+      x_RND: may be split like the stream.
+      shift, scale: `(R, S, D)` of segments, or `(R, N, D)` of tokens.
+      epsilon: of the norm.
+      dtype: of the result; None is that of `x_RND`.
+
+    Returns:
+      `(R, N, D)`, not split.
     """
 
     @jax.checkpoint
@@ -129,7 +144,16 @@ class Row:
     return _made_once(whole(run(x_RND, shift, scale)))
 
   def add(self, x_RND: jax.Array, gate: jax.Array, h_RND: jax.Array) -> jax.Array:
-    """Adds what passes a gate, of which the backward pass finds only the arguments."""
+    """Adds gated values to the stream; the backward pass keeps only the arguments.
+
+    Args:
+      x_RND: the stream.
+      gate: `(R, S, D)` of segments, or `(R, N, D)` of tokens.
+      h_RND: what passes the gate.
+
+    Returns:
+      `(R, N, D)`, split like the stream.
+    """
 
     @jax.checkpoint
     def run(x_RND, gate, h_RND):
@@ -138,13 +162,13 @@ class Row:
     return run(x_RND, gate, stream(h_RND))
 
   def _laid(self, table: jax.Array) -> jax.Array:
-    """A modulation of segments or tokens, token by token."""
+    """A modulation of segments or tokens, expanded to tokens."""
     return table if self.per_token else self.to_tokens(table)
 
 
 @jax.custom_jvp
 def _made_once(x: jax.Array) -> jax.Array:
-  """Keeps the compiler from making `x` again for each tile of a product that reads it."""
+  """Keeps the compiler from recomputing `x` for each tile of a product that reads it."""
   return jax.lax.optimization_barrier(x)
 
 
@@ -229,12 +253,12 @@ class DiT(nnx.Module):
 
 
 def stream(x_RND: jax.Array) -> jax.Array:
-  """Splits what runs from block to block, or is added to it, by token over `tensor`."""
+  """Splits the residual stream, and what is added to it, by token over `tensor`."""
   return constrain(x_RND, "rows", "stream", None)
 
 
 def whole(h_RND: jax.Array) -> jax.Array:
-  """Gathers what goes into products that `tensor` splits by head or by width."""
+  """Gathers the inputs of products that `tensor` splits by head or by width."""
   return constrain(h_RND, "rows", "tokens", None)
 
 
@@ -259,8 +283,8 @@ def through(blocks, x_RND: jax.Array, rest: tuple, dit: config_lib.DiT) -> jax.A
 def rematerialised(body, policy: str, *, looped: bool = True):
   """Wraps a block so that its backward pass recomputes what the policy says.
 
-  Where blocks do not lie one by one in a loop, the compiler must be kept from finding
-  what was computed before.
+  Where blocks do not run in a loop, the compiler must be kept from reusing what was
+  computed before.
   """
   if policy == "none":
     return body

@@ -35,10 +35,17 @@ def rotation(
 
 
 def rotate(x_RNAK: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
-  """Turns the pairs (first half, second half) of each head by their angles.
+  """Rotates the pairs (first half, second half) of each head by `rotation`'s angles.
 
   Halves are exchanged by a product with a permutation, which is exact: cut apart they
   would fill half of a TPU's lanes. On a GPU, whose memory has none, they are cut apart.
+
+  Args:
+    x_RNAK: queries or keys.
+    cosine, sine: `(R, N, K / 2)`.
+
+  Returns:
+    `(R, N, A, K)` in the dtype of `x_RNAK`.
   """
   if on_gpu():
     first, second = jnp.split(x_RNAK.astype(jnp.float32), 2, axis=-1)

@@ -3,11 +3,12 @@
 It differs from this project's own in five ways. One projection of the time makes the
 modulation of all blocks, each adding a table of its own. Queries and keys are normed over
 all heads at once. The norm before cross-attention has weights. Captions pass an MLP, and
-count as filled up with zeros to one length, which are attended. And nothing tells a token
-where it is but the rotation.
+count as zero-padded to one length; the padding is attended to. And only the rotation
+tells a token where it is.
 
-Rotated are the two halves of a head, where the published weights rotate neighbours: the
-reader (`interop.wan_dit`) orders their channels so, and every score stays what it was.
+The two halves of a head are rotated as pairs, where the published weights pair
+neighbours: the reader (`interop.wan_dit`) reorders their channels, and every score stays
+the same.
 """
 
 import einops
@@ -54,7 +55,7 @@ class AffineNorm(nnx.Module):
 
 
 class WanBlock(nnx.Module):
-  """Self-attention, cross-attention to filled captions, and MLP."""
+  """Self-attention, cross-attention to zero-padded captions, and MLP."""
 
   def __init__(self, dit: config_lib.DiT, *, rngs: nnx.Rngs):
     width, hidden = dit.width, dit.mlp_width
@@ -88,7 +89,7 @@ class WanBlock(nnx.Module):
 
   @jax.named_scope("cross_attention")
   def attend_text(self, h_RND: jax.Array, text_RLD: jax.Array, row: "WanRow"):
-    """Cross-attention to the caption of each token's segment and what fills it up."""
+    """Cross-attention to the caption of each token's segment and its padding."""
     (q,) = self.text_q.to_heads(h_RND, self.heads)
     k, v = self.text_keys(text_RLD)
     fill_k, fill_v = self.text_keys(row.fill_11D.astype(text_RLD.dtype))
@@ -112,7 +113,7 @@ class WanBlock(nnx.Module):
 
 
 class WanRow(Row):
-  """What every block reads of the rows, and what captions are filled up with."""
+  """What every block reads of the rows, and the padding of captions."""
 
   def __init__(self, *arguments, text_length: int, fill_11D: jax.Array):
     super().__init__(*arguments)
@@ -159,8 +160,8 @@ class Wan(nnx.Module):
     A time of 1 is Wan's timestep 1000.
 
     Args:
-      text_length: that captions count as filled up to; None takes the config's, 0 fills
-        nothing up.
+      text_length: length that captions count as zero-padded to; None takes the config's,
+        0 pads nothing.
     """
     per_token = num_segments is not None
     count = num_segments if num_segments is not None else times.shape[1]
@@ -181,7 +182,7 @@ class Wan(nnx.Module):
       fill_11D=self.embed_text(jnp.zeros((1, 1, self.text_width), jnp.float32)),
     )
     x = stream(self.embed(constrain(patches_RNP.astype(dtype), "rows", "tokens", None)))
-    # Times stay float32, as the peers keep them in bfloat16 too: there are few of them.
+    # Times stay float32, as the peers keep them even in bfloat16 runs: there are few.
     time = self.time1(timestep_embedding(times, self.dit.frequencies))
     time = self.time2(jax.nn.silu(time))
     condition = self.modulation(jax.nn.silu(time))
@@ -205,16 +206,16 @@ class Wan(nnx.Module):
 
 def _table(count: int, width: int, rngs: nnx.Rngs) -> nnx.Param:
   values = jax.random.normal(rngs.params(), (count, width), jnp.float32)
-  # Named by its width alone: it is no matrix, and takes no weight decay.
+  # Named by its width alone: it is not a matrix, and gets no weight decay.
   return nnx.Param(values / width**0.5, axes=("embed",))
 
 
 def timestep_embedding(times: jax.Array, size: int) -> jax.Array:
   """Embeds 1000 times as `(..., size)` [cos, sin], exact to float32.
 
-  The angle of the highest frequency is 1000, whose float32 is off by 3e-5. So turns are
-  multiplied out in parts that are exact, and whole turns are dropped before the last
-  addition. A time that is the float32 of a whole step of 1000 is that step.
+  The angle of the highest frequency reaches 1000, where float32 is off by 3e-5. So turns
+  are computed in parts that are exact, and whole turns are dropped before the last
+  addition. A time that is the float32 of a whole step out of 1000 counts as that step.
 
   Args:
     times: in [0, 1], of any shape.

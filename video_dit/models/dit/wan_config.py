@@ -1,11 +1,11 @@
-"""Sizes of a published transformer of Wan's, and the config's section that they make."""
+"""Sizes of a published Wan transformer, and the config section that they make."""
 
 import dataclasses
 import math
 
 from video_dit import config as config_lib
 
-TEXT_LENGTH = 512  # of all that Wan-AI published
+TEXT_LENGTH = 512  # of all models that Wan-AI published
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -17,8 +17,8 @@ class WanConfig:
     channels: of the latents.
     patch: latent frames, rows and columns of one token.
     text_width: of the captions' encodings.
-    text_length: that captions are filled up to.
-    frequencies: of the embedding of times.
+    text_length: length that captions are zero-padded to.
+    frequencies: of the time embedding.
     epsilon: of the norms.
   """
 
@@ -39,7 +39,7 @@ class WanConfig:
     return self.channels * math.prod(self.patch)
 
   def section(self, base: config_lib.DiT) -> config_lib.DiT:
-    """The config's section with these sizes; what they do not decide stays `base`'s.
+    """The config section with these sizes; all else is taken from `base`.
 
     A head is cut as Wan cuts it: a sixth of its pairs, rounded down, for rows, as many
     for columns, and the rest for time.
@@ -60,13 +60,13 @@ class WanConfig:
     )
 
   def whole_section(self) -> config_lib.DiT:
-    """The section of the model as it was published, positions counted as it does."""
+    """The section of the published model, with positions counted as it does."""
     plain = config_lib.DiT(rope_theta=10_000.0, rope_side=0.0, rope_seconds=0.0)
     return self.section(plain)
 
 
 def of_section(dit: config_lib.DiT, patch_dim: int, text_width: int) -> WanConfig:
-  """The sizes that a config's section says."""
+  """The sizes that a config section describes."""
   return WanConfig(
     width=dit.width,
     depth=dit.depth,

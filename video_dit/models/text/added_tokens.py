@@ -1,7 +1,7 @@
-"""Tokens that are taken out of a text before it is cut into pieces, as Hugging Face does.
+"""Tokens that are cut out of a text before the rest is tokenized, as Hugging Face does.
 
-Those that are not `normalized` are looked for in the text as it is given, the others in
-what lies between, once it is normalised.
+Those that are not `normalized` are searched for in the text as given, the others in what
+lies between, once it is normalised.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -21,9 +21,9 @@ class AddedToken:
   Attributes:
     content: the text.
     id: the token's.
-    normalized: it is looked for in normalised text.
-    single_word: it does not count inside a word.
-    lstrip, rstrip: it takes the spaces before and behind it along.
+    normalized: it is searched for in normalised text.
+    single_word: it does not match inside a word.
+    lstrip, rstrip: it absorbs the spaces before or after it.
   """
 
   content: str
@@ -35,21 +35,21 @@ class AddedToken:
 
   @classmethod
   def of(cls, said: Any, number: Any, where: str) -> "AddedToken":
-    """Of a file's entry: the text alone, or an object.
+    """Parses a file's entry: the text alone, or an object.
 
     Args:
       said: the entry.
       number: its id.
-      where: it stands, for messages.
+      where: the entry's file, for messages.
 
     Raises:
-      ValueError: it is no token, or has no id.
+      ValueError: it is not a token, or has no id.
     """
     entry: Mapping[str, Any] = said if isinstance(said, Mapping) else {"content": said}
     content = entry.get("content")
     if not isinstance(content, str):
       raise ValueError(
-        f"{where}: {said!r} is no token, which is a text or an object with its"
+        f"{where}: {said!r} is not a token, which is a text or an object with its"
         " `content`. Copy the tokenizer again."
       )
     if type(number) is not int or number < 0:
@@ -72,11 +72,11 @@ class Splitter:
   """Cuts texts at the added tokens in them."""
 
   def __init__(self, tokens: Iterable[AddedToken], normalize: Callable[[str], str]):
-    """Of several tokens of one text the last counts.
+    """Builds the patterns; of several tokens with one text, the last counts.
 
     Args:
-      tokens: to be looked for.
-      normalize: what text goes through, and the tokens that are `normalized`.
+      tokens: to search for.
+      normalize: applied to text, and to the tokens that are `normalized`.
     """
     self._normalize = normalize
     tokens = [token for token in tokens if token.content]
@@ -94,7 +94,7 @@ class Splitter:
 
 
 def _pattern(tokens: Iterable[str]) -> regex.Pattern:
-  """The longest of those that begin at one place."""
+  """Matches the longest of the tokens that begin at one place."""
   names = sorted(filter(None, tokens), key=len, reverse=True)
   return regex.compile("|".join(map(regex.escape, names)) or r"(?!)")
 

@@ -18,13 +18,13 @@ VOCABULARY, MERGES, WHOLE = "vocab.json", "merges.txt", clip_tokens.WHOLE
 _SETTINGS = (clip_tokens.SETTINGS, clip_tokens.SPECIAL)
 _WORD_END = "</w>"
 _PLAIN = r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+"
-# The peer sets these apart wherever they are no tokens, and cuts them only then.
+# The peer separates these wherever they are not tokens, and cuts them only then.
 _APART = (clip_tokens.START, clip_tokens.END)
 _WORDS = regex.compile("|".join((*map(regex.escape, _APART), _PLAIN)), regex.UNICODE)
 
 
 class ClipTokenizer:
-  """Text to ids, as many for every text.
+  """Text to ids; every text gets the same number.
 
   Attributes:
     files: content by name, all that `load` needs.
@@ -38,8 +38,8 @@ class ClipTokenizer:
 
     Args:
       files: content of `vocab.json` and `merges.txt`, or else of `tokenizer.json`; and
-        of those in which `clip_tokens` finds tokens, where they are there.
-      where: they come from, for messages.
+        of the files in which `clip_tokens` finds tokens, if present.
+      where: the folder they come from, for messages.
       length: of every text.
 
     Raises:
@@ -98,10 +98,10 @@ class ClipTokenizer:
     return [*ids, self.end]
 
   def _segment_word(self, word: str) -> tuple[int, ...]:
-    """Joins neighbours of a word, those first that come first in the merges."""
+    """Joins neighbours in a word, in the order of the merges."""
     parts: list[str | None] = [self._bytes[b] for b in word.encode(errors="replace")]
     parts[-1] = f"{parts[-1]}{_WORD_END}"
-    # Neighbours by place; what was joined to the left is None.
+    # Neighbours by position; a part that was joined to its left neighbour is None.
     after, before = list(range(1, len(parts) + 1)), list(range(-1, len(parts) - 1))
     heap: list[tuple[int, int, Any]] = []
 
@@ -129,7 +129,7 @@ class ClipTokenizer:
 
 def _normalize(text: str) -> str:
   text = regex.sub(r"\s+", " ", unicodedata.normalize("NFC", text))
-  # Letter by letter: a final sigma is a sigma like others here.
+  # Letter by letter: a final sigma becomes a plain sigma here.
   return "".join(character.lower() for character in text)
 
 
@@ -139,12 +139,12 @@ def _words(text: str) -> Iterator[str]:
 
 
 def _adds(files: dict[str, bytes], more: dict[str, bytes], where: str) -> bool:
-  """Whether the tokens are others by more files: a file that says nothing is left."""
+  """Whether more files change the tokens; a file that changes nothing is left out."""
   ids, _ = _read(files, where)
   after = clip_tokens.read(more, ids, where)
   try:
     return after != clip_tokens.read(files, ids, where)
-  except ValueError:  # A special token has its id in what comes in addition.
+  except ValueError:  # A special token's id is in the additional file.
     return True
 
 
@@ -159,7 +159,7 @@ def _read(files: dict[str, bytes], where: str) -> tuple[dict[str, int], Sequence
       return _checked(found), [_pair(line) for line in lines]
     model = found["model"]
     if model["type"] != "BPE" or model["end_of_word_suffix"] != _WORD_END:
-      raise ValueError("a tokenizer of another kind than CLIP's")
+      raise ValueError("not a tokenizer of CLIP's kind")
     merges = [_pair(m) if isinstance(m, str) else tuple(m) for m in model["merges"]]
     return _checked(model["vocab"]), merges
   except (KeyError, TypeError, ValueError, RecursionError) as e:

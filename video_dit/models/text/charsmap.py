@@ -1,10 +1,10 @@
 """SentencePiece's table of character rewritings, applied as Hugging Face applies it.
 
-The table is a double-array trie (Yata et al. 2007, as the Darts-clone library lays it
-out) from runs of bytes to places in a blob of replacements. SentencePiece takes the
-longest run that the trie holds. Hugging Face goes by grapheme clusters, and takes the
-shortest run that a cluster begins with for the whole cluster: so a fullwidth letter with
-a combining accent loses the accent. Published encoders are used with its ids.
+The table is a double-array trie (Yata et al. 2007, in the layout of the Darts-clone
+library) from byte strings to offsets in a blob of replacements. SentencePiece takes the
+longest match. Hugging Face goes by grapheme clusters, and replaces a whole cluster by its
+shortest matching prefix: so a fullwidth letter with a combining accent loses the accent.
+Published encoders are used with Hugging Face's ids.
 """
 
 import functools
@@ -23,11 +23,11 @@ class Charsmap:
     """Reads a table.
 
     Raises:
-      ValueError: it is shorter than it says.
+      ValueError: it is shorter than its header says.
     """
     size = int.from_bytes(table[:4], "little")
     if table and (size % 4 or 4 + size > len(table)):
-      raise ValueError(f"a charsmap of {len(table)} bytes, which says {size} of a trie")
+      raise ValueError(f"a charsmap of {len(table)} bytes whose trie has {size}")
     self._trie = np.frombuffer(table, "<u4", size // 4, 4).tolist() if table else []
     self._texts = table[4 + size :]
     self._cluster = functools.lru_cache(1 << 16)(self._rewrite_cluster)
@@ -47,7 +47,7 @@ class Charsmap:
     return "".join(c if found is None else found for found, c in parts)
 
   def _find(self, text: str) -> str | None:
-    """Replacement of the shortest run of bytes that a text begins with; None if none."""
+    """Replacement of the shortest matching prefix of a text; None if none matches."""
     trie, node = self._trie, _offset(self._trie[0])
     for byte in text.encode(errors="replace"):
       node ^= byte

@@ -1,8 +1,8 @@
 """CLIP's text encoder: Radford et al. 2021 (arXiv:2103.00020), section 2.4.
 
-A causal transformer with norms before each part, learned positions, and at last a norm.
+A causal transformer with norms before each part, learned positions, and a final norm.
 Latent diffusion (Rombach et al. 2022, arXiv:2112.10752) takes the last hidden states of
-all its tokens, padding included: no token feels those behind it.
+all its tokens, padding included: no token sees those after it.
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ class Linear(nnx.Module):
 
 
 class LayerNorm(nnx.Module):
-  """To mean 0 and deviation 1 in float32, then scaled and shifted."""
+  """Normalises to mean 0 and deviation 1 in float32, then scales and shifts."""
 
   def __init__(self, width: int, epsilon: float):
     self.epsilon = epsilon
@@ -141,7 +141,7 @@ class ClipEncoder(nnx.Module):
 
     Args:
       ids_BL: int32 ids, at most `positions` a text.
-      mask_BL: not used, as latent diffusion uses none: padding lies behind the text.
+      mask_BL: not used, as in latent diffusion: padding follows the text.
       dtype: of the matrix products.
 
     Returns:

@@ -1,7 +1,7 @@
 """Which tokens the files of a CLIP tokenizer add to its vocabulary.
 
-Special ones (start, end, padding) are named in `tokenizer_config.json`; those that were
-added later, as by textual inversion, stand with their ids in its `added_tokens_decoder`.
+Special ones (start, end, padding) are named in `tokenizer_config.json`; those added
+later, as by textual inversion, are listed with their ids in its `added_tokens_decoder`.
 Folders of older versions have them in `special_tokens_map.json`, `added_tokens.json` and
 `tokenizer.json`.
 """
@@ -28,10 +28,10 @@ _MORE = ("extra_special_tokens", "additional_special_tokens")
 
 @dataclasses.dataclass(frozen=True)
 class ClipTokens:
-  """The tokens of a tokenizer beside those of its vocabulary.
+  """The tokens of a tokenizer besides those of its vocabulary.
 
   Attributes:
-    added: by their texts, all that are looked for.
+    added: all tokens to search for, by their texts.
     start, end, pad, unknown: ids.
   """
 
@@ -48,9 +48,9 @@ def read(
   """Reads them.
 
   Args:
-    files: content by name; those that are not there name nothing.
-    vocabulary: ids of the pieces, which go before those of the files.
-    where: the files come from, for messages.
+    files: content by name; missing ones add nothing.
+    vocabulary: ids of the pieces, which take precedence over those of the files.
+    where: the folder the files come from, for messages.
 
   Raises:
     ValueError: a file is damaged, or a special token has no id.
@@ -73,7 +73,7 @@ def read(
     text: AddedToken.of(token, known[text], f"{where}/{file}")
     for text, (token, _, file) in entries.items()
   }
-  for token in more:  # Of several of one text the last counts.
+  for token in more:  # Of several with one text, the last counts.
     added[_text(token)] = AddedToken.of(token, known.get(_text(token)), where)
   ids = (added[_text(said[key] or _SPECIAL[key])].id for key in _IDS)
   return ClipTokens(added, *ids)
@@ -82,7 +82,7 @@ def read(
 def _decoder(decoder: Any, where: str) -> dict[str, _Entry]:
   """Tokens of the settings, by their texts."""
   if not isinstance(decoder, dict) or not all(map(str.isdecimal, decoder)):
-    raise _damaged(where, SETTINGS, "added_tokens_decoder is no object of ids")
+    raise _damaged(where, SETTINGS, "added_tokens_decoder is not an object of ids")
   tokens = sorted(((int(i), token) for i, token in decoder.items()), key=lambda x: x[0])
   return {_text(token): (token, number, SETTINGS) for number, token in tokens}
 
@@ -96,7 +96,7 @@ def _older(
     entries[text] = {"content": text, "normalized": text not in special}, number, ADDED
   whole = _object(files, WHOLE, where).get("added_tokens") or []
   if not isinstance(whole, list) or not all(isinstance(t, dict) for t in whole):
-    raise _damaged(where, WHOLE, "added_tokens is no list of objects")
+    raise _damaged(where, WHOLE, "added_tokens is not a list of objects")
   return entries | {_text(t): (t, t.get("id"), WHOLE) for t in whole}
 
 
@@ -114,7 +114,7 @@ def _named(said: Mapping[str, Any]) -> list[Any]:
 
 
 def _text(token: Any) -> str:
-  """The text of an entry; what has none is refused where it is read."""
+  """The text of an entry; an entry without one is refused where it is read."""
   return str(token.get("content") if isinstance(token, Mapping) else token)
 
 
@@ -122,9 +122,9 @@ def _object(files: Mapping[str, bytes], name: str, where: str) -> dict[str, Any]
   try:
     found = json.loads(files.get(name, b"{}"))
   except (ValueError, RecursionError) as e:
-    raise _damaged(where, name, f"is no JSON ({e})") from e
+    raise _damaged(where, name, f"is not JSON ({e})") from e
   if not isinstance(found, dict):
-    raise _damaged(where, name, "is no JSON object")
+    raise _damaged(where, name, "is not a JSON object")
   return found
 
 

@@ -31,7 +31,7 @@ DESCRIPTION = "encoder.json"
 _SHORTEST = 16
 _GROUP_TOKENS = 1024
 
-# What decides a caption's encoding, beside weights and tokenizer.
+# What determines a caption's encoding, besides weights and tokenizer.
 _SIZES = (
   *("width", "depth", "heads", "head_size", "mlp_width"),
   *("buckets", "max_distance", "max_tokens"),
@@ -39,7 +39,7 @@ _SIZES = (
 
 
 class Tokenizer(Protocol):
-  """What an encoder asks of a tokenizer.
+  """What an encoder needs of a tokenizer.
 
   Attributes:
     vocabulary: number of ids.
@@ -150,7 +150,7 @@ class TextEncoder:
     if self._mark is not None:
       return self._mark
     decides = _sizes(self.text)
-    if self.text.dtype != "float32":  # which goes without saying
+    if self.text.dtype != "float32":  # the default, left out of the fingerprint
       decides["dtype"] = self.text.dtype
     digest = hashlib.sha256(json.dumps(decides, sort_keys=True).encode())
     for name, array in sorted(_flatten(self.params).items()):

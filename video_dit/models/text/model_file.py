@@ -1,8 +1,8 @@
-"""SentencePiece's model files, as far as tokenizers need them.
+"""Reads SentencePiece's model files, as far as tokenizers need them.
 
-The module that SentencePiece generates for its files does not import with a protobuf
-older than the one it was made with, and Apache Beam asks for an older one. So the fields
-are named here, by their numbers in `sentencepiece_model.proto`, and protobuf reads them.
+SentencePiece's generated protobuf module does not import with a protobuf older than the
+one it was made with, and Apache Beam requires an older one. So the fields are declared
+here, by their numbers in `sentencepiece_model.proto`, and protobuf reads them.
 """
 
 from typing import Any
@@ -64,7 +64,7 @@ def read(content: bytes, where: str) -> Any:
 
   Args:
     content: of the file.
-    where: it lies, for messages.
+    where: its path, for messages.
 
   Returns:
     A message with `pieces` (each with `piece`, `score`, `type`), `trainer_spec`
@@ -72,11 +72,11 @@ def read(content: bytes, where: str) -> Any:
     (`precompiled_charsmap`).
 
   Raises:
-    ValueError: it is no model of SentencePiece.
+    ValueError: it is not a SentencePiece model.
   """
   model = _Model()
   try:
     model.ParseFromString(content)
-  except Exception as e:  # protobuf's DecodeError, of which its versions have several
+  except Exception as e:  # protobuf's DecodeError, which differs between its versions
     raise ValueError(f"{where}: not a SentencePiece model ({e}). Copy it again.") from e
   return model

@@ -1,9 +1,9 @@
 """The encoder of T5 v1.1, exactly: Raffel et al. 2020 (arXiv:1910.10683), section 2.1.
 
-Of version 1.1: gated GELU (the tanh form), no weights shared with an output layer. Of
-all T5: root-mean-square norms before each part, no biases, attention logits without
-scaling, and one table of relative position biases that every layer adds. UMT5 (Chung et
-al. 2023, arXiv:2304.09151) is the same with a table of each layer's own.
+Version 1.1 has gated GELU (the tanh form) and no weights shared with an output layer. All
+T5 have root-mean-square norms before each part, no biases, unscaled attention logits, and
+one table of relative position biases that every layer adds. UMT5 (Chung et al. 2023,
+arXiv:2304.09151) is the same with a table for each layer.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ class T5Config:
     width, depth, heads, head_size, mlp_width: T5's d_model, num_layers, num_heads, d_kv
       and d_ff.
     buckets, max_distance: of relative positions.
-    shared_bias: one table of position biases for all layers (T5), not one each (UMT5).
+    shared_bias: one table of position biases for all layers (T5), or one each (UMT5).
     epsilon: of the norms.
   """
 
@@ -50,7 +50,7 @@ class T5Config:
 
 
 class Matrix(nnx.Module):
-  """`x @ kernel`, drawn from a normal distribution of the given deviation."""
+  """`x @ kernel`, drawn from a normal distribution with the given deviation."""
 
   def __init__(
     self, shape: tuple[int, int], axes: tuple[str, str], std: float, *, rngs: nnx.Rngs
@@ -87,7 +87,7 @@ class Block(nnx.Module):
     width, hidden = config.width, config.mlp_width
     inner = config.heads * config.head_size
     self.heads = config.heads
-    # T5's own deviations. The logits are not scaled: the queries' weights are.
+    # T5's own deviations. The logits are not scaled: the queries' weights are instead.
     shape, axes = (width, inner), ("embed", "heads")
     self.attention_norm = RMSNorm(width, config.epsilon)
     self.q = Matrix(shape, axes, (width * config.head_size) ** -0.5, rngs=rngs)
@@ -150,7 +150,7 @@ class T5Encoder(nnx.Module):
       dtype: of the matrix products.
 
     Returns:
-      `(B, L, E)` in `dtype`; what stands at padding means nothing.
+      `(B, L, E)` in `dtype`; values at padding are meaningless.
     """
     x_BLE = jnp.take(self.embedding[...], ids_BL, axis=0).astype(dtype)
     buckets_LL = jnp.asarray(
@@ -175,8 +175,8 @@ class T5Encoder(nnx.Module):
 def relative_buckets(length: int, buckets: int, max_distance: int) -> np.ndarray:
   """Buckets of the distances between tokens, `(L, L)` int32: query, then key.
 
-  Half of the buckets are for keys ahead of the query. Of each half, one half is for
-  single distances, the rest grow with the logarithm up to `max_distance`.
+  Half of the buckets are for keys after the query. Of each half, one half is for single
+  distances, and the rest grow logarithmically up to `max_distance`.
   """
   places = np.arange(length)
   return bucket(places[None, :] - places[:, None], buckets, max_distance)

@@ -19,7 +19,7 @@ class Tokenizer:
     model: the bytes of the SentencePiece model.
     vocabulary: number of ids.
     pad, end: ids.
-    length: of every text in ids; None where texts have their own.
+    length: ids of every text; None where lengths differ.
   """
 
   pad, end = PAD, END
@@ -29,8 +29,8 @@ class Tokenizer:
     """Reads a SentencePiece model.
 
     Raises:
-      ValueError: there is no such file, it is no SentencePiece model, or it has other
-        ids than T5's for padding and the end.
+      ValueError: there is no such file, it is not a SentencePiece model, or its ids for
+        padding and the end are not T5's.
     """
     path = pathlib.Path(model_file)
     if not path.is_file():
@@ -47,13 +47,13 @@ class Tokenizer:
     if (self._pieces.pad_id(), self._pieces.eos_id()) != (PAD, END):
       raise ValueError(
         f"{path}: pads with id {self._pieces.pad_id()} and ends with"
-        f" {self._pieces.eos_id()}, where T5 has {PAD} and {END}. Train it with those."
+        f" {self._pieces.eos_id()}, but T5 has {PAD} and {END}. Train it with those."
       )
     self.vocabulary = self._pieces.get_piece_size()
 
   @property
   def files(self) -> dict[str, bytes]:
-    """Content of the file that makes the tokenizer, by its usual name."""
+    """Content of the tokenizer's file, by its usual name."""
     return {"spiece.model": self.model}
 
   def encode(self, text: str) -> list[int]:
@@ -68,17 +68,17 @@ class Tokenizer:
 def train_tokenizer(
   captions: Iterable[str], path: str | os.PathLike[str], vocabulary: int
 ) -> None:
-  """Trains a SentencePiece model; the same captions in the same order give the same.
+  """Trains a SentencePiece model; the same captions in the same order give the same one.
 
-  It is of the byte-pair kind: a word that occurs often becomes one piece. (A unigram
+  It uses byte-pair encoding: a word that occurs often becomes one piece. (A unigram
   model takes its pieces from what several words share, and so spells out the words of
   a small corpus.)
 
   Args:
     captions: texts; empty ones are skipped.
     path: the model file to write.
-    vocabulary: most ids, besides those of single bytes; fewer where the captions hold
-      too few words for it.
+    vocabulary: most ids, besides those of single bytes; fewer where the captions have
+      too few words.
 
   Raises:
     ValueError: no caption has any text, or the vocabulary is too small for the
@@ -88,7 +88,7 @@ def train_tokenizer(
   lines = [line for line in lines if line]
   if not lines:
     raise ValueError(
-      f"{path}: there is no caption to train a tokenizer on. Give captions, or a"
+      f"{path}: there are no captions to train a tokenizer on. Give captions, or a"
       " SentencePiece model as config.text.tokenizer."
     )
   characters = len(set("".join(lines)))
@@ -113,7 +113,7 @@ def train_tokenizer(
     )
   except RuntimeError as e:
     raise ValueError(
-      f"config.text.vocabulary={vocabulary} does not do for {len(lines)} captions of"
+      f"config.text.vocabulary={vocabulary} is too small for {len(lines)} captions with"
       f" {characters} different characters. Choose a larger one. ({e})"
     ) from e
   path = pathlib.Path(path)

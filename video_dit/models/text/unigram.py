@@ -1,8 +1,8 @@
 """Tokenizers of published T5 and UMT5 encoders, with the ids that Hugging Face gives.
 
-Beside SentencePiece's own segmentation these differ: special tokens written in a text
-become their ids; each word is segmented alone; bytes never stand for unknown characters;
-and characters are rewritten as `charsmap` says.
+They differ from SentencePiece's own segmentation: special tokens written in a text become
+their ids; each word is segmented alone; bytes never replace unknown characters; and
+characters are rewritten as in `charsmap`.
 """
 
 from collections.abc import Callable, Iterable
@@ -47,8 +47,8 @@ class PublishedTokenizer:
     Args:
       files: content of `spiece.model`, or else of `tokenizer.json`; and of
         `tokenizer_config.json` where there is one.
-      where: they come from, for messages.
-      clean: what a text goes through first.
+      where: the folder they come from, for messages.
+      clean: applied to a text first.
 
     Raises:
       ValueError: a file is damaged or of another kind of tokenizer.
@@ -65,8 +65,8 @@ class PublishedTokenizer:
     missing = [name for name in ("<pad>", "</s>") if name not in self._ids]
     if missing:
       raise ValueError(
-        f"{where}: the tokenizer has no {missing[0]!r}, which T5 pads and ends with. Give"
-        " the tokenizer that belongs to the encoder."
+        f"{where}: the tokenizer has no {missing[0]!r}, which T5 needs to pad and end."
+        " Give the tokenizer that belongs to the encoder."
       )
     self.pad, self.end = self._ids["<pad>"], self._ids["</s>"]
     self.vocabulary = 1 + max(*self._ids.values(), *(t.id for t in pieces.added))
@@ -125,9 +125,9 @@ class PublishedTokenizer:
         yield from self._segment(SPACE + part)
 
   def _segment_word(self, word: str) -> tuple[int, ...]:
-    """The likeliest pieces of a word: Viterbi, Kudo 2018 (arXiv:1804.10959).
+    """The most likely pieces of a word: Viterbi, Kudo 2018 (arXiv:1804.10959).
 
-    The first of equally likely ones wins, and unknown characters side by side are one.
+    The first of equally likely ones wins, and adjacent unknown characters are merged.
     """
     count = len(word)
     best = [0.0] + [-math.inf] * count  # by where a piece ends

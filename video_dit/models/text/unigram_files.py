@@ -1,7 +1,7 @@
-"""What the files of a published T5 or UMT5 tokenizer say.
+"""Reads the files of a published T5 or UMT5 tokenizer.
 
-They are SentencePiece's or Hugging Face's. Of a `tokenizer.json` those forms are followed
-that are published; any other step that would change the ids is refused by name.
+They are SentencePiece's or Hugging Face's. Only the published forms of a `tokenizer.json`
+are supported; any other step that would change the ids is refused by name.
 """
 
 import base64
@@ -23,14 +23,14 @@ _REMEDY = "Give the tokenizer that belongs to the encoder, or its spiece.model."
 
 @dataclasses.dataclass(frozen=True)
 class Pieces:
-  """What a tokenizer's files say.
+  """Content of a tokenizer's files.
 
   Attributes:
-    scores: pieces with the logarithms of their probabilities; a piece's place is its id.
-    unknown: id of what is not known.
+    scores: pieces with their log-probabilities; a piece's position is its id.
+    unknown: id of unknown characters.
     normalize: how characters are rewritten.
-    added: tokens that are taken from a text before all else.
-    by_words: texts are split at all white space, not at single spaces.
+    added: tokens that are cut out of a text first.
+    by_words: texts are split at any white space, not only at single spaces.
   """
 
   scores: Sequence[tuple[str, float]]
@@ -44,26 +44,26 @@ def json_object(content: bytes, where: str) -> dict[str, Any]:
   """The content of a JSON file.
 
   Raises:
-    ValueError: it is no object.
+    ValueError: it is not a JSON object.
   """
   try:
     found = json.loads(content)
   except (ValueError, RecursionError) as e:
     raise ValueError(f"{where}: is not JSON ({e}). Copy it again.") from e
   if not isinstance(found, dict):
-    raise ValueError(f"{where}: holds no object of keys. Copy it again.")
+    raise ValueError(f"{where}: is not a JSON object. Copy it again.")
   return found
 
 
 def of_sentencepiece(content: bytes, settings: Mapping[str, Any], where: str) -> Pieces:
-  """Pieces of a SentencePiece model, with the sentinels that T5 adds behind them.
+  """Pieces of a SentencePiece model, with the sentinels that T5 appends.
 
   Raises:
-    ValueError: it is none, or of another kind.
+    ValueError: it is not such a model, or not of the unigram kind.
   """
   model = model_file.read(content, where)
   if not model.pieces or model.trainer_spec.model_type != model_file.UNIGRAM:
-    raise ValueError(f"{where}: no SentencePiece model of the unigram kind, as T5's is.")
+    raise ValueError(f"{where}: not a unigram SentencePiece model, as T5's is.")
   scores = [(piece.piece, piece.score) for piece in model.pieces]
   added: list[tuple[Any, int]] = [("<unk>", model.trainer_spec.unk_id)]
   for i, piece in enumerate(model.pieces):
@@ -72,15 +72,17 @@ def of_sentencepiece(content: bytes, settings: Mapping[str, Any], where: str) ->
   decoder = settings.get("added_tokens_decoder", {})
   if not isinstance(decoder, dict) or not all(map(str.isdecimal, decoder)):
     raise ValueError(
-      f"{where}: added_tokens_decoder beside it is no object of ids. {_REMEDY}"
+      f"{where}: added_tokens_decoder beside it is not an object of ids. {_REMEDY}"
     )
   added += [(token, int(i)) for i, token in decoder.items()]
   if "added_tokens_decoder" not in settings:
-    # Models that know bytes are of the mT5 family, which adds none.
+    # Models with byte pieces are of the mT5 family, which adds none.
     count = 0 if model.trainer_spec.byte_fallback else _T5_SENTINELS
     count = settings.get("extra_ids", count)
     if type(count) is not int or count < 0:
-      raise ValueError(f"{where}: extra_ids={count!r} beside it is no count. {_REMEDY}")
+      raise ValueError(
+        f"{where}: extra_ids={count!r} beside it is not a count. {_REMEDY}"
+      )
     last = len(scores) + count - 1
     added += [(f"<extra_id_{i}>", last - i) for i in range(count)]
   return Pieces(
@@ -92,16 +94,16 @@ def of_sentencepiece(content: bytes, settings: Mapping[str, Any], where: str) ->
 
 
 def of_tokenizer_json(content: bytes, where: str) -> Pieces:
-  """Pieces of a file of Hugging Face's tokenizers.
+  """Pieces of a `tokenizer.json` of Hugging Face's tokenizers.
 
   Raises:
-    ValueError: it is damaged, of another kind, or has a step that is not followed.
+    ValueError: it is damaged, of another kind, or has a step that is not supported.
   """
   found = json_object(content, where)
   model = found.get("model") or {}
   if model.get("type") != "Unigram":
     raise ValueError(
-      f"{where}: a tokenizer of the kind {model.get('type')!r}, where T5 has 'Unigram'."
+      f"{where}: a tokenizer of type {model.get('type')!r}, but T5's is 'Unigram'."
       f" {_REMEDY}"
     )
   _check_end(found.get("post_processor"), where)
@@ -109,7 +111,7 @@ def of_tokenizer_json(content: bytes, where: str) -> Pieces:
     scores = [(str(piece), float(score)) for piece, score in model["vocab"]]
     added = [AddedToken.of(t, t["id"], where) for t in found.get("added_tokens") or []]
     if not 0 <= model["unk_id"] < len(scores):
-      raise ValueError(f"unk_id={model['unk_id']!r} is none of {len(scores)} pieces")
+      raise ValueError(f"unk_id={model['unk_id']!r} is not one of {len(scores)} pieces")
   except (KeyError, TypeError, ValueError) as e:
     raise ValueError(f"{where}: cannot be read ({e!r}). Copy it again.") from e
   return Pieces(
@@ -129,7 +131,7 @@ def _charsmap(table: bytes | str, where: str) -> Charsmap:
 
 
 def _normalizer(said: Any, where: str) -> Callable[[str], str]:
-  """Precompiled; and Strip and Replace of spaces behind it."""
+  """Precompiled, with Strip and Replace of spaces after it."""
   steps: list[Callable[[str], str]] = []
   for step in _sequence(said, "normalizers"):
     kind = step.get("type")
@@ -169,13 +171,13 @@ def _by_words(said: Any, where: str) -> bool:
     place = steps[0].get("replacement", SPACE), steps[0].get("split", True), scheme
     fine = place == (SPACE, True, "always")
   if not fine:
-    known = f"Metaspace with {SPACE!r} before every word, alone or behind WhitespaceSplit"
+    known = f"Metaspace with {SPACE!r} before every word, alone or after WhitespaceSplit"
     raise _refused(where, "pre_tokenizer", said, known)
   return by_words
 
 
 def _check_end(said: Any, where: str) -> None:
-  """Texts end with </s>, whether the file says so or not: T5's do."""
+  """Refuses any other ending than </s>, with which T5's texts end."""
   if said is None:
     return
   parts = said.get("single") if isinstance(said, dict) else None
@@ -183,7 +185,7 @@ def _check_end(said: Any, where: str) -> None:
   inside = [list(p.values()) for p in parts if isinstance(p, dict)]
   names = [v.get("id") for values in inside for v in values if isinstance(v, dict)]
   if names != ["A", "</s>"]:
-    raise _refused(where, "post_processor", said, "that which ends texts with '</s>'")
+    raise _refused(where, "post_processor", said, "the one that ends texts with '</s>'")
 
 
 def _sequence(said: Any, key: str) -> list[dict[str, Any]]:
@@ -199,6 +201,5 @@ def _refused(where: str, key: str, said: Any, known: str) -> ValueError:
   if isinstance(said, dict):
     told = {k: v for k, v in said.items() if k != "precompiled_charsmap"}
   return ValueError(
-    f"{where}: has the {key} {str(told)[:200]}, of which only {known} is followed here."
-    f" {_REMEDY}"
+    f"{where}: has the {key} {str(told)[:200]}; only {known} is supported. {_REMEDY}"
   )
