@@ -73,7 +73,7 @@ def test_the_choice_is_said_once_for_each_shape(caplog):
 
 
 def test_unknown_kernels_and_missing_libraries_are_refused(monkeypatch):
-  with pytest.raises(ValueError, match=r"no kernel\. Choose one of auto, dense"):
+  with pytest.raises(ValueError, match=r"not a kernel\. Choose one of auto, dense"):
     local.choose("flash", (1, 8, 1, 4), 8)
   monkeypatch.setattr(local, "_has_tokamax", lambda: False)
   with pytest.raises(ValueError, match=r"pip install 'video_dit\[tokamax\]'"):

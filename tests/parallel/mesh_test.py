@@ -28,12 +28,15 @@ def test_the_flag_reads_as_platform_devices_and_axes(text, spec):
 @pytest.mark.parametrize(
   ("text", "said"),
   [
-    ("cuda", ["'cuda' is no platform", "Choose cpu:N, gpu or tpu"]),
-    ("cpu:0", ["'0' is no number of devices", "like cpu:8"]),
-    ("cpu:two", ["'two' is no number of devices", "like cpu:8"]),
+    ("cuda", ["'cuda' is not a platform", "Choose cpu:N, gpu or tpu"]),
+    ("cpu:0", ["'0' is not a number of devices", "like cpu:8"]),
+    ("cpu:two", ["'two' is not a number of devices", "like cpu:8"]),
     ("gpu:4", ["only cpu takes a number of devices", "gpu uses all it has"]),
-    ("cpu:8,fdsp=2", ["'fdsp' is no axis", "Did you mean fsdp?", "data, fsdp, tensor"]),
-    ("cpu,8", ["'8' is no axis", "Axes: data, fsdp, tensor, context"]),
+    (
+      "cpu:8,fdsp=2",
+      ["'fdsp' is not an axis", "Did you mean fsdp?", "data, fsdp, tensor"],
+    ),
+    ("cpu,8", ["'8' is not an axis", "Axes: data, fsdp, tensor, context"]),
     ("cpu:8,fsdp=0", ["'fsdp=0' must be one size", "like fsdp=2"]),
     ("cpu:8,fsdp", ["'fsdp' must be one size", "like fsdp=2"]),
     ("cpu:8,fsdp=2,fsdp=4", ["'fsdp=4' must be one size", "like fsdp=2"]),
@@ -74,7 +77,7 @@ def test_data_takes_the_devices_that_the_others_leave(devices, axes, defaults, s
 def test_axes_that_do_not_fit_the_devices_are_refused(axes, asked):
   (name, size), *_ = axes.items()
   with pytest.raises(
-    ValueError, match=f"{name}={size}.* asks for {asked} devices, 8 are"
+    ValueError, match=f"{name}={size}.* asks for {asked} devices, but there are 8"
   ):
     mesh_lib.sizes(8, axes, config_lib.Mesh(), "cpu:8")
 
@@ -88,5 +91,7 @@ def test_a_mesh_lies_over_all_devices():
 def test_devices_that_run_already_are_counted(monkeypatch):
   monkeypatch.setenv("XLA_FLAGS", os.environ.get("XLA_FLAGS", ""))
   assert mesh_lib.start("cpu:8", config_lib.Mesh()).size == jax.device_count() == 8
-  with pytest.raises(ValueError, match=r"4 devices asked for, 8 are running.*Start them"):
+  with pytest.raises(
+    ValueError, match=r"4 devices requested, but 8 are already running.*Start them"
+  ):
     mesh_lib.start("cpu:4", config_lib.Mesh())

@@ -2,8 +2,8 @@
 
 `packed_attention` is what models call; `local_attention` (local.py) is one device's part
 of it, and what context parallelism builds on. Segment 0 is padding: it sees nothing and
-nothing sees it. Over a `context` axis the tokens of the queries are split; how they
-meet the keys of other devices is said in `context.py`.
+nothing sees it. Over a `context` axis the tokens of the queries are split; `context.py`
+says how they meet the keys of other devices.
 """
 
 import jax
@@ -35,7 +35,7 @@ def packed_attention(
     key_segments_RM: segment of each key.
     kernel: one of `local.KERNELS`.
     context: how queries meet the keys of other devices (`config.dit.context`), where
-      keys are split as queries are; those of a text are not, and are `gather`ed.
+      keys are split like queries; a text's keys are not split, and are `gather`ed.
 
   Returns:
     `(R, N, A, K)` in the queries' dtype; 0 for a query that sees no key.
@@ -55,7 +55,7 @@ def packed_attention(
   if parts:
     return context_lib.attention(*arguments[:4], parts=parts, kernel=kernel)
   split = PartitionSpec(ROWS, "context", "tensor")
-  # An axis that is named needs no sum of its gradients, not even over one device.
+  # Named axes need no sum of their gradients, not even over one device.
   whole = split if mesh.shape["context"] == 1 else PartitionSpec(ROWS, None, "tensor")
   return jax.shard_map(
     attend,

@@ -6,14 +6,14 @@ Two ways for a query to meet the keys of other devices, and both together:
   `heads` devices exchange, all to all, so that each holds the tokens of all of them for
   its share of the heads.
 - *A ring* (Ring Attention, Liu et al., 2023, arXiv:2310.01889): keys and values travel
-  around `ring` groups of devices, and what each block gives is merged by its
-  log-sum-exp. A block is on its way while the one before it is worked on. The backward
-  pass is a ring too: the gradients of keys and values travel behind them, and no device
+  around `ring` groups of devices, and each block's results are merged by their
+  log-sum-exp. A block is transferred while the one before it is processed. The backward
+  pass is a ring too: the gradients of keys and values follow them around, and no device
   ever holds more than two blocks.
 
-The context axis is `ring` groups of `heads` neighbours. A row's tokens are dealt
-to the groups so that work is even (stripes.py), in their order, so that kernels see each
-segment in one run and skip the blocks that share none.
+The context axis is `ring` groups of `heads` neighbours. A row's tokens are dealt to the
+groups so that work is even (stripes.py) and in order, so that kernels see each segment as
+one run and skip the blocks that share none.
 """
 
 from collections.abc import Callable
@@ -122,7 +122,7 @@ def attention(
   def ahead(q, k, v, segments):
     q, k, v = (_to_heads(x, parts) for x in (q, k, v))
     out, lse = _ring_forward(q, k, v, _whole(segments, parts), parts, forward)
-    # Heads ahead of tokens: the last axis is the long one, of which none is padding.
+    # Heads before tokens: the last axis is the long one, which needs no padding.
     lse_RAN = einops.rearrange(_to_tokens(lse, parts), "r n a -> r a n")
     return _to_tokens(out.astype(q.dtype), parts), lse_RAN
 
@@ -223,8 +223,8 @@ def _ring_backward(q, k, v, segments, lse, delta, dout, parts: Split, gradients)
   def turn(carry, _):
     (k, v, key_segments), (dk, dv), dq = carry
     following = _pass((k, v, key_segments), parts)
-    # Sums one turn old: they arrive with the keys that they belong to, while those
-    # keys' new share is worked out.
+    # Sums one step old: they arrive with the keys that they belong to, while those
+    # keys' new share is computed.
     sums = _pass((dk, dv), parts)
     found = gradients(q, k, v, segments, key_segments, lse, delta, dout)
     (following, (dk, dv)), found = _at_once((following, sums), found)
@@ -242,23 +242,23 @@ def _ring_backward(q, k, v, segments, lse, delta, dout, parts: Split, gradients)
 
 
 def _pass(blocks, parts: Split):
-  """Hands blocks to the same place in the next group."""
+  """Passes blocks to the same position in the next group."""
   size = parts.ring * parts.heads
   pairs = [(i, (i + parts.heads) % size) for i in range(size)]
   return jax.tree.map(lambda x: jax.lax.ppermute(x, AXIS, pairs), blocks)
 
 
 def _at_once(sent, found):
-  """Has what is sent arrive before what was worked out is used.
+  """Makes what is sent arrive before what was computed is used.
 
-  Else TPU's scheduler starts a transfer after the kernel and hides it behind the little
-  that follows.
+  Else the TPU scheduler starts a transfer after the kernel, where only the little that
+  follows can hide it.
   """
   return jax.lax.optimization_barrier((sent, found))
 
 
 def _merge(out_RNAK, lse_RNA, more_RNAK, more_lse_RNA):
-  """Attention over two disjoint sets of keys, from that over each."""
+  """Attention over two disjoint sets of keys, from the results over each."""
   top = jnp.maximum(lse_RNA, more_lse_RNA)
   weight, more = jnp.exp(lse_RNA - top), jnp.exp(more_lse_RNA - top)
   total = weight + more

@@ -1,11 +1,11 @@
-"""Attention to captions that count as filled up with copies of one key and value.
+"""Attention to captions that count as padded with copies of one key and value.
 
-Padding that is attended, as in Wan, is the same key k' and value v' many times over.
+Padding that is attended to, as in Wan, is the same key k' and value v' many times over.
 With the log-sum-exp l and output o over a caption's own keys, n copies add
 
     share = sigmoid(q k' / sqrt(K) + log n - l),   o' = (1 - share) o + share v'
 
-which is the softmax over all of them, for the price of one key, stored nowhere.
+which is the softmax over all of them, at the cost of one key, without storing them.
 """
 
 import jax
@@ -30,12 +30,12 @@ def filled_attention(
   *,
   kernel: str = "auto",
 ) -> jax.Array:
-  """Softmax attention to a segment's caption and to copies of one key beside it.
+  """Softmax attention to a segment's caption and to copies of one more key.
 
   Args:
     q_RNAK: queries.
     k_RLAK, v_RLAK: keys and values of all captions.
-    fill_k_AK, fill_v_AK: the key and value that captions are filled up with.
+    fill_k_AK, fill_v_AK: the key and value that captions are padded with.
     log_fill_RN: natural log of the number of copies that each query sees; `NONE` where
       there is none.
     segments_RN: segment of each query.
@@ -78,13 +78,13 @@ def filled_attention(
 def log_fill(
   text_segments_RL: jax.Array, segments_RN: jax.Array, num_segments: int, length: int
 ) -> jax.Array:
-  """Log of the copies that fill the caption of each token's segment up to `length`.
+  """Log of the copies that pad the caption of each token's segment to `length`.
 
   Args:
     text_segments_RL: segment of each caption token.
     segments_RN: segment of each token.
     num_segments: most segments of a row.
-    length: that captions are filled up to.
+    length: that captions are padded to.
 
   Returns:
     `(R, N)` float32; `NONE` in padding, and where a caption is as long or longer.

@@ -1,15 +1,15 @@
-"""Several processes as one run: who says that there are others, and joining them.
+"""Several processes as one run: detecting that there are others, and joining them.
 
-| started by | what says so |
+| started by | detected by |
 |---|---|
 | hand | `JAX_COORDINATOR_ADDRESS=host:port`, `JAX_NUM_PROCESSES`, `JAX_PROCESS_ID` |
 | Slurm (`srun`) | its own variables, several tasks |
 | Open MPI | its own variables, several ranks |
 | GKE | `TPU_WORKER_HOSTNAMES` with several names, or `MEGASCALE_NUM_SLICES` |
-| Cloud TPU VM slice | its metadata server, which is asked only with `--distributed` |
+| Cloud TPU VM slice | its metadata server, which is queried only with `--distributed` |
 
-The process that is first by rank coordinates. Every process must have the same config,
-the same data and the same workdir, on a disk that all of them see.
+The process of rank 0 coordinates. Every process must have the same config, the same data
+and the same workdir, on a disk that all of them see.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ import tqdm
 
 
 def evidence(environment: Mapping[str, str]) -> str:
-  """What says that this process has others beside it; empty where nothing does."""
+  """What says that this is one of several processes; empty where nothing does."""
   if environment.get("JAX_COORDINATOR_ADDRESS"):
     return "JAX_COORDINATOR_ADDRESS"
   slurm = ("SLURM_JOB_ID", "SLURM_STEP_NODELIST", "SLURM_PROCID", "SLURM_LOCALID")
@@ -43,11 +43,11 @@ def join(wanted: bool | None) -> None:
   """Joins the other processes of the run; must come before anything touches a device.
 
   Args:
-    wanted: True joins even where only a metadata server knows of the others, False never
-      joins, None joins where the environment says that there are others.
+    wanted: True joins even if only a metadata server knows of the others, False never
+      joins, None joins if the environment says that there are others.
 
   Raises:
-    ValueError: the others cannot be found, or did not come.
+    ValueError: the others cannot be found, or did not connect.
   """
   found = evidence(os.environ)
   if wanted is False or not (wanted or found) or jax.distributed.is_initialized():
@@ -61,19 +61,19 @@ def join(wanted: bool | None) -> None:
       jax.distributed.initialize()
   except (RuntimeError, ValueError) as error:
     raise ValueError(
-      f"the other processes of this run ({found or '--distributed'}) were not joined:"
-      f" {error}. Start as many as were announced, or give --nodistributed to run this"
-      " one alone."
+      "could not connect to the other processes of this run"
+      f" ({found or '--distributed'}): {error}. Start as many as were announced, or pass"
+      " --nodistributed to run this one alone."
     ) from error
 
 
 def leads() -> bool:
-  """Whether this is the process that writes and speaks for all."""
+  """Whether this is the process that writes files and prints for all."""
   return jax.process_index() == 0
 
 
 def say(text: str) -> None:
-  """Prints a line, past the progress bars, where this process leads."""
+  """Prints a line, above the progress bars, if this process leads."""
   if leads():
     tqdm.tqdm.write(text)
 
@@ -84,10 +84,10 @@ def bar(*args: Any, **kwargs: Any) -> tqdm.tqdm:
 
 
 def fetch(tree: Any) -> Any:
-  """Arrays of devices as arrays of numpy, whole, on every process; all call it alike.
+  """Device arrays as complete NumPy arrays on every process; all must call it.
 
   Args:
-    tree: of arrays, which may lie over the devices of several processes.
+    tree: of arrays, which may be spread over the devices of several processes.
   """
   return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(_gathered, tree)))
 
@@ -104,13 +104,13 @@ _told = itertools.count()
 
 
 def tell(word: str, seconds: float) -> str:
-  """What the first process says, to all of them; all call it alike.
+  """Tells all processes what the first one says; all must call it.
 
-  Nothing of it is collective, so that one may wait for longer than JAX does.
+  It uses no collectives, so that one may wait for longer than JAX does.
 
   Args:
-    word: of the first process; that of the others does not count.
-    seconds: that the others wait for it.
+    word: of the first process; the others' words are ignored.
+    seconds: how long the others wait for it.
   """
   if jax.process_count() == 1:
     return word
@@ -145,10 +145,10 @@ def check(of_first: Callable[[], None], seconds: float) -> None:
 
 
 def _number(name: str) -> int | None:
-  """A whole number of the environment; None leaves it to JAX to find."""
+  """An integer of the environment; None leaves it to JAX to find."""
   text = os.environ.get(name)
   if text is None:
     return None
   if not text.isdecimal():
-    raise ValueError(f"{name}={text!r} is no whole number")
+    raise ValueError(f"{name}={text!r} is not an integer")
   return int(text)

@@ -1,8 +1,8 @@
 """One device's attention: which kernel, and its gradients.
 
 `auto` takes the plain form for short rows, else the kernel of the device: `splash` on
-TPU, `tokamax` on GPU where it is installed, else `triton`, `chunked` elsewhere. What is
-taken is said once in the log, for each shape.
+TPU, `tokamax` on GPU where it is installed, else `triton`, `chunked` elsewhere. The
+choice is logged once for each shape.
 """
 
 import functools
@@ -18,13 +18,13 @@ from video_dit.parallel.kernels import chunked, dense
 
 KERNELS = (
   *("auto", "dense", "chunked", "triton", "tokamax", "cudnn"),
-  *("splash", "splash_256", "splash_1024"),  # with the tokens of a block, if not 512
+  *("splash", "splash_256", "splash_1024"),  # suffix: tokens of a block, if not 512
 )
 SHORT = 1024  # queries and keys up to which all scores at once are faster than blocks
 _GPU = ("gpu", "cuda")  # as JAX names the platform
 _OLD_GPUS = ("T4", "V100", "RTX 20", "Quadro RTX", "TITAN")  # without bfloat16
-_WIDEST = 256  # heads on GPU
-SAVED = "attention"  # name of what the rematerialisation policy `attention` keeps
+_WIDEST = 256  # head size on GPU
+SAVED = "attention"  # name of the values that the policy `attention` keeps
 
 
 def local_attention(
@@ -36,7 +36,7 @@ def local_attention(
   *,
   kernel: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
-  """One device's queries to one device's keys, with what a merge with other keys needs.
+  """Attends one device's queries to its keys; returns what merging other keys needs.
 
   Both results are differentiable. Results over disjoint keys merge to that over all:
   with lse = logaddexp(lse1, lse2), out = out1 exp(lse1 - lse) + out2 exp(lse2 - lse).
@@ -77,7 +77,7 @@ def local_gradients(
   *,
   kernel: str = "auto",
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """What these keys give to the gradients, when softmax went over more keys than these.
+  """These keys' part of the gradients, where softmax went over more keys than these.
 
   Args:
     q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM: as for `local_attention`.
@@ -97,7 +97,7 @@ def local_gradients(
 
 
 def device() -> tuple[str, str]:
-  """Platform and kind of device that is compiled for: the mesh's, else the default."""
+  """Platform and kind of the target device: the mesh's, else the default."""
   mesh = jax.sharding.get_abstract_mesh()
   found = None if mesh.empty else mesh.abstract_device
   if found is None:
@@ -106,18 +106,18 @@ def device() -> tuple[str, str]:
 
 
 def one_cpu() -> bool:
-  """Whether a single CPU device is compiled for: nothing is sharded, layouts are free."""
+  """Whether the target is a single CPU device: nothing is sharded, layouts are free."""
   mesh = jax.sharding.get_abstract_mesh()
   return device()[0] == "cpu" and (mesh.empty or mesh.size == 1)
 
 
 def on_gpu() -> bool:
-  """Whether it is compiled for a GPU, whose memory has no lanes to fill."""
+  """Whether the target is a GPU, whose memory has no lanes to fill."""
   return device()[0] in _GPU
 
 
 def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
-  """Names the kernel for queries of a shape `(R, N, A, K)` and so many keys.
+  """Names the kernel for queries of a shape `(R, N, A, K)` and a number of keys.
 
   Raises:
     ValueError: no such kernel, or one that needs what is not installed.
@@ -125,7 +125,8 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
   platform, kind = device()
   if kernel not in KERNELS:
     raise ValueError(
-      f"config.dit.attention={kernel!r} is no kernel. Choose one of {', '.join(KERNELS)}."
+      f"config.dit.attention={kernel!r} is not a kernel. Choose one of"
+      f" {', '.join(KERNELS)}."
     )
   if kernel == "tokamax" and not _has_tokamax():
     raise ValueError(
@@ -135,13 +136,13 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
   gpu = platform in _GPU
   if gpu and kernel in ("tokamax", "cudnn") and not _gpu_is_here():
     raise ValueError(
-      f"config.dit.attention={kernel!r}: the library asks the GPU of this machine what it"
-      " can do, and there is none. Choose 'triton' or 'auto' to compile for one."
+      f"config.dit.attention={kernel!r}: the library queries the GPU of this machine, and"
+      " there is none. Choose 'triton' or 'auto' to compile for one."
     )
   if gpu and kernel in ("triton", "tokamax", "cudnn") and shape[3] > _WIDEST:
     raise ValueError(
       f"config.dit.attention={kernel!r}: heads of {shape[3]} are wider than {_WIDEST},"
-      " the most that the GPU's kernels take. Choose 'chunked', or more heads."
+      " the most that the GPU kernels support. Choose 'chunked', or more heads."
     )
   name, why = kernel, "chosen by name"
   if kernel == "auto":
@@ -152,13 +153,13 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
     elif gpu and any(old in kind for old in _OLD_GPUS):
       name, why = "chunked", "a GPU older than the kernels"
     elif gpu and shape[3] > _WIDEST:
-      name, why = "chunked", "heads wider than the GPU's kernels take"
+      name, why = "chunked", "heads wider than the GPU kernels support"
     elif gpu and _has_tokamax() and _gpu_is_here():
       name, why = "tokamax", "a GPU"
     elif gpu and not _has_triton():
       name, why = "chunked", "a JAX without Pallas for Triton"
     elif gpu and _has_tokamax():
-      name, why = "triton", "a GPU that is not here"
+      name, why = "triton", "a GPU that is not present"
     elif gpu:
       name, why = "triton", "a GPU without Tokamax: pip install 'video_dit[tokamax]'"
     else:
@@ -186,7 +187,7 @@ def _gpu_is_here() -> bool:
 
 @functools.cache
 def _has_triton() -> bool:
-  # JAX says that a later version will be without it.
+  # JAX announces that a later version will drop it.
   return importlib.util.find_spec("jax.experimental.pallas.triton") is not None
 
 
@@ -198,14 +199,14 @@ def _local(q, k, v, segments, key_segments, name: str, kind: str):
 def _forward(q, k, v, segments, key_segments, name: str, kind: str):
   out, lse_RNA = _attention(name, kind)(q, k, v, segments, key_segments)
   out = _named(out, q, k)
-  # Heads ahead of tokens: what is saved ends in the long axis, so nothing of it is
-  # filled up to whole lanes.
+  # Heads before tokens: what is saved ends in the long axis, so nothing is padded to
+  # whole lanes.
   lse_RAN = _named(lse_RNA.swapaxes(1, 2), q, k)
   return (out, lse_RAN), (q, k, v, segments, key_segments, out, lse_RAN)
 
 
 def _named(x: jax.Array, q_RNAK: jax.Array, k_RMAK: jax.Array) -> jax.Array:
-  """Lets `SAVED` keep it, unless keys are so few that it is soon made again: a text."""
+  """Lets `SAVED` keep it, unless keys are few (a text) and recomputing is cheap."""
   return checkpoint_name(x, SAVED) if k_RMAK.shape[1] >= q_RNAK.shape[1] else x
 
 
@@ -259,7 +260,7 @@ def _triton() -> types.ModuleType:
 
 
 def _block(name: str) -> int:
-  """Tokens of a block that the kernel's name says; 0 leaves them to the kernel."""
+  """Tokens of a block from the kernel's name; 0 leaves them to the kernel."""
   return int(name.partition("_")[2] or 0)
 
 

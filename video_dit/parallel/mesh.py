@@ -20,9 +20,9 @@ from video_dit import heap
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
 
-# Seen on two shared cores with jax 0.10.2, single noisy runs: at level 1 programs compile
-# faster and run about as fast, and without the fusions of its matrix library a small DiT
-# step took about two thirds of the time.
+# Measured on two shared cores with jax 0.10.2, single noisy runs: at level 1 programs
+# compile faster and run about as fast, and without the fusions of its matrix library a
+# small DiT step took about two thirds of the time.
 _CPU_FLAGS = {
   "--xla_backend_optimization_level": "1",
   "--xla_cpu_experimental_ynn_fusion_type": "",
@@ -35,13 +35,13 @@ _TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
 
 
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
-  """Options that a program over this mesh is compiled with, on devices there or not."""
+  """Options to compile a program over this mesh with, even without its devices."""
   return dict(_TPU_OPTIONS) if mesh.devices.flat[0].platform == "tpu" else {}
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What a --mesh flag says: a platform, a process's devices (cpu), axis sizes."""
+  """What a --mesh flag says: a platform, devices per process (cpu), axis sizes."""
 
   platform: str | None
   devices: int | None
@@ -52,7 +52,7 @@ def parse(text: str) -> Spec:
   """Reads `cpu:8`, `gpu`, `tpu,fsdp=4,context=2`; empty takes what JAX finds.
 
   Raises:
-    ValueError: an unknown platform or axis, or a size that is no whole number.
+    ValueError: an unknown platform or axis, or a size that is not an integer.
   """
   head, *tail = text.split(",") if text else [""]
   if "=" in head:
@@ -60,10 +60,12 @@ def parse(text: str) -> Spec:
   platform, _, count = head.partition(":")
   if platform and platform not in PLATFORMS:
     raise ValueError(
-      f"--mesh={text}: {platform!r} is no platform. Choose cpu:N, gpu or tpu."
+      f"--mesh={text}: {platform!r} is not a platform. Choose cpu:N, gpu or tpu."
     )
   if count and not re.fullmatch(r"[1-9]\d*", count):
-    raise ValueError(f"--mesh={text}: {count!r} is no number of devices, like cpu:8.")
+    raise ValueError(
+      f"--mesh={text}: {count!r} is not a number of devices. Write it like cpu:8."
+    )
   if count and platform != "cpu":
     raise ValueError(
       f"--mesh={text}: only cpu takes a number of devices; {platform} uses all it has."
@@ -75,7 +77,7 @@ def parse(text: str) -> Spec:
       near = difflib.get_close_matches(name, AXES, n=1)
       hint = f" Did you mean {near[0]}?" if near else ""
       raise ValueError(
-        f"--mesh={text}: {name!r} is no axis.{hint} Axes: {', '.join(AXES)}."
+        f"--mesh={text}: {name!r} is not an axis.{hint} Axes: {', '.join(AXES)}."
       )
     if name in axes or not re.fullmatch(r"[1-9]\d*", size):
       raise ValueError(f"--mesh={text}: {item!r} must be one size, like {name}=2.")
@@ -86,7 +88,7 @@ def parse(text: str) -> Spec:
 def start(
   text: str, defaults: config_lib.Mesh, *, keep: bool = True
 ) -> jax.sharding.Mesh:
-  """Starts the devices and lays the mesh over all of them.
+  """Starts the devices and builds the mesh over all of them.
 
   Must come before anything else touches a device.
 
@@ -96,19 +98,19 @@ def start(
     keep: on cpu, hold on to freed memory: for programs that run over and over.
 
   Raises:
-    ValueError: no such devices here, fewer than asked for, or axes that do not divide.
+    ValueError: no such devices here, fewer than requested, or axes that do not divide.
   """
   spec = parse(text)
   if spec.platform:
     jax.config.update("jax_platforms", PLATFORMS[spec.platform])
   if spec.devices:
-    # Refused once devices run, even for as many; they are counted below.
+    # Refused once devices run, even for the same number; they are counted below.
     with contextlib.suppress(RuntimeError):
       jax.config.update("jax_num_cpu_devices", spec.devices)
   if spec.platform == "cpu":
     if keep:
-      # Steps run in the thread that asks for them, whose heap alone grows to any size;
-      # nothing is gained on a CPU by a step that runs beside its caller.
+      # Steps run in the calling thread, since only its heap can grow to any size; on a
+      # CPU nothing is gained by running a step concurrently with its caller.
       jax.config.update("jax_cpu_enable_async_dispatch", False)
       heap.keep_all()
     given = os.environ.get("XLA_FLAGS", "")
@@ -124,9 +126,8 @@ def start(
     ) from error
   if spec.devices and jax.local_device_count() != spec.devices:
     raise ValueError(
-      f"--mesh={text}: {spec.devices} devices asked for, {jax.local_device_count()} are"
-      " running."
-      " Start them before JAX is used, or ask for as many."
+      f"--mesh={text}: {spec.devices} devices requested, but {jax.local_device_count()}"
+      " are already running. Start them before JAX is used, or request as many."
     )
   return make(devices, sizes(len(devices), spec.axes, defaults, text))
 
@@ -145,9 +146,9 @@ def sizes(
   if data * product != num_devices:
     shown = ", ".join(f"{k}={v}" for k, v in {"data": data, **inner}.items())
     raise ValueError(
-      f"--mesh={text}: {shown} asks for {data * product} devices, {num_devices} are"
-      " there. The product of the axes must equal the devices; data takes the rest"
-      " where it is not given."
+      f"--mesh={text}: {shown} asks for {data * product} devices, but there are"
+      f" {num_devices}. The product of the axes must equal the devices; data takes the"
+      " rest where it is not given."
     )
   return (data, inner["fsdp"], inner["tensor"], inner["context"])
 
@@ -155,8 +156,8 @@ def sizes(
 def make(devices, shape: tuple[int, int, int, int]) -> jax.sharding.Mesh:
   """A mesh of the four axes over `devices`, sharded by the partitioner.
 
-  On a TPU slice axes lie along its links; one of a size that no links have, like 8 on
-  4x4x4, takes parts of them.
+  On a TPU slice axes lie along its links; an axis whose size no dimension has, like 8 on
+  4x4x4, takes parts of several.
   """
   types = (AxisType.Auto,) * 4
   try:

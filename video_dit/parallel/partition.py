@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 TABLE: dict[str, str | tuple[str, ...] | None] = {
   "layer": None,
-  # Over `context` too where the size divides: its devices would hold copies of all state.
+  # Over `context` too where it divides: else its devices would hold copies of all state.
   "embed": ("fsdp", "context"),
   "heads": "tensor",
   "mlp": "tensor",
@@ -36,7 +36,7 @@ def spec_for(
 
   Args:
     path: of the parameter, for messages.
-    shape: of the parameter; dimensions ahead of the named ones are stacked layers.
+    shape: of the parameter; dimensions before the named ones are stacked layers.
     axes: a name or None for each dimension.
     mesh: concrete or abstract.
 
@@ -46,7 +46,7 @@ def spec_for(
   """
   where = "/".join(map(str, path))
   if axes is None or len(axes) > len(shape):
-    raise ValueError(f"{where}: parameter of shape {shape} has the names {axes}.")
+    raise ValueError(f"{where}: parameter of shape {shape} has the axis names {axes}.")
   names = ("layer",) * (len(shape) - len(axes)) + tuple(axes)
   targets: list[str | tuple[str, ...] | None] = []
   used: set[str] = set()
@@ -55,7 +55,7 @@ def spec_for(
       raise ValueError(f"{where}: the partition table has no axis {name!r}.")
     first = mesh_axes(name)[:1]
     if used.intersection(first):
-      raise ValueError(f"{where}: two of the axes {names} go to {first[0]!r}.")
+      raise ValueError(f"{where}: two of the axes {names} map to {first[0]!r}.")
     used.update(first)
     if first and size % mesh.shape[first[0]]:
       raise ValueError(
@@ -68,13 +68,13 @@ def spec_for(
 
 
 def mesh_axes(name: str | None) -> tuple[str, ...]:
-  """The mesh axes of a name: the first has to divide it, others do where they can."""
+  """The mesh axes of a name: the first must divide it, others are used if they do."""
   found = TABLE.get(name) if name is not None else None
   return (found,) if isinstance(found, str) else found or ()
 
 
 def _dividing(axes: tuple[str, ...], size: int, mesh) -> str | tuple[str, ...] | None:
-  """As many of the mesh axes, from the first on, as divide a size between them."""
+  """The longest run of the mesh axes, from the first on, whose product divides a size."""
   kept: list[str] = []
   for axis in axes:
     size, rest = divmod(size, mesh.shape[axis])
@@ -110,7 +110,7 @@ def tokens_sharding(mesh: jax.sharding.Mesh) -> NamedSharding:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-  """Layout of what every device holds whole."""
+  """Layout of arrays that every device holds completely."""
   return NamedSharding(mesh, PartitionSpec())
 
 
@@ -120,9 +120,9 @@ def constrain(x: jax.Array, *axes) -> jax.Array:
   Args:
     x: the activation.
     *axes: for each dimension `rows`, `tokens`, `stream`, a name of the table, or None.
-      `stream` are the tokens of what runs from block to block: over `tensor` too, where
-      they divide, for all that is done there is done to each token by itself (sequence
-      parallelism, Korthikanti et al., 2022, arXiv:2205.05198).
+      `stream` are the tokens of the residual stream: split over `tensor` too where that
+      divides, since all work on it is per token (sequence parallelism, Korthikanti et
+      al., 2022, arXiv:2205.05198).
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:

@@ -1,8 +1,8 @@
-"""Compiled programs on disk: what was compiled once is read when a run starts again.
+"""Compiled programs on disk: what was compiled once is read when a run is restarted.
 
 JAX finds a program by what it computes, by the versions of JAX and its compiler, by their
-flags and by the devices, wherever the folder lies. A program that fits none of these, or
-does not load, is compiled anew, with a warning where it was there but could not be used.
+flags and by the devices, wherever the folder is. A program that matches none, or does not
+load, is compiled again, with a warning where it was found but could not be used.
 """
 
 import contextlib
@@ -19,12 +19,12 @@ _HIT = "/jax/compilation_cache/cache_hits"
 def keep_in(folder: pathlib.Path) -> None:
   """Keeps compiled programs in a folder.
 
-  `JAX_COMPILATION_CACHE_DIR` names another one; where it is set to nothing, or
-  `JAX_ENABLE_COMPILATION_CACHE` to false, nothing is kept. Programs that took less than
-  a second are not; beyond 4 GiB the oldest are removed.
+  `JAX_COMPILATION_CACHE_DIR` names another one; where that is set but empty, or
+  `JAX_ENABLE_COMPILATION_CACHE` is false, nothing is kept. Programs that compile in less
+  than a second are not kept; beyond 4 GiB the oldest are removed.
 
   Args:
-    folder: is made when there is something to keep.
+    folder: created when there is something to keep.
   """
   named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
   if named == "":
@@ -34,9 +34,9 @@ def keep_in(folder: pathlib.Path) -> None:
   if "://" not in str(chosen):
     prune(chosen, _MOST_BYTES)
   jax.config.update("jax_compilation_cache_dir", str(named or folder))
-  # Else the folder's own path gets into the key of every program, and none is found where
-  # the folder has moved. XLA's caches of its own, of GPUs alone, save only a part of
-  # compiling, and nothing where the program itself is found.
+  # Else the folder's own path becomes part of every program's key, and none is found once
+  # the folder has moved. XLA's own caches, for GPUs only, save just a part of compiling,
+  # and nothing where the program itself is found.
   if "JAX_PERSISTENT_CACHE_ENABLE_XLA_CACHES" not in os.environ:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
@@ -44,7 +44,7 @@ def keep_in(folder: pathlib.Path) -> None:
 
 
 def prune(folder: pathlib.Path, most: int) -> None:
-  """Removes the oldest files of a folder until at most so many bytes are left."""
+  """Removes the oldest files of a folder until at most `most` bytes are left."""
   files = []
   for path in folder.glob("*"):
     with contextlib.suppress(FileNotFoundError):  # another process removed it

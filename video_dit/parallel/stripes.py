@@ -1,10 +1,10 @@
 """Which tokens of a row each group of a ring holds: stripes, dealt in turn.
 
-Were each group given one run of the row, the group that holds the longest segment would
-work longest, and in most turns of the ring some group would have all to do and others
-nothing. Dealt in stripes, each has its part of every long segment. A stripe is as long
-as a kernel's block: shorter ones are more even, but blocks that hold the stripes of many
-segments meet more others (docs/performance.md, "Long rows").
+If each group had one run of the row, the group with the longest segment would work
+longest, and in most steps of the ring some groups would have all the work and others
+none. With stripes, each has its part of every long segment. A stripe is as long as a
+kernel's block: shorter ones are more even, but blocks that hold stripes of many segments
+visit more others (docs/performance.md, "Long rows").
 """
 
 import einops
@@ -14,11 +14,11 @@ from video_dit.parallel import context
 from video_dit.parallel.partition import constrain
 
 STRIPE = 512  # tokens of a stripe where rows are long: a block of the kernels
-_STRIPES = 8  # least stripes of a group, where its tokens allow
+_STRIPES = 8  # minimum stripes per group, if it has the tokens
 
 
 class Deal:
-  """How the mesh in use wants the tokens of rows to be dealt, for a model to ask.
+  """How the tokens of rows are dealt on the mesh in use, for a model to query.
 
   Args:
     mode: `config.dit.context`.
@@ -37,7 +37,7 @@ class Deal:
     return stripe(x_RN, self.ring)
 
   def back(self, x_RN: jax.Array) -> jax.Array:
-    """Lays dealt tokens in their rows' order."""
+    """Puts dealt tokens back into their rows' order."""
     return unstripe(x_RN, self.ring)
 
 
@@ -52,8 +52,8 @@ def stripe_tokens(length: int, ring: int) -> int:
 def stripe(x_RN: jax.Array, ring: int) -> jax.Array:
   """Deals the tokens of rows, axis 1, to the groups of a ring by stripes, in turn.
 
-  Each group gets its part of every long segment, so that all have as much to do, in
-  every turn of the ring; within a group tokens keep their order.
+  Each group gets its part of every long segment, so that all have equal work in every
+  step of the ring; within a group tokens keep their order.
   """
   if ring == 1:
     return x_RN

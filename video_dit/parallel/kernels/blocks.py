@@ -1,9 +1,10 @@
 """The block map: which blocks of keys a block of queries has to visit.
 
-Segments of a packed row are runs numbered upwards, so those of a block are an interval
-of numbers, and the key blocks whose interval meets it lie side by side: a first and a
-last one say all. On rows that are not packed so, the blocks between are visited too;
-every kernel compares segments inside a block, so its result is exact for any numbers.
+Segments of a packed row are runs with ascending numbers, so a block's segments are an
+interval of numbers, and the key blocks whose intervals overlap it are adjacent: the first
+and the last one describe them all. On rows packed otherwise, the blocks between are
+visited too; every kernel compares segments inside a block, so its result is exact for any
+numbers.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ class BlockMap:
 
   Attributes:
     first_RI: first key block visited.
-    last_RI: one behind the last; equal to `first_RI` where none is visited.
+    last_RI: one past the last; equal to `first_RI` where none is visited.
   """
 
   first_RI: jax.Array
@@ -28,7 +29,7 @@ class BlockMap:
 
   @property
   def visits(self) -> jax.Array:
-    """Blocks visited in all."""
+    """Total number of blocks visited."""
     return (self.last_RI - self.first_RI).sum()
 
 
@@ -64,10 +65,9 @@ def runs(
     segments_RN, key_segments_RM, block, key_block: as of `block_map`.
 
   Returns:
-    `(R, I, 4)` int32: the first key block visited; the first that holds the segment that
-    fills the block of queries, and no other; one behind the last such; one behind the
-    last visited. The two in the middle are equal where there is none, or where others
-    lie between.
+    `(R, I, 4)` int32: the first key block visited; the first that holds only the segment
+    that fills the block of queries; one past the last such; one past the last visited.
+    The two in the middle are equal where there is none, or where others lie between.
   """
   found = block_map(segments_RN, key_segments_RM, block, key_block)
   full_RI = whole(segments_RN, block, -1)
@@ -90,13 +90,18 @@ def whole(segments_RN: jax.Array, block: int, other: int) -> jax.Array:
   return jnp.where((low == high) & (low > 0), low, other).astype(jnp.int32)
 
 
+def up_to(length: int, step: int) -> int:
+  """The least multiple of `step` that is at least `length`."""
+  return length + -length % step
+
+
 def padded(x: jax.Array, length: int) -> jax.Array:
-  """Fills axis 1 up to `length` with 0: for segments, with padding."""
+  """Zero-pads axis 1 to `length`; segment 0 is padding."""
   return jnp.pad(x, [(0, 0), (0, length - x.shape[1])] + [(0, 0)] * (x.ndim - 2))
 
 
 def _interval(segments_RN: jax.Array, block: int) -> tuple[jax.Array, jax.Array]:
-  """Least and greatest segment of each block without padding; empty if it has none."""
+  """Least and greatest segment of each block, ignoring padding; empty if it has none."""
   blocks = einops.rearrange(jnp.int32(segments_RN), "r (i b) -> r i b", b=block)
   most = jnp.iinfo(jnp.int32).max
   return jnp.where(blocks > 0, blocks, most).min(-1), blocks.max(-1)

@@ -1,8 +1,8 @@
-"""Chunks of queries by chunks of keys, in plain JAX: exact, anywhere, and skipping.
+"""Chunks of queries by chunks of keys in plain JAX: exact, portable, skips blocks.
 
 Online softmax (Dao et al., 2022, arXiv:2205.14135, algorithms 1 and 4) in loops whose
 bounds are the block map's, so that work grows with the sum of the squared segment
-lengths, and memory with the row. One row at a time: rows have different maps.
+lengths, and memory with the row. Rows run one at a time, as their maps differ.
 """
 
 import einops
@@ -56,7 +56,7 @@ def counted(
     most = jnp.full(q_ABK.shape[:2], NO_KEYS, jnp.float32)
     start = most, jnp.zeros_like(most), jnp.zeros(q_ABK.shape, jnp.float32), 0
     most, total, acc, count = jax.lax.fori_loop(first, last, visit, start)
-    # Where a query saw no key, its weights are those of scores of -1e30: none.
+    # A query that saw no key has scores of -1e30, whose weights count as none.
     some = most > NO_KEYS / 2
     total = jnp.where(some, total, 1.0)
     out_ABK = jnp.where(some, 1 / total, 0.0)[..., None] * acc
@@ -117,7 +117,7 @@ def gradients(
 
 
 class _Cut:
-  """Rows in chunks, filled up with padding, and what each chunk of queries visits."""
+  """Rows in chunks, padded, and what each chunk of queries visits."""
 
   def __init__(self, segments_RN, key_segments_RM):
     self.rows, self.length = segments_RN.shape

@@ -1,9 +1,9 @@
-"""The plain form: all scores of a row at once; for short rows, and to measure others."""
+"""The plain form: all scores of a row at once; for short rows, and as a reference."""
 
 import jax
 import jax.numpy as jnp
 
-NO_KEYS = -1e30  # the log-sum-exp of a query that sees no key: weighs nothing in a merge
+NO_KEYS = -1e30  # the log-sum-exp of a query that sees no key: no weight in a merge
 
 
 def attention(
@@ -50,9 +50,9 @@ def gradients(
 
 
 def _scores(q_RNAK, k_RMAK, segments_RN, key_segments_RM):
-  """Scaled scores, -1e30 where unseen, and who sees whom: padding sees nothing."""
+  """Scaled scores, -1e30 where unseen, and which pairs see each other."""
   scale = q_RNAK.shape[-1] ** -0.5
-  # The scale comes after the product: queries of half precision would be rounded by it.
+  # The scale comes after the product: it would round half-precision queries.
   scores_RANM = scale * jnp.einsum(
     "rnak,rmak->ranm", q_RNAK, k_RMAK, preferred_element_type=jnp.float32
   )

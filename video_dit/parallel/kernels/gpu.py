@@ -3,7 +3,7 @@
 Tokamax (optional, `video_dit[tokamax]`) takes a first and a last key for each query and
 skips the blocks outside; its Mosaic kernels run on Hopper and Blackwell, Triton's on
 others. cuDNN takes a mask, so its work grows with the square of the row: it is never
-chosen by itself. The backward pass under both is this project's (triton.py). Neither has
+chosen automatically. The backward pass of both is this project's (triton.py). Neither has
 been run by this project on a GPU; the ranges and the masks are tested on CPU.
 """
 
@@ -18,11 +18,11 @@ from video_dit.parallel.kernels.dense import NO_KEYS
 def key_ranges(
   segments_RN: jax.Array, key_segments_RM: jax.Array
 ) -> tuple[jax.Array, jax.Array]:
-  """First key and one behind the last that each query sees.
+  """First key, and one past the last, that each query sees.
 
   Args:
     segments_RN: segment of each query, in any order.
-    key_segments_RM: of each key, ascending, padding behind them.
+    key_segments_RM: of each key, ascending, then padding.
 
   Returns:
     Two of `(R, N)` int32, equal where a query sees no key.
@@ -47,7 +47,7 @@ def tokamax(
   *,
   device: str = "",
 ) -> tuple[jax.Array, jax.Array]:
-  """Tokamax's kernels; as `local_attention`, for segments of keys that ascend.
+  """Tokamax's kernels; like `local_attention`, for ascending segments of keys.
 
   Args:
     device: the kind of GPU; empty elsewhere, where Tokamax's plain form runs.
@@ -67,7 +67,9 @@ def tokamax(
       continue
     lse_RNA = (most + jnp.log(total)).swapaxes(1, 2)
     return _blind_are_zero(out, lse_RNA, last_RN > first_RN)
-  logging.info("attention: Tokamax takes no %s %s: triton", q_RNAK.dtype, q_RNAK.shape)
+  logging.info(
+    "attention: Tokamax does not support %s %s; using triton", q_RNAK.dtype, q_RNAK.shape
+  )
   arguments = q_RNAK, k_RMAK, v_RMAK, segments_RN, key_segments_RM
   return triton.attention(*arguments, device=device)
 
@@ -81,7 +83,7 @@ def cudnn(
   *,
   device: str = "",
 ) -> tuple[jax.Array, jax.Array]:
-  """CuDNN's fused attention under a mask; elsewhere than on a GPU, XLA's."""
+  """CuDNN's fused attention with a mask; off the GPU, XLA's."""
   seen_RNM = segments_RN[:, :, None] == key_segments_RM[:, None, :]
   seen_RNM &= (segments_RN > 0)[:, :, None]
   out, lse_RNA = jax.nn.dot_product_attention(

@@ -1,9 +1,9 @@
 """Packed attention on TPU: Pallas kernels that loop over the block map.
 
-Of its own, and not jax's or Tokamax's splash attention: a first and a last block say
-all of a packed row, so the grid is static, nothing is fetched or stepped over for
-blocks that are skipped, and interpret mode proves every result. Arrays are
-`(R, A, N, K)` in the kernels: the layout in which heads are normed and rotated as well.
+Our own, not JAX's or Tokamax's splash attention: a first and a last block describe the
+visits of a packed row, so the grid is static, skipped blocks are neither fetched nor
+stepped over, and interpret mode can check every result. Arrays are `(R, A, N, K)` in the
+kernels: the layout in which heads are normed and rotated too.
 """
 
 import einops
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from video_dit.parallel.kernels import blocks, splash_backward, splash_forward
 from video_dit.parallel.kernels.dense import NO_KEYS
-from video_dit.parallel.kernels.splash_sizes import Sizes, choose, head_size, up_to
+from video_dit.parallel.kernels.splash_sizes import Sizes, choose, head_size
 
 
 def attention(
@@ -41,12 +41,12 @@ def counted(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """`attention`, and the key blocks visited by each block of queries, `(R, A, I)`."""
   length, size = q_RNAK.shape[1], q_RNAK.shape[3]
-  queries = up_to(length, sizes.block)
-  keys = up_to(k_RMAK.shape[1], sizes.chunk)
+  queries = blocks.up_to(length, sizes.block)
+  keys = blocks.up_to(k_RMAK.shape[1], sizes.chunk)
   out, lse, visits = splash_forward.forward(
-    _ahead(q_RNAK, queries),
-    _ahead(k_RMAK, keys),
-    _ahead(v_RMAK, keys),
+    _heads_first(q_RNAK, queries),
+    _heads_first(k_RMAK, keys),
+    _heads_first(v_RMAK, keys),
     blocks.padded(segments_RN, queries),
     blocks.padded(key_segments_RM, keys),
     sizes,
@@ -96,15 +96,18 @@ def counted_gradients(
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
   """`gradients`, and the query blocks visited by each block of keys, `(R, A, J)`.
 
-  Queries whose gradients do not fit into VMEM together go by parts, one after the other;
-  the keys' and values' gradients are summed over the parts in float32.
+  Queries whose gradients do not fit into VMEM together are processed in consecutive
+  parts; the keys' and values' gradients are summed over the parts in float32.
   """
   # exp(score - lse) of a query that sees nothing has to be 0, not exp(0).
   lse_RNA = jnp.where(lse_RNA > NO_KEYS / 2, lse_RNA, -NO_KEYS)
-  queries = up_to(q_RNAK.shape[1], sizes.chunk)
-  keys = up_to(k_RMAK.shape[1], sizes.block)
-  k, v = _ahead(k_RMAK, keys), _ahead(v_RMAK, keys)
-  q, dout = _ahead(q_RNAK, queries), _ahead(dout_RNAK.astype(k.dtype), queries)
+  queries = blocks.up_to(q_RNAK.shape[1], sizes.chunk)
+  keys = blocks.up_to(k_RMAK.shape[1], sizes.block)
+  k, v = _heads_first(k_RMAK, keys), _heads_first(v_RMAK, keys)
+  q, dout = (
+    _heads_first(q_RNAK, queries),
+    _heads_first(dout_RNAK.astype(k.dtype), queries),
+  )
   lse, delta = _row(lse_RNA, queries), _row(delta_RNA, queries)
   segments_RN = blocks.padded(segments_RN, queries)
   key_segments_RM = blocks.padded(key_segments_RM, keys)
@@ -113,7 +116,7 @@ def counted_gradients(
   for first in range(0, queries, sizes.chunk):
     part = slice(first, first + sizes.chunk)
     if sums:
-      # The last part is summed before this one begins, or all wait in memory for a sum.
+      # The last part is summed before this one begins; else all stay in memory for a sum.
       sums, k, v = jax.lax.optimization_barrier((sums, k, v))
     dk, dv, dq, visits = splash_backward.gradients(
       *(q[:, :, part], k, v, segments_RN[:, part], key_segments_RM),
@@ -131,20 +134,20 @@ def counted_gradients(
   return _heads(dq, q_RNAK), _heads(dk, k_RMAK), _heads(dv, v_RMAK), visits[..., 0, 0]
 
 
-def _ahead(x_RNAK: jax.Array, length: int) -> jax.Array:
-  """`(R, A, N, K)`, tokens filled up to `length` and heads to whole lanes."""
+def _heads_first(x_RNAK: jax.Array, length: int) -> jax.Array:
+  """`(R, A, N, K)`, tokens zero-padded to `length` and heads to whole lanes."""
   spare = head_size(x_RNAK.shape[-1]) - x_RNAK.shape[-1]
   x = jnp.pad(blocks.padded(x_RNAK, length), [(0, 0)] * 3 + [(0, spare)])
   return einops.rearrange(x, "r n a k -> r a n k")
 
 
 def _row(x_RNA: jax.Array, length: int) -> jax.Array:
-  """`(R, A, 1, N)`: what belongs to a query is a row vector in the kernels."""
+  """`(R, A, 1, N)`: per-query values are row vectors in the kernels."""
   return einops.rearrange(blocks.padded(x_RNA, length), "r n a -> r a 1 n")
 
 
 def _heads(x: jax.Array, like_RNAK: jax.Array) -> jax.Array:
-  """Takes `_ahead` back."""
+  """Undoes `_heads_first`."""
   _, length, _, size = like_RNAK.shape
   x = einops.rearrange(x, "r a n k -> r n a k")
   return x[:, :length, :, :size].astype(like_RNAK.dtype)

@@ -1,6 +1,6 @@
 """Flash attention over a block map, as a Pallas kernel for TPU: the backward pass.
 
-Weights are made anew from the log-sum-exp (Dao et al., 2022, arXiv:2205.14135,
+Weights are recomputed from the log-sum-exp (Dao et al., 2022, arXiv:2205.14135,
 algorithm 4). With S the scores, P = exp(S - lse) and dP = dO V', a score's gradient is
 dS = P (dP - delta). Each grid step has a block of keys and loops over the queries:
 dV = P' dO, dK = dS' Q, and, summed in VMEM over the blocks of keys, dQ = dS K.
@@ -38,8 +38,8 @@ def gradients(
 
   Args:
     q, k, v, segments_RN, key_segments_RM, scale, interpret: as of `forward`.
-    lse, delta: `(R, A, 1, N)` float32; `lse` so great where nothing is seen that every
-      weight is 0.
+    lse, delta: `(R, A, 1, N)` float32; where a query sees nothing, `lse` is so large that
+      every weight is 0.
     dout: cotangent of the output, like `q`.
     sizes: its `block` cuts keys, its `key_block` queries; its `chunk` is all queries.
     dtype: of the keys' and values' gradients.
@@ -69,7 +69,7 @@ def gradients(
     out_shape=[
       *(like_k, like_k, jax.ShapeDtypeStruct(q.shape, q.dtype), call.visits_shape)
     ],
-    # Blocks of keys add to one sum, that of the queries.
+    # All blocks of keys add to one sum, the queries' gradient.
     compiler_params=sizes.compiler("parallel", "parallel", "arbitrary", "arbitrary"),
     cost_estimate=cost(q, k, products=5, arrays=3),
     interpret=interpret,
@@ -101,9 +101,7 @@ class _Call:
     self.mine = pl.BlockSpec(
       (None, None, sizes.block, sizes.head), lambda r, a, i, c, *_: (r, a, i, 0)
     )
-    self.my_row = pl.BlockSpec(
-      (None, None, 1, sizes.block), lambda r, a, i, c, *_: (r, a, 0, i)
-    )
+
     self.my_segments = pl.BlockSpec(
       (None, 1, sizes.block), lambda r, a, i, c, *_: (r, 0, i)
     )

@@ -2,9 +2,9 @@
 
 Online softmax (Dao et al., 2022, arXiv:2205.14135, algorithm 1) for one block of
 queries a grid step, in a loop over the key blocks that the map names and no others.
-Scores lie transposed, keys down and queries across, so that maxima and sums run over
-sublanes and what belongs to a query is a row vector. Grid steps share nothing but the
-chunks of one query block, so all other dimensions may run on any core in any order.
+Scores are transposed, keys down and queries across, so that maxima and sums run over
+sublanes and per-query values are row vectors. Grid steps share only the chunks of one
+query block, so all other dimensions may run on any core in any order.
 """
 
 import functools
@@ -101,27 +101,27 @@ def forward(
 
 
 def chunk_of(r, i, c, first_ref, last_ref, per_chunk):
-  """The chunk that grid step `c` needs: not wanted, it stays the one that is there."""
-  low = jax.lax.div(first_ref[r, i], per_chunk)  # `//` minds signs, at a price
+  """The chunk that grid step `c` needs; if it needs none, the one already loaded."""
+  low = jax.lax.div(first_ref[r, i], per_chunk)  # `//` handles signs, at a cost
   high = jax.lax.div(jnp.maximum(last_ref[r, i] - 1, first_ref[r, i]), per_chunk)
   return jnp.clip(c, low, high)
 
 
 def bounds_in(r, i, c, first_ref, last_ref, per_chunk):
-  """First and one behind the last block to visit in chunk `c`, counted inside it."""
+  """First, and one past the last, block to visit in chunk `c`, counted within it."""
   low = jnp.maximum(first_ref[r, i] - c * per_chunk, 0)
   high = jnp.minimum(last_ref[r, i] - c * per_chunk, per_chunk)
   return low, jnp.maximum(high, low)
 
 
 def column(row: jax.Array, width: int) -> jax.Array:
-  """Stands a row `(1, B)` of segments up: `(B, width)`, exact to 2^24."""
+  """Turns a row `(1, B)` of segments into columns `(B, width)`, exact up to 2^24."""
   wide = jnp.broadcast_to(row.astype(jnp.float32), (128, row.shape[1])).T
   return jnp.tile(wide, (1, width // 128))
 
 
 def dot(a: jax.Array, b: jax.Array, contract: tuple[int, int]) -> jax.Array:
-  """Product over one axis of each, summed in float32, whole if they are float32."""
+  """Product over one axis of each, summed in float32; full precision for float32."""
   precision = jax.lax.Precision.HIGHEST if a.dtype == jnp.float32 else None
   return jax.lax.dot_general(
     a,
@@ -189,7 +189,7 @@ def _kernel(
 
   @pl.when(c == pl.num_programs(3) - 1)
   def _():
-    # Where a query saw no key, its weights are those of scores of -1e30: none.
+    # A query that saw no key has scores of -1e30, whose weights count as none.
     some = most_ref[...] > NO_KEYS / 2
     total = jnp.where(some, sum_ref[...], 1.0)
     share = jnp.where(some, 1.0 / total, 0.0)

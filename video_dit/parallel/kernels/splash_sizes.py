@@ -7,10 +7,12 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 import jax.numpy as jnp
 
+from video_dit.parallel.kernels.blocks import up_to
+
 LANES = 128
 BLOCK = 512
 
-# VMEM of one core in MiB, by the name that JAX gives to a chip.
+# VMEM of one core in MiB, by JAX's name of the chip.
 VMEM = {
   "TPU v4": 16,
   "TPU v5": 64,
@@ -29,11 +31,11 @@ class Sizes:
   """How the kernels cut rows.
 
   Attributes:
-    head: head size, filled up to whole lanes.
-    block: what a grid step owns: queries of the forward pass and of the queries'
+    head: head size, padded to whole lanes.
+    block: tokens that a grid step owns: queries of the forward pass and of the queries'
       gradient, keys of the keys' gradient.
-    key_block: of the other side, what one turn of the loop takes.
-    chunk: of the other side, what is in VMEM at once; a multiple of `key_block`.
+    key_block: tokens of the other side that one iteration of the loop takes.
+    chunk: tokens of the other side in VMEM at once; a multiple of `key_block`.
     vmem: MiB that the compiler may use.
   """
 
@@ -51,12 +53,12 @@ class Sizes:
 
 
 def cost(q, k, products: int, arrays: int) -> pl.CostEstimate:
-  """What the compiler's scheduler reckons with: that of one segment a row.
+  """The cost that the compiler's scheduler assumes: that of one segment a row.
 
   Args:
     q, k: `(R, A, N, K)` and `(R, A, M, K)`.
-    products: of matrices, for a pair of blocks.
-    arrays: like `q` and `k` that are read or written, of each.
+    products: matrix products for a pair of blocks.
+    arrays: how many arrays like `q`, and like `k`, are read or written.
   """
   rows, heads, length, size = q.shape
   pairs = rows * heads * length * k.shape[2]
@@ -79,14 +81,14 @@ def choose(
   """Sizes for a pass whose blocks are of an array of `shape`.
 
   Args:
-    shape: `(R, N, A, K)` of what grid steps own, queries or keys.
-    others: tokens of the other side, that the loops go over.
+    shape: `(R, N, A, K)` of the side that grid steps own, queries or keys.
+    others: tokens of the other side, over which the loops run.
     dtype: of the products.
-    device: kind of chip, as JAX names it; another one is taken for one of 64 MiB.
+    device: kind of chip, as JAX names it; an unknown one is assumed to have 64 MiB.
     of_keys: whether grid steps own keys. Then a chunk's queries, their cotangents and the
       sum of their gradient fit into 0.8 of VMEM; else its keys and values with two
       buffers each fit into half.
-    block: tokens of a row's blocks; 0 for `BLOCK`. A text's have `LANES`.
+    block: tokens of a row's blocks; 0 for `BLOCK`. A text's blocks have `LANES`.
   """
   head = head_size(shape[-1])
   vmem = VMEM.get(device, 64)
@@ -109,8 +111,3 @@ def choose(
 def head_size(size: int) -> int:
   """Head size in whole lanes."""
   return up_to(size, LANES)
-
-
-def up_to(length: int, step: int) -> int:
-  """The least multiple of `step` that is no less than `length`."""
-  return length + -length % step

@@ -1,8 +1,8 @@
 """Packed attention on GPU: Pallas kernels, for Triton, that loop over the block map.
 
 Tokamax's backward kernels visit every block of a row, or read a mask of all pairs, so the
-backward pass is always this one; the forward pass is where Tokamax is not installed.
-Arrays stay `(R, N, A, K)`: a kernel reads rows of heads where they lie.
+backward pass is always this one; the forward pass is used where Tokamax is not installed.
+Arrays stay `(R, N, A, K)`: a kernel reads rows of heads in place.
 """
 
 import einops
@@ -44,8 +44,8 @@ def counted(
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """`attention`, and the key blocks visited by each block of queries, `(R, A, I)`."""
   length = q_RNAK.shape[1]
-  queries = _up_to(length, sizes.block)
-  keys = _up_to(k_RMAK.shape[1], sizes.other)
+  queries = blocks.up_to(length, sizes.block)
+  keys = blocks.up_to(k_RMAK.shape[1], sizes.other)
   out, lse_RAN, visits_RAI = triton_forward.forward(
     _filled(q_RNAK, queries),
     _filled(k_RMAK, keys),
@@ -102,15 +102,16 @@ def counted_gradients(
   # exp(score - lse) of a query that sees nothing has to be 0, not exp(0).
   lse_RNA = jnp.where(lse_RNA > NO_KEYS / 2, lse_RNA, -NO_KEYS)
   step = max(sizes.block, sizes.other, of_keys.block, of_keys.other)
-  queries, keys = _up_to(q_RNAK.shape[1], step), _up_to(k_RMAK.shape[1], step)
+  queries = blocks.up_to(q_RNAK.shape[1], step)
+  keys = blocks.up_to(k_RMAK.shape[1], step)
 
-  def ahead(x_RNA):
+  def heads_first(x_RNA):
     return einops.rearrange(blocks.padded(x_RNA, queries), "r n a -> r a n")
 
   arguments = (
     *(_filled(q_RNAK, queries), _filled(k_RMAK, keys), _filled(v_RMAK, keys)),
     *(blocks.padded(segments_RN, queries), blocks.padded(key_segments_RM, keys)),
-    *(ahead(lse_RNA), ahead(delta_RNA)),
+    *(heads_first(lse_RNA), heads_first(delta_RNA)),
     _filled(dout_RNAK.astype(q_RNAK.dtype), queries),
   )
   rest = {"scale": q_RNAK.shape[-1] ** -0.5, "interpret": interpret}
@@ -122,18 +123,14 @@ def counted_gradients(
   return _cut(dq, q_RNAK), _cut(dk, k_RMAK), _cut(dv, v_RMAK), visits
 
 
-def _up_to(length: int, block: int) -> int:
-  return length + -length % block
-
-
 def _filled(x_RNAK: jax.Array, length: int) -> jax.Array:
-  """Tokens filled up to `length`, heads to a power of two: nothing if they are."""
+  """Tokens zero-padded to `length`, heads to a power of two."""
   size = x_RNAK.shape[-1]
   x = blocks.padded(x_RNAK, length)
   return jnp.pad(x, [(0, 0)] * 3 + [(0, head_size(size) - size)])
 
 
 def _cut(x: jax.Array, like_RNAK: jax.Array) -> jax.Array:
-  """Takes `_filled` back."""
+  """Undoes `_filled`."""
   _, length, _, size = like_RNAK.shape
   return x[:, :length, :, :size].astype(like_RNAK.dtype)

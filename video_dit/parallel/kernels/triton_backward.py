@@ -1,10 +1,10 @@
 """Flash attention over a block map, as Pallas kernels for Triton: the backward pass.
 
-Weights are made anew from the log-sum-exp (Dao et al., 2022, arXiv:2205.14135,
+Weights are recomputed from the log-sum-exp (Dao et al., 2022, arXiv:2205.14135,
 algorithm 4). With S the scores, P = exp(S - lse) and dP = dO V', a score's gradient is
 dS = P (dP - delta). One kernel has blocks of queries, dQ = dS K, the other blocks of
-keys, dV = P' dO and dK = dS' Q: each makes the weights, and neither adds to what others
-write.
+keys, dV = P' dO and dK = dS' Q: both compute the weights, and neither adds to another
+program's output.
 """
 
 from collections.abc import Callable
@@ -43,8 +43,8 @@ def of_queries(
 
   Args:
     q, k, v, segments_RN, key_segments_RM, scale, interpret: as of `forward`.
-    lse_RAN, delta_RAN: float32; `lse` so great where nothing is seen that every weight
-      is 0.
+    lse_RAN, delta_RAN: float32; where a query sees nothing, `lse` is so large that every
+      weight is 0.
     dout: cotangent of the output, like `q`.
     sizes: its `block` divides N, its `other` M.
 

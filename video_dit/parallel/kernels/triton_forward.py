@@ -1,8 +1,8 @@
 """Flash attention over a block map, as a Pallas kernel for Triton: the forward pass.
 
-Online softmax (Dao et al., 2022, arXiv:2205.14135, algorithm 1) for one block of queries
-of a head a program. First the run of key blocks that hold the block's own segment and
-no other, which need no mask; then the blocks around it. Exponentials are of base 2.
+Online softmax (Dao et al., 2022, arXiv:2205.14135, algorithm 1); each program has one
+block of queries of one head. It first visits the run of key blocks that hold only the
+block's own segment and need no mask, then the blocks around it. Exponentials are base 2.
 """
 
 from collections.abc import Callable
@@ -105,14 +105,14 @@ class Call:
 
 def compiler(sizes: Sizes):
   """Triton's parameters."""
-  # Imported where it is used: jax says that a later version will be without it.
+  # Imported where it is used: JAX announces that a later version will drop it.
   from jax.experimental.pallas import triton
 
   return triton.CompilerParams(num_warps=sizes.warps, num_stages=sizes.stages)
 
 
 def visit_runs(runs_ref, visit, carry, size: int, parts: int = 1):
-  """Calls `visit(slice, carry, masked)` for the blocks that the runs name, or a part.
+  """Calls `visit(slice, carry, masked)` for the blocks in the runs, or a part of them.
 
   Returns:
     The last carry, and the blocks visited.
@@ -143,8 +143,8 @@ def visit_runs(runs_ref, visit, carry, size: int, parts: int = 1):
 def dot(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:
   """Matrix product, summed in float32.
 
-  Products of float32 are made of three of TensorFloat-32: whole ones leave the matrix
-  units, and their operands the registers.
+  A float32 product is three of TensorFloat-32: full float32 would not use the matrix
+  units, and its operands would not fit the registers.
   """
   precision: jax.lax.PrecisionLike = None
   if a.dtype == jnp.float32:
@@ -154,7 +154,7 @@ def dot(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:
 
 
 def seen(mine: jax.Array, theirs: jax.Array) -> jax.Array:
-  """Pairs of the same segment, which is no padding."""
+  """Pairs of the same segment, padding excluded."""
   return (mine[:, None] == theirs[None, :]) & (mine > 0)[:, None]
 
 
@@ -190,7 +190,7 @@ def _kernel(
   most = jnp.full(q.shape[:1], NO_KEYS, jnp.float32)
   carry = most, jnp.zeros_like(most), jnp.zeros(q.shape, jnp.float32)
   (most, total, acc), count = visit_runs(runs_ref, visit, carry, size)
-  # Where a query saw no key, its weights are those of scores of -1e30: none.
+  # A query that saw no key has scores of -1e30, whose weights count as none.
   some = most > NO_KEYS / 2
   total = jnp.where(some, total, 1.0)
   out_ref[...] = (acc * jnp.where(some, 1.0 / total, 0.0)[:, None]).astype(out_ref.dtype)

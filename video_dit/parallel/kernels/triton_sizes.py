@@ -1,6 +1,6 @@
 """Block sizes, warps and stages of the GPU kernels, by head size, dtype and device.
 
-The largest that the compiler keeps in registers, or nearly, and whose stages fit the
+The largest that the compiler keeps in registers, or nearly, and whose stages fit into
 shared memory (python -m tests.benchmarks.gpu_kernels). None was timed.
 """
 
@@ -23,10 +23,10 @@ class Sizes:
   """How a kernel cuts its arrays.
 
   Attributes:
-    block: tokens of a block of its own, one for each program.
+    block: tokens of a block that a program owns.
     other: tokens of a block that it loops over.
     warps: of a program.
-    stages: of the loop: blocks on their way at once.
+    stages: of the loop: blocks in flight at once.
   """
 
   block: int
@@ -36,7 +36,7 @@ class Sizes:
 
 
 def head_size(size: int) -> int:
-  """The power of two, 16 at least, that heads of a size are filled up to."""
+  """The power of two, at least 16, to which heads of a size are padded."""
   return max(16, 1 << (size - 1).bit_length())
 
 
@@ -65,7 +65,7 @@ def backward_sizes(size: int, dtype: jax.typing.DTypeLike, device: str) -> Sizes
   return _of(_BACKWARD, size, dtype, device)
 
 
-# Bytes of a number, largest head, least KiB of shared memory, and the sizes for these.
+# Bytes per number, largest head, least KiB of shared memory, and the sizes for these.
 _Table = tuple[tuple[int, int, int, Sizes], ...]
 _FORWARD: _Table = (
   (2, 128, 163, Sizes(128, 64, 8, 3)),
@@ -94,11 +94,11 @@ def _of(table: _Table, size: int, dtype: jax.typing.DTypeLike, device: str) -> S
   for bytes_, head, shared, sizes in table:
     if bytes_ == item and size <= head and shared <= shared_memory(device):
       return sizes
-  raise ValueError(f"No kernel takes heads of {size} numbers of {dtype} on {device}.")
+  raise ValueError(f"No kernel supports heads of size {size} in {dtype} on {device}.")
 
 
 def shared_memory(device: str) -> int:
-  """KiB of shared memory of a program on a kind of GPU; of the largest for none."""
+  """KiB of shared memory of a program on a kind of GPU; the largest where empty."""
   for names, kib in _SHARED:
     if not device or re.search(rf"\b({names})\b", device):
       return kib
