@@ -22,7 +22,7 @@ def plan_of(tmp_path, shapes, **more):
         frames_per_second=8.0,
         **more,
       )
-  return plan_lib.read(path)
+  return plan_lib.read(path, "latents")
 
 
 def test_what_is_there_is_set_against_the_plan(tmp_path):

@@ -292,6 +292,27 @@ def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, t
     share = record.caption_weights / record.caption_weights.sum()
     np.testing.assert_allclose(share, [0.75, 0.25])
   assert sizes == {(64, 48), (64, 56)}
+  again = run.preprocess(config, folder / "m.jsonl", tmp_path / "out").made
+  assert (again.written, again.reused) == (0, 8)
+
+
+def test_pixels_keep_the_heaviest_of_several_captions(pixels, media, tmp_path):
+  shutil.copyfile(media / "a.mp4", tmp_path / "a.mp4")
+  manifest = tmp_path / "m.jsonl"
+
+  def run_with(weights, **options):
+    row = {"path": "a.mp4", "captions": ["long ago", "far away"]}
+    manifest.write_text(json.dumps(row | {"caption_weights": weights}))
+    made = run.preprocess(pixels, manifest, tmp_path / "out", **options).made
+    (record,) = _records(tmp_path / "out" / "pixels")
+    return made.written, made.reused, record.caption
+
+  assert run_with([1, 3]) == (1, 0, "far away")
+  assert run_with([1, 3]) == (0, 1, "far away")
+  assert run_with([1, 2]) == (0, 1, "far away")
+  with pytest.raises(ValueError, match="another caption"):
+    run_with([3, 1])
+  assert run_with([3, 1], overwrite=True) == (1, 0, "long ago")
 
 
 def test_manifest_with_cuts_and_splits(pixels, media, tmp_path):

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pyarrow.parquet
 
-from video_dit.data import writer
+from video_dit.data import schema, writer
 from video_dit.preprocess import rows as rows_lib
 
 _COLUMNS = {
@@ -29,10 +29,11 @@ class Plan:
 
   Attributes:
     key: `(n,)` bytes of 32 hexadecimal digits.
-    mark: `(n,)` uint64, of captions and split; another mark is another record.
+    mark: `(n,)` uint64, of split and of the captions that a record keeps; another mark
+      is another record.
     is_validation: `(n,)` bool.
     row: `(n,)` int64, number of the clip's row in the table.
-    several: some clip has more than one caption.
+    several: some record keeps more than one caption.
     line, first_frame, frames, height, width, tokens, start_seconds, frames_per_second:
       as in the table.
   """
@@ -59,8 +60,8 @@ class Plan:
     return int(self.frames[i]), int(self.height[i]), int(self.width[i])
 
 
-def read(path: str | os.PathLike[str]) -> Plan:
-  """Reads what is needed of the table of clips."""
+def read(path: str | os.PathLike[str], kind: schema.Kind) -> Plan:
+  """Reads what is needed of the table of clips for a data set of a kind."""
   parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
   keys, marks, splits, several = [], [], [], False
   with pyarrow.parquet.ParquetFile(path) as file:
@@ -72,6 +73,8 @@ def read(path: str | os.PathLike[str]) -> Plan:
       keys.append(np.array(batch["key"].to_pylist(), "S32"))
       rows = batch.select([n for n in texts if n in batch.schema.names]).to_pylist()
       captions = [rows_lib.captions(row) for row in rows]
+      if kind == "pixels":  # whose records keep the heaviest caption
+        captions = [(texts[:1], weights[:1]) for texts, weights in captions]
       several = several or any(len(texts) > 1 for texts, _ in captions)
       marks.append(_marks(captions, split))
       splits.append(np.array([s == "validation" for s in split], bool))

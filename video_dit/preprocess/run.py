@@ -12,6 +12,7 @@ import jax
 
 from video_dit import config as config_lib
 from video_dit import interop, lock
+from video_dit.data import schema
 from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.preprocess import captions as captions_lib
 from video_dit.preprocess import (
@@ -116,7 +117,7 @@ def preprocess(
   lines = sources.lines(source, output)
   folder, disk = remote_disk.output(output)
   folder.mkdir(parents=True, exist_ok=True)
-  kind = "latents" if config.objective == "diffusion" else "pixels"
+  kind: schema.Kind = "latents" if config.objective == "diffusion" else "pixels"
   team = None
   if hosts > 1:
     inputs = hosts_lib.digest(sources.lines(source, output), config)
@@ -152,7 +153,7 @@ def preprocess(
         )
         if counts.clips:
           clock.start("text")
-          plan = plan_lib.read(folder / ingest.CLIPS)
+          plan = plan_lib.read(folder / ingest.CLIPS, kind)
           with rows_lib.Rows(folder / ingest.CLIPS) as rows:
             made_of = maker(plan, rows)
             disk.publish()
@@ -191,7 +192,7 @@ def preprocess(
 def _help(
   team: hosts_lib.Team,
   folder: pathlib.Path,
-  kind: str,
+  kind: schema.Kind,
   maker: Callable[[plan_lib.Plan, rows_lib.Rows], makers.Maker],
   pool: workers.Pool,
   media: config_lib.Media,
@@ -200,7 +201,7 @@ def _help(
   if not team.wait_for_work():
     return progress.Made()
   team.disk.refresh()
-  plan = plan_lib.read(folder / ingest.CLIPS)
+  plan = plan_lib.read(folder / ingest.CLIPS, kind)
   with rows_lib.Rows(folder / ingest.CLIPS) as rows:
     return encode.join(folder / kind, maker(plan, rows), plan, rows, pool, media, team)
 
