@@ -139,6 +139,12 @@ def test_summary_tells_all(done, config):
     assert part in text, text
 
 
+def test_the_report_of_a_run_has_pictures(done_pixels):
+  text = (done_pixels[1] / "report.html").read_text(encoding="utf-8")
+  # Of the six clips, and of the duplicate.
+  assert text.count("data:image/jpeg;base64,") == 7
+
+
 def test_second_run_does_nothing(done_pixels, pixels, media, copy):
   before = {p: p.stat().st_mtime_ns for p in (copy / "pixels").glob("*array_record*")}
   outcome = run.preprocess(pixels, media, copy)

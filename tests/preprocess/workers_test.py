@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import threading
 import time
 
 import numpy as np
@@ -77,12 +78,16 @@ def test_nothing_starts_for_no_jobs():
 
 
 @pytest.mark.parametrize("limit", [1, 3])
-def test_stop_ends_a_run(limit):
+def test_stop_ends_a_run_and_not_the_next(limit):
   with workers.Pool(_work, 1, timeout_seconds=60) as pool:
-    run = pool.run(((1, ("value", i)) for i in range(100)), limit)
+    stopped = threading.Event()
+    run = pool.run(((1, ("value", i)) for i in range(100)), limit, stopped)
     next(run)
-    pool.stop()
+    stopped.set()
     assert len(list(run)) < 100
+    jobs = [(1, ("value", -i)) for i in range(4)]
+    found = [result for _, result in pool.run(jobs, limit)]
+  assert found == [(-i, None) for i in range(4)]
 
 
 def _run_in_daemon(pipe):

@@ -30,6 +30,7 @@ def decode(
   media: config_lib.Media,
   pool: workers.Pool,
   limit: int,
+  stopped: threading.Event,
 ) -> Iterator[Decoded]:
   """Yields the batches with their pixels, in order.
 
@@ -40,13 +41,14 @@ def decode(
     media: settings of the decoder.
     pool: of workers that run `examine.work`.
     limit: pixels decoded ahead.
+    stopped: makes the workers' part end soon where it is set.
   """
   jobs = (
     (_pixels(plan, run), _job(plan, run, rows, media))
     for batch in batches
     for run in _runs(plan, batch.indices)
   )
-  results = pool.run(jobs, limit)
+  results = pool.run(jobs, limit, stopped)
   for batch in batches:
     clips_BFHWC = np.zeros((batch.size, *batch.buffer, 3), np.uint8)
     failed, place = [], 0

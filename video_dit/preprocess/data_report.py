@@ -204,7 +204,7 @@ def _thumbnails(
     if (name := _name(row)) in files and not files[name].is_file()
   }
   jobs = [(1, _job(row, config)) for row in missing.values()]
-  for name, (_, result) in zip(missing, pool.run(jobs, len(jobs)), strict=False):
+  for name, (_, result) in zip(missing, pool.run(jobs, len(jobs)), strict=True):
     if not isinstance(result, workers.Failure) and result[1] is not None:
       Image.fromarray(result[1][0]).save(files[name], "JPEG", quality=80)
   return {name: path for name, path in files.items() if path.is_file()}

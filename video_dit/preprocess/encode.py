@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import os
 import pathlib
 import shutil
+import threading
 
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
@@ -145,12 +146,13 @@ def add(
   maker.begin(batches)
   longest = media.max_pixels * media.max_frames
   limit = max(batch.pixels for batch in batches) + longest * media.workers
-  decoded = ahead.decode(plan, batches, rows, media, pool, limit)
+  left = threading.Event()
+  decoded = ahead.decode(plan, batches, rows, media, pool, limit, left)
   failures: list[tuple[str, str, str]] = []
   with (
     progress.Bar(writer.metadata.kind, plan, batches, made) as bar,
-    ahead.in_thread(decoded, pool.stop) as clips,
-    ahead.in_thread(_encode(clips, maker, bar), pool.stop, _BATCHES_AHEAD) as encoded,
+    ahead.in_thread(decoded, left.set) as clips,
+    ahead.in_thread(_encode(clips, maker, bar), left.set, _BATCHES_AHEAD) as encoded,
   ):
     for batch, records, failed in encoded:
       bad = {i: (reason, message) for i, reason, message in failed}

@@ -64,11 +64,6 @@ class Pool:
     self._timeout = timeout_seconds
     self._context = multiprocessing.get_context("spawn")
     self._workers: list[_Worker] = []
-    self._stopped = threading.Event()
-
-  def stop(self) -> None:
-    """Makes `run` end soon, from whatever thread."""
-    self._stopped.set()
 
   def __enter__(self) -> "Pool":
     return self
@@ -79,20 +74,25 @@ class Pool:
     self._workers.clear()
 
   def run(
-    self, jobs: Iterable[tuple[float, Any]], limit: float
+    self,
+    jobs: Iterable[tuple[float, Any]],
+    limit: float,
+    stopped: threading.Event | None = None,
   ) -> Iterator[tuple[Any, Result | Failure]]:
     """Yields `(job, result)` in order.
 
     Args:
       jobs: `(weight, job)`; read as far ahead as the limit lets.
       limit: most weight begun and not yet taken by the caller; one job always runs.
+      stopped: makes this run end soon where it is set, from whatever thread.
     """
+    stopped = stopped or threading.Event()
     queue = iter(jobs)
     order: collections.deque[int] = collections.deque()
     begun: dict[int, tuple[float, Any]] = {}
     done: dict[int, Result | Failure] = {}
     held, number, waiting = 0.0, 0, next(queue, None)
-    while (order or waiting is not None) and not self._stopped.is_set():
+    while (order or waiting is not None) and not stopped.is_set():
       while order and order[0] in done:
         first = order.popleft()
         weight, job = begun.pop(first)
@@ -110,6 +110,8 @@ class Pool:
         number, waiting = number + 1, next(queue, None)
       if order and order[0] not in done:
         done.update(self._collect())
+    for worker in [w for w in self._workers if w.job is not None]:
+      self._remove(worker)  # Its answer is none of another run's.
 
   def _idle(self) -> _Worker | None:
     """A worker without a job, or None where all of them are busy."""
@@ -173,6 +175,9 @@ class Pool:
 
   def _end(self, worker: _Worker, reason: str, message: str, done: dict) -> None:
     done[worker.job] = Failure(reason, message)
+    self._remove(worker)
+
+  def _remove(self, worker: _Worker) -> None:
     self._workers.remove(worker)
     _stop(worker)
 
