@@ -1,18 +1,26 @@
 """Two real processes make one data set, each its share, and one may start again."""
 
+import dataclasses
 import os
 import pathlib
 import socket
 import subprocess
 import sys
 
+import numpy as np
 import pyarrow.parquet
+import pytest
 
+from tests.preprocess import conftest
 from tests.preprocess.files import moving
+from tests.preprocess.plan_test import plan_of
 from video_dit import config as config_lib
+from video_dit import lock
 from video_dit.data import reader, verify
 from video_dit.media import write
+from video_dit.preprocess import hosts, progress, run
 
+_NAMES = ("config", "more")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
 _CHILD = """
 import pathlib, sys
@@ -25,7 +33,7 @@ from video_dit import config
 from video_dit.preprocess import run
 made = run.preprocess(
   config.from_text(pathlib.Path(sys.argv[1]).read_text()), *sys.argv[2:4],
-  host=index, hosts=count,
+  host=index, hosts=count, wait_seconds=4.0,
 ).made
 print("WRITTEN", made.written, made.reused)
 """
@@ -75,4 +83,112 @@ def test_two_hosts_make_one_set(config, tmp_path):
   assert _keys(output / "latents") == sorted(clips["key"].to_pylist())
   assert not verify.verify(output / "latents").faults
   # Each starts again by itself, in any order, and finds that all is done.
-  assert _written(_start(tmp_path / "config", media, output, "", 1)) == (0, 0)
+  for index, there in ((1, 0), (0, 6)):
+    assert _written(_start(tmp_path / "config", media, output, "", index)) == (0, there)
+  # A shard is gone: the hosts, one of which has more workers, mend it together.
+  (output / "latents" / "latents-train.array_record-00000").unlink()
+  workers = dataclasses.replace(config.media, workers=2)
+  more = dataclasses.replace(config, media=workers)
+  (tmp_path / "more").write_text(config_lib.to_text(more))
+  both = [_start(tmp_path / name, media, output, "", i) for i, name in enumerate(_NAMES)]
+  first, second = (_written(process) for process in both)
+  assert first[0] == 2 and first[1] == 4 and second[0] <= 2
+  assert not verify.verify(output / "latents").faults
+
+
+def _team(folder, host, **settings) -> hosts.Team:
+  media = dataclasses.replace(conftest.CONFIG.media, **settings)
+  config = dataclasses.replace(conftest.CONFIG, media=media)
+  return hosts.Team(folder, hosts.Inputs.of([], config, 2), host)
+
+
+@pytest.fixture
+def plan(tmp_path):
+  """Four clips."""
+  return plan_of(tmp_path, [(1, 16, 16)] * 4)
+
+
+def _announce(team, plan) -> hosts.Word:
+  team.begin()
+  word, _ = team.announce(plan, np.ones(len(plan), bool))
+  return word
+
+
+def _done(team, word) -> None:
+  team.done(word, progress.Made(), [("key", "reason", "message")])
+
+
+def test_a_host_that_ended_is_not_waited_for(tmp_path, plan):
+  zero, one = _team(tmp_path, 0), _team(tmp_path, 1)
+  word = _announce(zero, plan)
+  assert one.wait_for_work(0) == word and word.away == ()
+  _done(one, word)
+  assert one.wait_for_work(0, word.id) is None
+  # Host 0 was stopped, and begins again: the same work is done, and other work is not.
+  assert _announce(zero, plan) == word
+  assert zero.gather(word)[1] == [("key", "reason", "message")]
+  zero.finish(word)
+  one.arrive()
+  assert one.wait_for_work(0) is None  # All is done, so it ends.
+  word = _announce(zero, plan)
+  assert word.away == (1,)
+  assert zero.gather(word) == ([], [])
+  assert len(word.share([], 0)) == 0
+  assert one.wait_for_work(0) is None
+  zero.finish(word)
+  # It is there again before the first host announces.
+  one.arrive()
+  assert _announce(zero, plan).away == ()
+
+
+def test_a_host_waits_for_the_next_word_of_the_first(tmp_path, plan, monkeypatch):
+  zero, one = _team(tmp_path, 0), _team(tmp_path, 1)
+  zero.finish(_announce(zero, plan))
+  monkeypatch.setattr(hosts.time, "sleep", lambda _: _announce(zero, plan))
+  one.arrive()
+  word = one.wait_for_work(60)
+  assert word.is_work and word.away == ()
+  # While it ends, the first host finds other work.
+  monkeypatch.setattr(hosts.Team, "done", _announces_before(zero, plan))
+  zero.finish(word)
+  assert one.wait_for_work(0) is not None
+
+
+def _announces_before(zero, plan):
+  done = hosts.Team.done
+
+  def late(team, word, *rest):
+    if not word.is_work:
+      assert _announce(zero, plan).away == ()
+    done(team, word, *rest)
+
+  return late
+
+
+def test_other_settings_are_named_and_the_number_of_workers_is_free(
+  tmp_path, plan, monkeypatch, caplog
+):
+  word = _announce(_team(tmp_path, 0), plan)
+  assert _team(tmp_path, 1, workers=7, timeout_seconds=9.0).wait_for_work(0) == word
+  other = _team(tmp_path, 1, max_frames=5)
+  # It may be of an earlier run, so the next one is waited for.
+  monkeypatch.setattr(hosts.time, "sleep", lambda _: _again())
+
+  def _again():
+    assert "config.media.max_frames 9 there, 5 here" in caplog.text
+    zero = _team(tmp_path, 0)
+    zero.finish(word)
+    _announce(zero, plan)
+
+  with pytest.raises(ValueError, match=r"config.media.max_frames 9 there, 5 here.*same"):
+    other.wait_for_work(0)
+
+
+def test_a_host_is_there_once(config, media, tmp_path):
+  pixels = dataclasses.replace(config, objective="reconstruction")
+  folder = tmp_path / "out" / "work" / "hosts" / "1"
+  with (
+    lock.held(folder, flag="--host", wait_seconds=0),
+    pytest.raises(lock.Busy, match=r"is at work there.*another --host"),
+  ):
+    run.preprocess(pixels, media, tmp_path / "out", host=1, hosts=2, wait_seconds=0)

@@ -68,23 +68,26 @@ def make(
     present, _ = plan_lib.compare(plan, folder)
     made = progress.Made(reused=int(present.sum()))
     wanted = ~present
+    word = None
     if team is not None:
       if wanted.any():
         writer.reopen()
-      wanted = team.announce(plan, wanted)
+      word, wanted = team.announce(plan, wanted)
     batches = batches_lib.plan(plan, wanted, maker.rules)
-    batches = batches_lib.share(batches, 0, hosts)
+    if word is not None:
+      batches = word.share(batches, 0)
     batches = batches_lib.without(batches, present)
     failures = add(writer, maker, plan, batches, rows, pool, media, made)
     made.count(maker)
     writer.close()
-    if team is not None:
-      others, more = team.gather(plan)
-      failures += more
-      for other in others:
-        made.add(other)
-      disk.refresh()
-      team.finish()
+    if team is not None and word is not None:
+      if wanted.any():
+        others, more = team.gather(word)
+        failures += more
+        for other in others:
+          made.add(other)
+        disk.refresh()
+      team.finish(word)
     for key, reason, message in failures:
       facts.fail(key, reason, message, media.timeout_seconds)
     if made.written or made.reused:
@@ -100,9 +103,10 @@ def join(
   pool: workers.Pool,
   media: config_lib.Media,
   team: hosts_lib.Team,
+  word: hosts_lib.Word,
 ) -> progress.Made:
   """Makes this host's share of what the first host announced; arguments as `make`'s."""
-  wanted = team.wanted(plan)
+  wanted = team.wanted(word, plan)
   with writer_lib.ShardWriter(
     folder,
     maker.metadata,
@@ -114,11 +118,11 @@ def join(
     present, _ = plan_lib.compare(plan, pathlib.Path(folder))
     made = progress.Made()
     batches = batches_lib.plan(plan, wanted, maker.rules)
-    batches = batches_lib.share(batches, team.host, team.hosts)
+    batches = word.share(batches, team.host)
     batches = batches_lib.without(batches, present)
     failures = add(writer, maker, plan, batches, rows, pool, media, made)
   made.count(maker)
-  team.done(plan, made, failures)
+  team.done(word, made, failures)
   return made
 
 

@@ -1,16 +1,18 @@
 """Several hosts make one data set, each a share of its clips.
 
-The first host lists, looks at and tabulates the input, as one host alone would; then it
-announces what is to be made. Every host encodes its share by itself, and says when it is
-done; the first one waits for all and finishes the set. All they share is the output
-folder, so that one that was restarted goes on, at any time.
+The first host takes back what it announced before, lists, looks at and tabulates the
+input, as one host alone would; then it announces what is to be made. Every host encodes
+its share by itself, and says when it is done; the first one waits for all and finishes
+the set. All they share is the output folder, so that one that was restarted goes on, at
+any time. A host that ends because all is done says that first: work that the first host
+finds later is not waited for from it.
 
     work/hosts/work.json      what is to be made, for which input and how many hosts
     work/hosts/wanted.npy     which clips of the plan
-    work/hosts/done-1.json    what host 1 has made
+    work/hosts/done-1.json    what host 1 has made of which announcement
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 import dataclasses
 import hashlib
 import json
@@ -18,6 +20,7 @@ import os
 import pathlib
 import time
 from typing import Any
+import uuid
 
 from absl import logging
 import numpy as np
@@ -25,14 +28,109 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
 from video_dit.data import schema
+from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import progress, sources
 
 FOLDER = "work/hosts"
 _POLL_SECONDS = 0.5
 _REMIND_SECONDS = 60.0
+# Settings that decide clips and records, and those among them that hosts may have each
+# their own of: a set has one autoencoder by its fingerprint.
+_DECIDING = ("objective", "autoencoder", "dit.patch", "ingest", "media", "text")
+_FREE = (
+  *("autoencoder.checkpoint", "ingest.thumbnails"),
+  *("media.shard_records", "media.timeout_seconds", "media.workers"),
+)
 
 Failure = tuple[str, str, str]  # key, reason, message
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+  """What all hosts of a run must have alike.
+
+  Attributes:
+    lines: digest of the input.
+    hosts: how many.
+    settings: that decide clips and records, by name.
+  """
+
+  lines: str
+  hosts: int
+  settings: dict[str, Any]
+
+  @classmethod
+  def of(
+    cls,
+    lines: Iterable[sources.Line],
+    config: config_lib.Config,
+    hosts: int,
+    devices: int = 1,
+  ) -> "Inputs":
+    """Those of a run; no file is opened.
+
+    Args:
+      lines: of the input.
+      config: settings.
+      hosts: how many.
+      devices: of each host, over which batches are laid.
+    """
+    settings = {
+      f"config.{name}": value
+      for name, value in config_lib.leaves(config)
+      if name not in _FREE and f"{name}.".startswith(tuple(f"{n}." for n in _DECIDING))
+    }
+    settings["the number of devices"] = devices
+    found = hashlib.sha256()
+    for line in lines:
+      parts: list[Any] = [dataclasses.asdict(line)]
+      if not line.stamp and os.path.isfile(line.file):
+        parts.append(os.path.getsize(line.file))
+      found.update(json.dumps(parts).encode())
+    return cls(found.hexdigest()[:32], hosts, json.loads(json.dumps(settings)))
+
+  def differences(self, there: "Inputs") -> list[str]:
+    """What host 0 has otherwise, for people."""
+    if there.hosts != self.hosts:
+      return [f"{there.hosts} hosts there, {self.hosts} here"]
+    mine, theirs = self.settings, there.settings
+    names = sorted(n for n in mine | theirs if mine.get(n) != theirs.get(n))
+    found = [f"{n} {theirs.get(n)!r} there, {mine.get(n)!r} here" for n in names]
+    if not found and there.lines != self.lines:
+      return ["other files, captions or sizes of files in the input"]
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class Word:
+  """What the first host announces.
+
+  Attributes:
+    id: of the announcement. It stays when that is taken back, and when it is done.
+    inputs: of the run.
+    plan: mark of the clips; empty while host 0 looks at the input.
+    finished: nothing is left to do.
+    away: hosts that ended before, and are not waited for.
+  """
+
+  id: str
+  inputs: Inputs
+  plan: str = ""
+  finished: bool = False
+  away: tuple[int, ...] = ()
+
+  @property
+  def is_work(self) -> bool:
+    """Whether it names work that is not done."""
+    return bool(self.plan) and not self.finished
+
+  def share(
+    self, batches: Sequence[batches_lib.Batch], host: int
+  ) -> list[batches_lib.Batch]:
+    """What a host is to make."""
+    here = [h for h in range(self.inputs.hosts) if h not in self.away]
+    return batches_lib.share(batches, here.index(host), len(here))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,119 +139,192 @@ class Team:
 
   Attributes:
     folder: that all of them see.
-    inputs: digest of the input and the settings, by which an announcement of another
-      run is told apart.
-    host, hosts: number of this one, and of all.
+    inputs: by which an announcement of another run is told apart.
+    host: number of this one.
     disk: where files are to be seen.
   """
 
   folder: pathlib.Path
-  inputs: str
+  inputs: Inputs
   host: int
-  hosts: int
   disk: disk_lib.Disk = disk_lib.LOCAL
 
-  def announce(self, plan: plan_lib.Plan, wanted: np.ndarray) -> np.ndarray:
+  @property
+  def hosts(self) -> int:
+    """How many there are."""
+    return self.inputs.hosts
+
+  def begin(self) -> None:
+    """Takes back that all is done, before the input is looked at; by the first host."""
+    said = self._said()
+    if said is None or not said.is_work:
+      self._say(Word(said.id if said else _new(), self.inputs))
+
+  def announce(self, plan: plan_lib.Plan, wanted: np.ndarray) -> tuple[Word, np.ndarray]:
     """Says which clips are to be made; by the first host.
 
     Where this plan was announced before and not finished, that stays: hosts are at it.
 
     Returns:
-      Which clips of the plan are to be made by all hosts together.
+      What is announced, and which clips of the plan all hosts together are to make.
     """
-    mark = _mark(plan)
-    said = self._said()
-    if said and said["plan"] == mark and not said["finished"]:
-      return self._wanted()
-    self.folder.mkdir(parents=True, exist_ok=True)
-    for host in range(self.hosts):
-      self.disk.remove(self._done(host))
+    mark, said = _mark(plan), self._said()
+    if said and said.is_work and said.plan == mark:
+      return said, self._wanted()
+    away: list[int] = []
+    if said:
+      # A host that ends looks once more whether there is work, so none does unseen.
+      self._say(Word(said.id, self.inputs))
+      away = [host for host in range(1, self.hosts) if self._left(host) == said.id]
+    self._forget_done()
     schema.replace(self.folder / "wanted.npy", lambda path: _save(path, wanted))
     self.disk.wrote(self.folder / "wanted.npy")
-    self._say(plan=mark, finished=False)
-    return wanted
+    word = Word(_new(), self.inputs, plan=mark, away=tuple(away))
+    self._say(word)
+    return word, wanted
 
   def announce_nothing(self) -> None:
     """Says that there is no clip to be made; by the first host."""
-    self.folder.mkdir(parents=True, exist_ok=True)
-    self._say(plan="", finished=True)
+    self._say(Word(_new(), self.inputs, finished=True))
 
-  def finish(self) -> None:
+  def finish(self, word: Word) -> None:
     """Says that nothing is left to do; by the first host."""
-    if said := self._said():
-      self._say(plan=said["plan"], finished=True)
+    self._say(dataclasses.replace(word, finished=True))
+    self._forget_done()
 
-  def wait_for_work(self) -> bool:
-    """Waits until the first host has announced work; False where all is done."""
-    wait(self._said, "waiting for host 0, which looks at the input")
+  def arrive(self) -> None:
+    """Says that this host is there again, where it had ended."""
     said = self._said()
-    assert said is not None
-    return not said["finished"]
+    if said is None or not said.is_work:
+      self.disk.remove(self._done(self.host))
 
-  def wanted(self, plan: plan_lib.Plan) -> np.ndarray:
+  def wait_for_work(self, patience: float, done: str = "") -> Word | None:
+    """Waits until the first host has announced work; None where there is none.
+
+    Args:
+      patience: seconds for which the first host may still take back that all is done.
+      done: id of the work that this host has done.
+
+    Raises:
+      ValueError: the first host has been started with other inputs than this one.
+    """
+    first, end = self._read(), time.monotonic() + patience
+    if first and self.inputs.differences(first.inputs):
+      logging.warning("%s", self._waits())
+
+    def look() -> bool:
+      word = self._read()
+      if word and self.inputs.differences(word.inputs):
+        if first is None or word.id != first.id:
+          raise ValueError(f"{self.folder}: {self._otherwise(word)}")
+        return False
+      if word is None or (word.finished and word.id != done and time.monotonic() < end):
+        return False
+      return word.finished or word.is_work
+
+    while True:
+      wait(look, self._waits)
+      said = self._said()
+      if said is None or not (said.finished or said.is_work):
+        continue
+      if said.id != done:
+        if said.is_work and self.host not in said.away:
+          return said
+        self.done(said, progress.Made(), ())
+        if self._said() != said:  # It was taken back in between.
+          self.disk.remove(self._done(self.host))
+          continue
+      return None
+
+  def wanted(self, word: Word, plan: plan_lib.Plan) -> np.ndarray:
     """Which clips of the plan are to be made by all hosts together.
 
     Raises:
       ValueError: another plan was announced than this one.
     """
-    said = self._said()
-    if said is None or said["plan"] != _mark(plan):
+    if word.plan != _mark(plan):
       raise ValueError(
         f"{self.folder}: host 0 announced other clips than this host finds. Start all"
         " hosts with the same code, --config, --input and --output."
       )
     return self._wanted()
 
-  def done(
-    self, plan: plan_lib.Plan, made: progress.Made, failures: Iterable[Failure]
-  ) -> None:
-    """Says that this host has made its share."""
+  def done(self, word: Word, made: progress.Made, failures: Iterable[Failure]) -> None:
+    """Says that this host has made its share, and ends if there is no other work."""
     values = {
-      "plan": _mark(plan),
+      "id": word.id,
       "made": dataclasses.asdict(made),
       "failures": list(failures),
     }
-    schema.replace(
-      self._done(self.host), lambda path: path.write_text(json.dumps(values))
-    )
-    self.disk.wrote(self._done(self.host))
+    self._write(self._done(self.host), values)
 
-  def gather(self, plan: plan_lib.Plan) -> tuple[list[progress.Made], list[Failure]]:
+  def gather(self, word: Word) -> tuple[list[progress.Made], list[Failure]]:
     """Waits for all other hosts: what they made, and what they could not."""
-    mark, found = _mark(plan), {}
+    missing = set(range(1, self.hosts)) - set(word.away)
+    found = {}
 
     def look() -> bool:
-      for host in range(1, self.hosts):
-        path = self._done(host)
-        if host not in found and self.disk.fetch(path):
-          values = json.loads(path.read_text())
-          if values["plan"] == mark:
-            found[host] = values
-      return len(found) == self.hosts - 1
+      for host in sorted(missing):
+        if self._left(host) == word.id:
+          found[host] = json.loads(self._done(host).read_text())
+          missing.remove(host)
+      return not missing
 
-    wait(look, "waiting for the other hosts; start those again that are down")
+    def waits() -> str:
+      names = ", ".join(map(str, sorted(missing)))
+      return f"waiting for host {names} of {self.hosts}; start those again that are down"
+
+    wait(look, waits)
     made = [progress.Made(**values["made"]) for values in found.values()]
     return made, [tuple(f) for values in found.values() for f in values["failures"]]
 
-  def _say(self, *, plan: str, finished: bool) -> None:
-    said = {
-      "inputs": self.inputs,
-      "hosts": self.hosts,
-      "plan": plan,
-      "finished": finished,
-    }
-    path = self.folder / "work.json"
-    schema.replace(path, lambda path: path.write_text(json.dumps(said, indent=2)))
+  def _left(self, host: int) -> str:
+    """Id of the announcement of which a host has made its share, and ended."""
+    path = self._done(host)
+    return json.loads(path.read_text()).get("id", "") if self.disk.fetch(path) else ""
+
+  def _forget_done(self) -> None:
+    for host in range(1, self.hosts):
+      self.disk.remove(self._done(host))
+
+  def _say(self, word: Word) -> None:
+    self._write(self.folder / "work.json", dataclasses.asdict(word))
+
+  def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
+    self.folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(values, indent=2)
+    schema.replace(path, lambda path: path.write_text(text))
     self.disk.wrote(path)
 
-  def _said(self) -> dict[str, Any] | None:
-    """What was announced for this input and as many hosts."""
+  def _read(self) -> Word | None:
+    """What was announced last, for whatever inputs."""
     path = self.folder / "work.json"
     if not self.disk.fetch(path):
       return None
     said = json.loads(path.read_text())
-    same = said["inputs"] == self.inputs and said["hosts"] == self.hosts
-    return said if same else None
+    if "id" not in said:  # of an earlier version
+      return None
+    said |= {"inputs": Inputs(**said["inputs"]), "away": tuple(said["away"])}
+    return Word(**said)
+
+  def _said(self) -> Word | None:
+    """What was announced for the inputs of this run."""
+    said = self._read()
+    return said if said and not self.inputs.differences(said.inputs) else None
+
+  def _waits(self) -> str:
+    said = self._read()
+    text = "waiting for host 0, which looks at the input"
+    if said and self.inputs.differences(said.inputs):
+      text = f"waiting for host 0; as yet {self._otherwise(said)}"
+    return text
+
+  def _otherwise(self, said: Word) -> str:
+    found = "; ".join(self.inputs.differences(said.inputs))
+    return (
+      f"host 0 has announced other work than this host, {self.host}, was started for"
+      f" ({found}). Start all hosts with the same --config and --input."
+    )
 
   def _wanted(self) -> np.ndarray:
     path = self.folder / "wanted.npy"
@@ -164,25 +335,18 @@ class Team:
     return self.folder / f"done-{host}.json"
 
 
-def digest(lines: Iterable[sources.Line], config: config_lib.Config) -> str:
-  """What tells one input with its settings from others; no file is opened."""
-  found = hashlib.sha256(config_lib.to_text(config).encode())
-  for line in lines:
-    parts: list[Any] = [dataclasses.asdict(line)]
-    if not line.stamp and os.path.isfile(line.file):
-      parts.append(os.path.getsize(line.file))
-    found.update(json.dumps(parts).encode())
-  return found.hexdigest()[:32]
-
-
-def wait(look: Callable[[], Any], message: str) -> None:
+def wait(look: Callable[[], bool], message: Callable[[], str]) -> None:
   """Looks again and again, until there is something; says so from time to time."""
   reminded = time.monotonic()
   while not look():
     time.sleep(_POLL_SECONDS)
     if time.monotonic() > reminded + _REMIND_SECONDS:
-      logging.warning("%s", message)
+      logging.warning("%s", message())
       reminded = time.monotonic()
+
+
+def _new() -> str:
+  return uuid.uuid4().hex
 
 
 def _mark(plan: plan_lib.Plan) -> str:

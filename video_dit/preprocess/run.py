@@ -91,12 +91,13 @@ def preprocess(
     host, hosts: which of how many processes this one is, that make the output together.
       The first one does all but its share of encoding, too.
     way: to look at the files and make the tables.
-    wait_seconds: how long a run that is still ending in the output is waited for.
+    wait_seconds: how long a run that is still ending in the output is waited for, and
+      how long, where all is done, a host that helps waits for the first one's next word.
 
   Raises:
     FileNotFoundError: there is no such input or autoencoder.
-    ValueError: a setting or a path is wrong, or the output holds what other settings
-      made.
+    ValueError: a setting or a path is wrong, the output holds what other settings made,
+      or hosts have been started with different ones.
     lock.Busy: another run is at work in the output.
     remote.RemoteError: a remote input or output cannot be reached.
   """
@@ -120,8 +121,10 @@ def preprocess(
   kind: schema.Kind = "latents" if config.objective == "diffusion" else "pixels"
   team = None
   if hosts > 1:
-    inputs = hosts_lib.digest(sources.lines(source, output), config)
-    team = hosts_lib.Team(folder / hosts_lib.FOLDER, inputs, host, hosts, disk)
+    devices = 1 if mesh is None else mesh.size
+    found = sources.lines(source, output)
+    inputs = hosts_lib.Inputs.of(found, config, hosts, devices)
+    team = hosts_lib.Team(folder / hosts_lib.FOLDER, inputs, host, disk)
   fetched = tempfile.TemporaryDirectory(prefix="video_dit_media")
   work = functools.partial(examine.work, folder=fetched.name)
   pool = workers.Pool(work, config.media.workers, config.media.timeout_seconds)
@@ -133,11 +136,15 @@ def preprocess(
   with fetched, pool:
     if team is not None and host:
       clock.start(kind)
-      made = _help(team, folder, kind, maker, pool, config.media)
+      alone = lock.held(team.folder / str(host), flag="--host", wait_seconds=wait_seconds)
+      with alone:
+        made = _help(team, folder, kind, maker, pool, config.media, wait_seconds)
     else:
       alone = lock.held(folder / "work", flag="--output", wait_seconds=wait_seconds)
       with alone, facts_lib.Facts(folder / _FACTS, disk) as facts:
         clock.start("list")
+        if team is not None:
+          team.begin()
         if overwrite:
           facts.forget_failures()
         facts.set_lines(lines, config.media, config.ingest)
@@ -196,14 +203,19 @@ def _help(
   maker: Callable[[plan_lib.Plan, rows_lib.Rows], makers.Maker],
   pool: workers.Pool,
   media: config_lib.Media,
+  wait_seconds: float,
 ) -> progress.Made:
   """Makes this host's share of what the first host announces."""
-  if not team.wait_for_work():
-    return progress.Made()
-  team.disk.refresh()
-  plan = plan_lib.read(folder / ingest.CLIPS, kind)
-  with rows_lib.Rows(folder / ingest.CLIPS) as rows:
-    return encode.join(folder / kind, maker(plan, rows), plan, rows, pool, media, team)
+  made, done = progress.Made(), ""
+  team.arrive()
+  while word := team.wait_for_work(wait_seconds, done):
+    team.disk.refresh()
+    plan = plan_lib.read(folder / ingest.CLIPS, kind)
+    with rows_lib.Rows(folder / ingest.CLIPS) as rows:
+      made_of = maker(plan, rows)
+      made = encode.join(folder / kind, made_of, plan, rows, pool, media, team, word)
+    done = word.id
+  return made
 
 
 def _load_autoencoder(
