@@ -83,8 +83,9 @@ def test_two_hosts_make_one_set(config, tmp_path):
   assert _keys(output / "latents") == sorted(clips["key"].to_pylist())
   assert not verify.verify(output / "latents").faults
   # Each starts again by itself, in any order, and finds that all is done.
-  for index, there in ((1, 0), (0, 6)):
-    assert _written(_start(tmp_path / "config", media, output, "", index)) == (0, there)
+  for host, there in ((1, 0), (0, 6)):
+    again = run.preprocess(config, media, output, host=host, hosts=2, wait_seconds=0)
+    assert (again.made.written, again.made.reused) == (0, there)
   # A shard is gone: the hosts, one of which has more workers, mend it together.
   (output / "latents" / "latents-train.array_record-00000").unlink()
   workers = dataclasses.replace(config.media, workers=2)
