@@ -1,5 +1,6 @@
 """The writer: what TFDS reads, and what a kill cannot spoil."""
 
+import contextlib
 import hashlib
 import os
 import pathlib
@@ -214,6 +215,61 @@ def test_gaps_between_the_parts_of_hosts_are_filled_by_the_last(tmp_path):
     source = array_record_module.ArrayRecordReader(str(tmp_path / shard))
     found = schema.parse(data.metadata, source.read([int(offset)])[0])
     assert found.key == data[i].key
+
+
+class _Breaks(disk.Disk):
+  """Ends after so many changes, as a kill would."""
+
+  def __init__(self, left: int):
+    self.left = left
+
+  def wrote(self, path):
+    self.left -= 1
+    if self.left < 0:
+      raise KeyboardInterrupt
+
+  def remove(self, path):
+    self.wrote(path)
+    super().remove(path)
+
+
+@pytest.mark.parametrize("left", [*range(0, 16, 3), 99])
+def test_records_are_dropped_and_the_parts_of_others_stay(tmp_path, left):
+  _write(tmp_path, 23)
+  whole = set(_checksums(tmp_path))
+  # Two of the first shard, and all four of the third.
+  data = reader.Dataset(tmp_path)
+  dropped = {data[i].key for i in (0, 2, 8, 9, 10, 11)}
+  others = sorted(tmp_path.glob("latents-train*"))[1::2]
+  before = {path: path.stat().st_ino for path in others}
+  with contextlib.suppress(KeyboardInterrupt):
+    broken = writer.ShardWriter(tmp_path, clips.metadata())
+    broken._disk = _Breaks(left)
+    broken.drop(dropped)
+  with writer.ShardWriter(tmp_path, clips.metadata()) as again:
+    again.drop(dropped)
+    assert dropped.isdisjoint(again.written_keys())
+    lost = 23 - len(dropped) - len(again.written_keys())
+    assert lost <= (2 if left < 99 else 0)  # those of the part that was written again
+    again.finish()
+  report = verify.verify(tmp_path)
+  assert (report.records, report.faults) == (23 - 6 - lost, [])
+  assert set(_checksums(tmp_path)) < whole
+  assert len(before) == 2 and {path: path.stat().st_ino for path in others} == before
+
+
+def test_what_cannot_be_read_is_dropped_with_the_rest(tmp_path):
+  _write(tmp_path, 4)
+  (shard,) = tmp_path.glob("latents-train*")
+  data = bytearray(shard.read_bytes())
+  keys = [record.key for record, _ in clips.records(4)]
+  data[data.index(keys[2].encode())] ^= 255
+  shard.write_bytes(data)
+  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    w.drop({keys[0]})
+    assert w.written_keys() == {keys[1], keys[3]}
+    w.finish()
+  assert not verify.verify(tmp_path).faults
 
 
 def test_finishing_again_changes_nothing(tmp_path):

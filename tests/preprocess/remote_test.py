@@ -145,6 +145,17 @@ def test_from_a_remote_folder_to_a_remote_output_and_again(
     for data in map(reader.Dataset, (tmp_path / "copy", tmp_path / "local" / "pixels"))
   ]
   assert keys[0] == keys[1] and len(keys[0]) == 4
+  # Without one of its files the others stay as they are.
+  (folder / "a.png").unlink()
+  tables = memory.cat("/bucket/data/clips.parquet")
+  with pytest.raises(ValueError, match="no longer wanted"):
+    run.preprocess(config, f"file://{folder}", url)
+  assert memory.cat("/bucket/data/clips.parquet") == tables
+  outcome = run.preprocess(config, f"file://{folder}", url, overwrite=True)
+  assert (outcome.made.written, outcome.made.reused) == (0, 3)
+  memory.get("/bucket/data/pixels", str(tmp_path / "less"), recursive=True)
+  report = verify.verify(tmp_path / "less")
+  assert (report.records, report.faults, report.finished) == (3, [], True)
 
 
 def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ import pytest
 
 from tests.preprocess.files import moving
 from video_dit import lock
-from video_dit.data import reader, schema
+from video_dit.data import reader, schema, verify
 from video_dit.media import decode, write
 from video_dit.models.autoencoder import store
 from video_dit.models.text import encoder as text_lib
@@ -27,6 +27,12 @@ def _table(folder: pathlib.Path, name: str) -> list[dict]:
 def _records(folder: pathlib.Path, split: str = "train") -> list:
   data = reader.Dataset(folder, split)
   return [data[i] for i in range(len(data))]
+
+
+def _files(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
+  """All files but those of work in progress."""
+  found = (path for path in folder.rglob("*") if path.is_file())
+  return {p: p.read_bytes() for p in found if "work" not in p.relative_to(folder).parts}
 
 
 def _change(config, section: str, **values):
@@ -187,11 +193,15 @@ def test_changed_captions_are_refused_or_made_anew(pixels, media, copy, tmp_path
   shutil.copytree(media, changed)
   (changed / "c.txt").write_text("something else")
   (changed / "-d.gif").unlink()
+  before = _files(copy)
   with pytest.raises(ValueError, match=r"pixels.*3 records.*--overwrite"):
     run.preprocess(pixels, changed, copy)
-  assert len(_records(copy / "pixels")) == 6
+  assert _files(copy) == before  # the tables of the set that is there, too
   outcome = run.preprocess(pixels, changed, copy, overwrite=True)
-  assert (outcome.made.written, outcome.made.reused) == (5, 0)
+  assert (outcome.made.written, outcome.made.reused) == (2, 3)
+  assert not verify.verify(copy / "pixels").faults
+  keys = sorted(row["key"] for row in _table(copy, "clips.parquet"))
+  assert sorted(record.key for record in _records(copy / "pixels")) == keys
   captions = [record.caption for record in _records(copy / "pixels")]
   assert captions.count("something else") == 2
 
@@ -203,6 +213,7 @@ def test_limits_change_without_another_look_at_the_files(pixels, media, copy):
   outcome = run.preprocess(longer, media, copy, overwrite=True)
   assert outcome.examined == 0
   assert outcome.counts.clips == 5
+  assert (outcome.made.written, outcome.made.reused) == (1, 4)
   assert max(len(record.clip) for record in _records(copy / "pixels")) == 21
 
 

@@ -12,7 +12,8 @@ Several hosts may write one set at a time: the numbers go round among them, and 
 leaves the parts of others alone; the first of them begins and finishes the set.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+import contextlib
 import dataclasses
 import json
 import os
@@ -91,12 +92,7 @@ class ShardWriter:
     self._host, self._hosts, self._disk = host, hosts, disk
     self._parts = self.folder / PARTS
     self._open: dict[str, _Part] = {}
-    if (self.folder / schema.PROVENANCE).exists():
-      found = schema.Metadata.load(self.folder)
-      if found.kind == metadata.kind and not metadata.several:  # there is room
-        metadata = dataclasses.replace(metadata, several=found.several)
-      _refuse_other(found, metadata)
-    self.metadata = metadata
+    self.metadata = metadata = check(self.folder, metadata)
     self._features = schema.features(metadata)
     self._serializer = tfds.core.example_serializer.ExampleSerializer(
       self._features.get_serialized_info()
@@ -107,7 +103,6 @@ class ShardWriter:
         if (self.folder / name).exists():
           disk.wrote(self.folder / name)
     self._parts.mkdir(parents=True, exist_ok=True)
-    self._refuse_earlier()
     if host == 0 and not (self.finished and self._has_all_shards()):
       self.reopen()
     self._sweep()
@@ -210,6 +205,32 @@ class ShardWriter:
       self._keys = seen
     return dropped
 
+  def drop(self, keys: Collection[str]) -> None:
+    """Removes records: of each part that holds some, the others are written again.
+
+    Others that cannot be read go with them. A kill while a part is written again costs
+    that part, as if all of its records had been dropped.
+
+    Raises:
+      DiskError: there is no room for a part.
+    """
+    if self._keys.isdisjoint(keys):
+      return
+    self.reopen()
+    for path in sorted(self._parts.glob("*.parquet")):
+      lines = finish_lib.read_lines(path).to_pylist()
+      kept = [i for i, line in enumerate(lines) if line["key"] not in keys]
+      if len(kept) == len(lines):
+        continue
+      self._keys -= {line["key"] for line in lines}
+      part = self._copy(path.stem, lines, kept)
+      self._disk.remove(path)  # From here on the part is none, until its list is there.
+      if part.lines:
+        self._place(part)
+      else:
+        part.path.unlink()
+        self._disk.remove(self._data(part.name))
+
   def reopen(self) -> None:
     """Puts moved shards back to their numbers; the set is unreadable until `finish`."""
     shards = self.folder / SHARDS
@@ -221,16 +242,6 @@ class ShardWriter:
       if name != self._data(part).name and (self.folder / name).exists():
         self._disk.move(self.folder / name, self._data(part))
     self._disk.remove(shards)
-
-  def _refuse_earlier(self) -> None:
-    """Refuses parts whose names would be misread."""
-    for path in self._parts.iterdir():
-      if path.suffix == ".array_record" or "-h" in path.name:
-        raise ValueError(
-          f"{path}: the set is of an earlier version, which named parts differently."
-          " Add to it with that version, or choose another output folder. A finished set"
-          " can be trained on as it is."
-        )
 
   def _has_all_shards(self) -> bool:
     shards = self.folder / SHARDS
@@ -262,20 +273,42 @@ class ShardWriter:
   def _commit(self, split: str) -> None:
     part = self._open[split]
     try:
-      part.file.close()
-      _check_length(part)
-      _sync(part.path)
+      _close(part)
       if not self._hosts > 1:
         self.reopen()
-      part.path.replace(self._data(part.name))
-      self._disk.wrote(self._data(part.name))
-      lines = self._parts / f"{part.name}.parquet"
-      table = pa.Table.from_pylist(part.lines, schema=finish_lib.LINES)
-      schema.replace(lines, lambda path: _write_table(path, table))
-      self._disk.wrote(lines)
+      self._place(part)
     except (OSError, RuntimeError) as error:
       raise self._give_up(part, split, error) from error
     del self._open[split]
+
+  def _place(self, part: _Part) -> None:
+    """Gives a part that is whole its name, then its list."""
+    part.path.replace(self._data(part.name))
+    self._disk.wrote(self._data(part.name))
+    lines = self._parts / f"{part.name}.parquet"
+    table = pa.Table.from_pylist(part.lines, schema=finish_lib.LINES)
+    schema.replace(lines, lambda path: _write_table(path, table))
+    self._disk.wrote(lines)
+    self._keys.update(line["key"] for line in part.lines)
+
+  def _copy(self, name: str, lines: list[dict[str, Any]], kept: list[int]) -> _Part:
+    """Writes some records of a committed part again, under a temporary name."""
+    path = self._parts / f"{name}.unfinished"
+    file = array_record_module.ArrayRecordWriter(str(path), OPTIONS)
+    part = _Part(name, path, file, [])
+    try:
+      with self._disk.whole(self._data(name)):
+        for i, record in _read(self._data(name), kept):
+          part.file.write(record)
+          part.lines.append(lines[i])
+      _close(part)
+    except (OSError, RuntimeError) as error:
+      path.unlink(missing_ok=True)
+      raise DiskError(
+        f"{path}: the disk did not take the shard being written again ({error})."
+        " What was there is safe. Make room, and run again."
+      ) from error
+    return part
 
   def _give_up(self, part: _Part, split: str, error: Exception) -> DiskError:
     """Drops a part that the disk refuses."""
@@ -348,6 +381,52 @@ def committed(
       for row in rows
     ]
     yield path.name.split("-")[0], [row["key"] for row in rows], captions
+
+
+def check(folder: str | os.PathLike, metadata: schema.Metadata) -> schema.Metadata:
+  """Who makes what is added to a set: `metadata`, and its room for several captions.
+
+  Raises:
+    ValueError: the folder holds a set made by others or with other settings, or parts of
+      an earlier version, whose names would be misread.
+  """
+  folder = pathlib.Path(folder)
+  if (folder / schema.PROVENANCE).exists():
+    found = schema.Metadata.load(folder)
+    if found.kind == metadata.kind and not metadata.several:  # there is room
+      metadata = dataclasses.replace(metadata, several=found.several)
+    _refuse_other(found, metadata)
+  for path in (folder / PARTS).glob("*"):
+    if path.suffix == ".array_record" or "-h" in path.name:
+      raise ValueError(
+        f"{path}: the set is of an earlier version, which named parts differently."
+        " Add to it with that version, or choose another output folder. A finished set"
+        " can be trained on as it is."
+      )
+  return metadata
+
+
+def _read(path: pathlib.Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
+  """Those of the records of a shard that can be read, with their numbers."""
+  try:
+    reader = array_record_module.ArrayRecordReader(str(path))
+  except Exception:
+    return
+  for i in numbers:
+    try:
+      record = reader.read([i])[0]
+    except Exception:
+      continue
+    yield i, record
+  with contextlib.suppress(Exception):  # It says what is wrong with the file.
+    reader.close()
+
+
+def _close(part: _Part) -> None:
+  """Ends the file of a part, and sees to it that it is whole on disk."""
+  part.file.close()
+  _check_length(part)
+  _sync(part.path)
 
 
 def _check_length(part: _Part) -> None:

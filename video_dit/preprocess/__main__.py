@@ -12,7 +12,7 @@ Flags:
                and end_seconds where wanted), or tfds:name[:split]
   --output     folder of clips.parquet, rejects.parquet, text/ and the data set:
                latents/, or pixels/ where config.objective is reconstruction
-  --overwrite  make anew what was made with other settings or captions
+  --overwrite  remove, or make anew, what was made with other settings, media or captions
   --verify     read every record of what --output holds, and say what is wrong
   --host       I/N: this is host I, from 0 on, of N that make one --output together, with
                the same command; --distributed finds I and N by itself

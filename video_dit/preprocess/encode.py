@@ -4,10 +4,10 @@
 
 Records are written under their clips' keys, so that a killed run goes on where it was
 and added files cost only themselves. What another maker, or other captions, left in the
-data set is refused, or made anew with `overwrite`.
+data set is refused, or with `overwrite` removed and made anew.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 import os
 import pathlib
 import shutil
@@ -32,6 +32,44 @@ _BATCHES_AHEAD = 2  # encoded, not yet written
 Encoded = tuple[batches_lib.Batch, list[schema.Record | None], list[tuple[int, str, str]]]
 
 
+def stale(
+  folder: str | os.PathLike[str],
+  maker: makers.Maker,
+  plan: plan_lib.Plan,
+  *,
+  overwrite: bool = False,
+) -> Collection[str] | None:
+  """Sets the data set that is there against the plan; changes nothing.
+
+  Returns:
+    Keys of the records that are to be removed; None where all are, being another
+    maker's. Nothing is without `overwrite`.
+
+  Raises:
+    ValueError: without `overwrite` there would be some.
+  """
+  folder = pathlib.Path(folder)
+  try:
+    writer_lib.check(folder, maker.metadata)
+  except ValueError as error:
+    if overwrite:
+      return None
+    raise ValueError(
+      f"{error} Or pass --overwrite: what is there is removed and made anew."
+    ) from None
+  _, found = plan_lib.compare(plan, folder)
+  if found and not overwrite:
+    examples = [f"clip {key} {why}" for key, why in found.items()][:_EXAMPLES]
+    more = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
+    raise ValueError(
+      f"{folder}: {len(found)} records of the set here are not what this run would"
+      f" write: {'; '.join(examples)}{more}. Put the input back as it was, or choose"
+      " another --output. Or pass --overwrite: these are removed, and made anew where"
+      " they are still wanted."
+    )
+  return found.keys()
+
+
 def make(
   folder: str | os.PathLike[str],
   maker: makers.Maker,
@@ -41,7 +79,7 @@ def make(
   pool: workers.Pool,
   media: config_lib.Media,
   *,
-  overwrite: bool = False,
+  removed: Collection[str] | None = (),
   disk: disk_lib.Disk = disk_lib.LOCAL,
   team: hosts_lib.Team | None = None,
 ) -> progress.Made:
@@ -55,16 +93,22 @@ def make(
     facts: takes down what cannot be decoded.
     pool: of workers that run `examine.work`.
     media: settings of the decoder, and records of a shard.
-    overwrite: make anew a data set that other settings or captions left.
+    removed: what of the data set is removed first, as `stale` says.
     disk: where files are to be seen.
     team: of hosts that make it together, of which this is the first; None: alone.
-
-  Raises:
-    ValueError: the data set there is of other settings or captions.
   """
   folder = pathlib.Path(folder)
   hosts = team.hosts if team else 1
-  with _open(folder, maker.metadata, plan, media, overwrite, disk, hosts) as writer:
+  if removed is None:
+    _remove(folder, disk)
+  with writer_lib.ShardWriter(
+    folder,
+    maker.metadata,
+    shard_records=media.shard_records,
+    hosts=hosts,
+    disk=disk,
+  ) as writer:
+    writer.drop(removed or ())
     present, _ = plan_lib.compare(plan, folder)
     made = progress.Made(reused=int(present.sum()))
     wanted = ~present
@@ -183,39 +227,8 @@ def _encode(
     yield batch, records, failed
 
 
-def _open(
-  folder: pathlib.Path,
-  metadata: schema.Metadata,
-  plan: plan_lib.Plan,
-  media: config_lib.Media,
-  overwrite: bool,
-  disk: disk_lib.Disk,
-  hosts: int,
-) -> writer_lib.ShardWriter:
-  """Opens the data set; one that is not of this plan is refused or removed."""
-
-  def open_set() -> writer_lib.ShardWriter:
-    return writer_lib.ShardWriter(
-      folder, metadata, shard_records=media.shard_records, hosts=hosts, disk=disk
-    )
-
-  _, stale = plan_lib.compare(plan, folder)
-  try:
-    if stale:
-      more = f" and {len(stale) - _EXAMPLES} more" if len(stale) > _EXAMPLES else ""
-      raise ValueError(
-        f"{folder}: {len(stale)} records of the set here are not what this run would"
-        f" write: {'; '.join(stale[:_EXAMPLES])}{more}. Put the input back as it was, or"
-        " choose another --output."
-      )
-    return open_set()
-  except ValueError as error:
-    if not overwrite:
-      raise ValueError(
-        f"{error} Or pass --overwrite: what is there is removed and made anew."
-      ) from None
+def _remove(folder: pathlib.Path, disk: disk_lib.Disk) -> None:
   for path in folder.rglob("*"):
     if path.is_file():
       disk.remove(path)
   shutil.rmtree(folder)
-  return open_set()

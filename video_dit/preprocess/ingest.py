@@ -167,6 +167,12 @@ def tabulate(
   return written.counts
 
 
+def replace_tables(made: pathlib.Path, folder: pathlib.Path) -> None:
+  """Puts the tables that were made in one folder in place of those of another."""
+  for name in (CLIPS, REJECTS, UNCAPTIONED):
+    (made / name).replace(folder / name)
+
+
 def _without_alike(
   found: Iterator[list[decide.Row]], folder: str | os.PathLike[str], most_bits: float
 ) -> Iterator[list[decide.Row]]:

@@ -108,7 +108,7 @@ def _marks(
   return np.array(marks, np.uint64)
 
 
-def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
+def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, dict[str, str]]:
   """Sets a data set, finished or begun, against the plan.
 
   Args:
@@ -116,21 +116,21 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, list[str]]:
     folder: of the data set; need not exist.
 
   Returns:
-    `(n,)` bool, which clips of the plan are there; and examples of records that are
-    there and not wanted, one sentence each.
+    `(n,)` bool, which clips of the plan are there; and the keys of records that are
+    there and are not of the plan, with the reason.
   """
   order = np.argsort(plan.key)
   present = np.zeros(len(plan), bool)
-  stale = []
+  stale = {}
   for split, keys, captions in writer.committed(folder):
     marks = _marks(captions, [split] * len(keys))
     for key, mark in zip(np.array(keys, "S32"), marks, strict=True):
       place = np.searchsorted(plan.key, key, sorter=order)
       i = order[place] if place < len(order) else None
       if i is None or plan.key[i] != key:
-        stale.append(f"clip {key.decode()} is no longer wanted")
+        stale[key.decode()] = "is no longer wanted"
       elif plan.mark[i] != mark:
-        stale.append(f"clip {key.decode()} has another caption or split now")
+        stale[key.decode()] = "has another caption or split now"
       else:
         present[i] = True
   return present, stale

@@ -36,6 +36,8 @@ from video_dit.preprocess import rows as rows_lib
 
 TEXT = "text"
 _FACTS = "work/facts.sqlite"
+# Where tables wait until the data set that is there is known to allow what they say.
+_TABLES = "work/tables"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -78,8 +80,9 @@ def preprocess(
 
   A run that was killed goes on where it was; a run that is done costs a look at the
   input's file list. Added files are added. A data set of other settings, or whose
-  records were removed or captioned anew in the input, is refused without `overwrite`;
-  with it, what depends on the change is made anew, and only that.
+  records were removed or captioned anew in the input, is refused without `overwrite`,
+  and the tables stay with it; with `overwrite`, what depends on the change is removed or
+  made anew, and only that.
 
   Args:
     config: `objective` decides the kind of the data set.
@@ -129,8 +132,11 @@ def preprocess(
   work = functools.partial(examine.work, folder=fetched.name)
   pool = workers.Pool(work, config.media.workers, config.media.timeout_seconds)
 
-  def maker(plan: plan_lib.Plan, rows: rows_lib.Rows) -> makers.Maker:
-    return _maker(config, folder, plan, rows, autoencoder, overwrite, mesh)
+  def maker(
+    clips: pathlib.Path, plan: plan_lib.Plan, rows: rows_lib.Rows
+  ) -> makers.Maker:
+    text = folder / TEXT
+    return _maker(config, text, clips, plan, rows, autoencoder, overwrite, mesh)
 
   counts, examined, made = ingest.Counts(), 0, progress.Made()
   with fetched, pool:
@@ -149,20 +155,26 @@ def preprocess(
           facts.forget_failures()
         facts.set_lines(lines, config.media, config.ingest)
         clock.start("ingest")
+        tables = folder / _TABLES
+        tables.mkdir(parents=True, exist_ok=True)
         examined, counts = ways.run(
           way,
           facts,
           config,
           folder,
+          tables,
           pool,
           place=str(output),
           then=lambda: clock.start("tables"),
         )
         if counts.clips:
           clock.start("text")
-          plan = plan_lib.read(folder / ingest.CLIPS, kind)
-          with rows_lib.Rows(folder / ingest.CLIPS) as rows:
-            made_of = maker(plan, rows)
+          clips = tables / ingest.CLIPS
+          plan = plan_lib.read(clips, kind)
+          with rows_lib.Rows(clips) as rows:
+            made_of = maker(clips, plan, rows)
+            removed = encode.stale(folder / kind, made_of, plan, overwrite=overwrite)
+            ingest.replace_tables(tables, folder)
             disk.publish()
             clock.start(kind)
             made = encode.make(
@@ -173,14 +185,16 @@ def preprocess(
               facts,
               pool,
               config.media,
-              overwrite=overwrite,
+              removed=removed,
               disk=disk,
               team=team,
             )
           if made.failed:
             counts = ingest.tabulate(facts, config, folder)
-        elif team is not None:
-          team.announce_nothing()
+        else:
+          ingest.replace_tables(tables, folder)
+          if team is not None:
+            team.announce_nothing()
         clock.start("report")
         data_report.write(folder, config, counts, pool)
       disk.publish()
@@ -200,19 +214,19 @@ def _help(
   team: hosts_lib.Team,
   folder: pathlib.Path,
   kind: schema.Kind,
-  maker: Callable[[plan_lib.Plan, rows_lib.Rows], makers.Maker],
+  maker: Callable[[pathlib.Path, plan_lib.Plan, rows_lib.Rows], makers.Maker],
   pool: workers.Pool,
   media: config_lib.Media,
   wait_seconds: float,
 ) -> progress.Made:
   """Makes this host's share of what the first host announces."""
-  made, done = progress.Made(), ""
+  made, done, clips = progress.Made(), "", folder / ingest.CLIPS
   team.arrive()
   while word := team.wait_for_work(wait_seconds, done):
     team.disk.refresh()
-    plan = plan_lib.read(folder / ingest.CLIPS, kind)
-    with rows_lib.Rows(folder / ingest.CLIPS) as rows:
-      made_of = maker(plan, rows)
+    plan = plan_lib.read(clips, kind)
+    with rows_lib.Rows(clips) as rows:
+      made_of = maker(clips, plan, rows)
       made = encode.join(folder / kind, made_of, plan, rows, pool, media, team, word)
     done = word.id
   return made
@@ -248,7 +262,8 @@ def _load_autoencoder(
 
 def _maker(
   config: config_lib.Config,
-  output: pathlib.Path,
+  text_folder: pathlib.Path,
+  clips: pathlib.Path,
   plan: plan_lib.Plan,
   rows: rows_lib.Rows,
   autoencoder: Frozen | None,
@@ -257,9 +272,8 @@ def _maker(
 ) -> makers.Maker:
   if autoencoder is None:
     return makers.Pixels(plan, rows)
-  clips = output / ingest.CLIPS
   text = captions_lib.prepare(
-    config.text, output / TEXT, clips, overwrite=overwrite, mesh=mesh
+    config.text, text_folder, clips, overwrite=overwrite, mesh=mesh
   )
   return makers.Latents(
     plan,
@@ -268,7 +282,7 @@ def _maker(
     captions_lib.Captions(text),
     config.media,
     autoencoder_path=os.path.abspath(config.autoencoder.checkpoint),
-    text_path=os.path.abspath(output / TEXT),
+    text_path=os.path.abspath(text_folder),
     devices=1 if mesh is None else mesh.size,
   )
 

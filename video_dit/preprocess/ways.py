@@ -62,6 +62,7 @@ def run(
   facts: facts_lib.Facts,
   config: config_lib.Config,
   folder: str | os.PathLike[str],
+  tables: str | os.PathLike[str],
   pool: workers.Pool,
   *,
   place: str = "",
@@ -73,7 +74,8 @@ def run(
     way: to do it.
     facts: hold the lines, and are completed.
     config: settings.
-    folder: of the tables, on this machine.
+    folder: of the output, on this machine.
+    tables: folder that the tables are written to.
     pool: of workers that run `examine.work`.
     place: the output as all machines of a runner see it; empty where that is `folder`.
     then: is called between the two.
@@ -88,10 +90,10 @@ def run(
 
     if way.runner:
       options, place = list(way.options), place or os.fspath(folder)
-      return beam_runner.run(facts, config, folder, way.runner, options, place)
+      return beam_runner.run(facts, config, tables, way.runner, options, place)
     examined = beam_runner.examine_files(facts, config, folder, pool.function)
   then()
-  return examined, ingest.tabulate(facts, config, folder)
+  return examined, ingest.tabulate(facts, config, tables)
 
 
 def _has_beam() -> bool:
