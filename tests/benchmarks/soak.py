@@ -100,7 +100,7 @@ def main(_: list[str]) -> None:
       counts = ingest.tabulate(facts, config, out)
       half = pool.seen[len(pool.seen) // 2 - 1]
       grown = [last - middle for last, middle in zip(pool.seen[-1], half, strict=True)]
-      data_report.write(out, config, counts, pool)
+      data_report.write(out, config, counts, facts, pool)
     tables = _megabytes(os.getpid()) - looked_at
     known = {k: v for k, v in dataclasses.asdict(counts).items() if isinstance(v, int)}
     print(f"{known}, {dict(counts.reasons)}")

@@ -1,6 +1,7 @@
 """The report says what was kept and why not, and runs nothing that the media say."""
 
 import dataclasses
+import re
 
 import pyarrow.parquet
 import pytest
@@ -40,7 +41,7 @@ def done(tmp_path_factory):
     here = ingest_test._Here()
     ingest.examine_files(facts, config.media, here, config.ingest)
     counts = ingest.tabulate(facts, config, out)
-  data_report.write(out, config, counts, here)
+    data_report.write(out, config, counts, facts, here)
   return out, counts
 
 
@@ -82,8 +83,31 @@ def test_the_table_has_the_numbers_of_the_page(done):
 def test_another_report_decodes_no_picture_again(done, monkeypatch):
   out, counts = done
   monkeypatch.setattr(examine, "work", None)
-  data_report.write(out, ingest_test.CONFIG, counts, ingest_test._Here())
+  with facts_lib.Facts(out / "facts.sqlite") as facts:
+    data_report.write(out, ingest_test.CONFIG, counts, facts, ingest_test._Here())
   assert "data:image/jpeg" in (out / "report.html").read_text(encoding="utf-8")
+
+
+def test_a_picture_is_of_the_bytes_that_the_file_has_now(tmp_path):
+  folder, out = tmp_path / "in", tmp_path / "out"
+  folder.mkdir()
+  out.mkdir()
+  config = ingest_test.CONFIG
+  found = []
+  for seed in (0, 1):
+    for name in "ab":  # the second of which has no key
+      write.write_video(folder / f"{name}.png", scenes.texture(1, seed=seed), 8.0)
+    with facts_lib.Facts(out / "facts.sqlite") as facts:
+      facts.set_lines(sources.lines(folder), config.media, config.ingest)
+      here = ingest_test._Here()
+      ingest.examine_files(facts, config.media, here, config.ingest)
+      counts = ingest.tabulate(facts, config, out)
+      data_report.write(out, config, counts, facts, here)
+    text = (out / "report.html").read_text(encoding="utf-8")
+    found.append(re.findall('data:image/jpeg;base64,[^"]*', text))
+  for pictures in found:
+    assert len(pictures) == 2 and pictures[0] == pictures[1]
+  assert found[0][0] != found[1][0]
 
 
 def test_packing_goes_by_the_tokens_that_encoded_captions_have(done, tmp_path):

@@ -18,6 +18,7 @@ from video_dit import config as config_lib
 from video_dit.data import pack, pieces, schema
 from video_dit.media import resize
 from video_dit.preprocess import examine, ingest, statistics, workers
+from video_dit.preprocess import facts as facts_lib
 from video_dit.report import histogram, page
 
 HTML, TABLE = "report.html", "report.parquet"
@@ -27,10 +28,11 @@ _PIXELS = 128 * 128
 _MOST_PLANNED = 200_000
 # Characters of a caption, and of a message, that are shown.
 _SHOWN = 160
+# Of a picture in its file.
+_PLACE = ("record", "line_start_seconds", "line_end_seconds", "first_frame", "frames")
 _COLUMNS = (
-  *("path", "caption", "key", "kind", "file", "record", "source_height", "source_width"),
-  *("frames_per_second", "first_frame", "frames", "start_seconds", "end_seconds"),
-  *("line_start_seconds", "line_end_seconds"),
+  *("line", "path", "caption", "key", "kind", "file", "source_height", "source_width"),
+  *("frames_per_second", "start_seconds", "end_seconds", *_PLACE),
 )
 
 
@@ -38,6 +40,7 @@ def write(
   folder: str | os.PathLike[str],
   config: config_lib.Config,
   counts: ingest.Counts,
+  facts: facts_lib.Facts,
   pool: workers.Pool,
 ) -> None:
   """Writes the report of the tables in a folder.
@@ -46,6 +49,7 @@ def write(
     folder: of the tables, and of the report.
     config: settings.
     counts: of the tables.
+    facts: that the tables were made of.
     pool: of workers that run `examine.work`, for thumbnails.
   """
   folder = pathlib.Path(folder)
@@ -68,7 +72,7 @@ def write(
     shown.chart(histogram.histogram(each.names, parts, title=each.title))
   shown.heading("Packing")
   shown.facts(packing)
-  _pictures(shown, folder, config, pool)
+  _pictures(shown, folder, config, facts, pool)
   shown.write(folder / HTML)
 
 
@@ -135,6 +139,7 @@ def _pictures(
   shown: page.Page,
   folder: pathlib.Path,
   config: config_lib.Config,
+  facts: facts_lib.Facts,
   pool: workers.Pool,
 ) -> None:
   """Adds thumbnails of kept clips, and of rejects by reason."""
@@ -149,12 +154,15 @@ def _pictures(
     if len(some) < most:
       some.append(row)
   chosen |= {f"rejected: {reason}": rows for reason, rows in sorted(by_reason.items())}
-  files = _thumbnails([r for rows in chosen.values() for r in rows], folder, config, pool)
+  everything = [row for rows in chosen.values() for row in rows]
+  for row in everything:
+    row["name"] = _name(row, facts)
+  files = _thumbnails(everything, folder, config, pool)
   for title, rows in chosen.items():
     shown.heading(title)
-    pictures = [(_caption(row), files[_name(row)]) for row in rows if _name(row) in files]
-    shown.gallery(pictures)
-    without = [row for row in rows if _name(row) not in files]
+    has = [row for row in rows if row["name"] in files]
+    shown.gallery([(_caption(row), files[row["name"]]) for row in has])
+    without = [row for row in rows if row["name"] not in files]
     shown.table([(row["path"], row.get("message", "")[:_SHOWN]) for row in without])
 
 
@@ -181,11 +189,13 @@ def _caption(row: dict[str, Any]) -> str:
   return f"{os.path.basename(row['path'])}: {size}. {text[:_SHOWN]}"
 
 
-def _name(row: dict[str, Any]) -> str:
-  if row["key"]:
+def _name(row: dict[str, Any], facts: facts_lib.Facts) -> str | None:
+  """Names the picture of a row by what is seen in it; None where nothing is."""
+  if row["key"] or not row["frames"]:
     return row["key"]
-  place = f"{row['path']} {row['first_frame']}"
-  return hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+  _, known = facts.line(row["line"])
+  parts = [known["sha256"], *(row[name] for name in _PLACE)]
+  return hashlib.sha256(repr(parts).encode()).hexdigest()[:32]
 
 
 def _thumbnails(
@@ -197,11 +207,11 @@ def _thumbnails(
   """Decodes a frame from the middle of each clip that has none yet; those that decode."""
   place = folder / _THUMBNAILS
   place.mkdir(parents=True, exist_ok=True)
-  files = {_name(row): place / f"{_name(row)}.jpg" for row in rows if row["frames"]}
+  files = {row["name"]: place / f"{row['name']}.jpg" for row in rows if row["frames"]}
   missing = {
     name: row
     for row in rows
-    if (name := _name(row)) in files and not files[name].is_file()
+    if (name := row["name"]) in files and not files[name].is_file()
   }
   jobs = [(1, _job(row, config)) for row in missing.values()]
   for name, (_, result) in zip(missing, pool.run(jobs, len(jobs)), strict=True):

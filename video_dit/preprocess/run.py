@@ -196,7 +196,7 @@ def preprocess(
           if team is not None:
             team.announce_nothing()
         clock.start("report")
-        data_report.write(folder, config, counts, pool)
+        data_report.write(folder, config, counts, facts, pool)
       disk.publish()
   return Outcome(
     folder=folder / kind,
