@@ -159,9 +159,7 @@ def test_an_image_model_is_refused(tmp_path):
 
 
 def _config(folder, **dit) -> config_lib.Config:
-  section = config_lib.DiT(
-    architecture="wan", checkpoint=str(folder), text_length=512, **dit
-  )
+  section = config_lib.DiT(architecture="wan", checkpoint=str(folder), **dit)
   return config_lib.Config(name="test", objective="diffusion", dit=section)
 
 
@@ -173,6 +171,29 @@ def test_its_sizes_count_instead_of_the_configs(folder):
   mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
   read = interop.transformer_weights(config, 5, 11)
   _assert_equal(read(mesh), interop.load(folder).params)
+
+
+def test_its_function_counts_whatever_config_a_run_starts_from(folder, caplog):
+  plain = interop.with_transformer(_config(folder))
+  assert (plain.dit.rope_theta, plain.dit.rope_side) == (10_000.0, 0.0)
+  assert (plain.dit.rope_seconds, plain.dit.text_length) == (0.0, 512)
+  caplog.clear()
+  other = {"rope_theta": 256.0, "rope_side": 16.0, "rope_seconds": 0.25}
+  changed = dataclasses.replace(plain.dit, **other, text_length=600)
+  assert interop.with_transformer(dataclasses.replace(plain, dit=changed)) == plain
+  (said,) = caplog.messages
+  for part in ("rope_theta=10000.0 (not 256.0)", "rope_seconds=0.0", "text_length=512"):
+    assert part in said
+  assert interop.with_transformer(plain) == plain and len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize("wrong", [{"prediction": "noise"}, {"process": "ddpm"}])
+def test_what_it_has_not_learnt_to_predict_is_refused(folder, wrong):
+  diffusion = dataclasses.replace(config_lib.Diffusion(), **wrong)
+  config = dataclasses.replace(_config(folder), diffusion=diffusion)
+  ((key, value),) = wrong.items()
+  with pytest.raises(ValueError, match=rf"diffusion\.{key}='{value}': must be .* with"):
+    config_lib.parse(config_lib.to_dict(config))
 
 
 def test_what_it_does_not_fit_is_refused_before_it_is_read(folder, tmp_path):

@@ -43,9 +43,7 @@ def mesh():
 @pytest.fixture(scope="module")
 def config(published, tmp_path_factory):
   data = tiny.run_once(tmp_path_factory).parent / "data"
-  section = config_lib.DiT(
-    architecture="wan", checkpoint=str(published), text_length=40, rope_seconds=0.0
-  )
+  section = config_lib.DiT(architecture="wan", checkpoint=str(published), rope_side=16.0)
   return interop.with_transformer(
     dataclasses.replace(
       tiny.CONFIG,
@@ -110,3 +108,27 @@ def test_the_workdir_of_another_model_is_not_written(tmp_path_factory, tmp_path)
   workdir = tiny.run_once(tmp_path_factory)
   with pytest.raises(ValueError, match=r"architecture='adaln'.*only transformers of"):
     list(convert.convert(workdir, tmp_path / "out"))
+
+
+@pytest.mark.parametrize(
+  ("section", "key", "value"),
+  [
+    ("dit", "rope_seconds", 0.25),
+    ("dit", "rope_side", 16.0),
+    ("dit", "rope_theta", 256.0),
+    ("dit", "rope_fractions", [0.6, 0.2, 0.2]),
+    ("diffusion", "prediction", "noise"),
+    ("diffusion", "process", "ddpm"),
+  ],
+)
+def test_what_a_published_format_cannot_say_is_not_written(
+  section, key, value, workdir, tmp_path
+):
+  said = json.loads((workdir / "config.json").read_text())
+  said["dit"]["checkpoint"] = ""
+  said[section][key] = value
+  (tmp_path / "config.json").write_text(json.dumps(said))
+  (tmp_path / "checkpoints").symlink_to(workdir / "checkpoints")
+  with pytest.raises(ValueError, match=rf"trained with config\.{section}\.{key}="):
+    list(convert.convert(tmp_path, tmp_path / "out"))
+  assert not (tmp_path / "out").exists()

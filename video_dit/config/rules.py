@@ -134,6 +134,14 @@ def _check_dit(config: Config) -> None:
     dit.checkpoint,
     "published transformers are read for dit.architecture='wan' alone",
   )
+  for key, only in (("process", "flow"), ("prediction", "velocity")):
+    value = getattr(config.diffusion, key)
+    _require(
+      not dit.checkpoint or value == only,
+      f"diffusion.{key}",
+      value,
+      f"must be {only!r} with dit.checkpoint: published transformers have learnt that",
+    )
   _require(
     wan or not dit.text_length, "dit.text_length", dit.text_length, "is 0 but in 'wan'"
   )

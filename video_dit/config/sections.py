@@ -126,7 +126,8 @@ class DiT:
     architecture: `adaln` is this project's own (models/dit/model.py), `wan` is that of
       Wan 2.1 (models/dit/wan.py).
     checkpoint: folder or file of a published transformer of that architecture, which a
-      new run starts from (docs/checkpoints.md). Its sizes count instead of those here.
+      new run starts from (docs/checkpoints.md). Its sizes, positions and `text_length`
+      count instead of those here.
     width, depth, heads: of the transformer; heads divide the width.
     mlp_ratio: width of the MLP over `width`.
     patch: latent frames, rows and columns of one token.

@@ -12,6 +12,7 @@ from video_dit import config as config_lib
 from video_dit import interop
 from video_dit.checkpoints.store import Store
 from video_dit.interop import wan_dit
+from video_dit.models.dit import rotary
 from video_dit.models.dit.wan_config import of_section
 
 _CHECKPOINTS = "checkpoints"
@@ -27,7 +28,7 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
 
   Raises:
     ValueError: the run has saved nothing, or trains a model that no published format
-      is known for.
+      is known for, or can tell.
   """
   path = workdir / "config.json"
   try:
@@ -42,6 +43,7 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
       f" objective is {config.objective!r}: only transformers of 'wan' have a published"
       " format that is written here. Sample from the workdir itself."
     )
+  _check_function(workdir, config)
   with Store(workdir / _CHECKPOINTS) as store:
     step = store.latest()
     extents = store.extents(step)
@@ -64,3 +66,26 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
     dtype=np.dtype(np.float32),
     tensors=len(jax.tree.leaves(params)),
   )
+
+
+def _check_function(workdir: pathlib.Path, config: config_lib.Config) -> None:
+  """Refuses a run whose model means another function than the published format can say.
+
+  Raises:
+    ValueError: it counts positions, or predicts, in another way.
+  """
+  published = of_section(config.dit, 0, 0).section(config.dit)
+  keys = ("rope_theta", "rope_side", "rope_seconds")
+  pairs = [(f"dit.{k}", getattr(config.dit, k), getattr(published, k)) for k in keys]
+  pairs += [
+    ("dit.rope_fractions", rotary.pairs(config.dit), rotary.pairs(published)),
+    ("diffusion.process", config.diffusion.process, "flow"),
+    ("diffusion.prediction", config.diffusion.prediction, "velocity"),
+  ]
+  for key, here, there in pairs:
+    if here != there:
+      raise ValueError(
+        f"{workdir}: was trained with config.{key}={here!r}, and what is written would be"
+        f" read with {there!r}, as Wan's transformers all have it. Sample from the"
+        " workdir itself."
+      )

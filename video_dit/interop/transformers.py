@@ -5,6 +5,7 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 
 from video_dit import config as config_lib
@@ -14,7 +15,10 @@ from video_dit.models.dit.wan_config import WanConfig
 
 
 def with_transformer(config: config_lib.Config) -> config_lib.Config:
-  """The config with the sizes of the transformer that it starts from; no tensor is read.
+  """The config with the function of the transformer that it starts from.
+
+  Sizes, positions and the captions' length are the checkpoint's; what changes is logged.
+  No tensor is read.
 
   Raises:
     ValueError: there is no such checkpoint, it is of another kind or damaged, or its
@@ -22,10 +26,10 @@ def with_transformer(config: config_lib.Config) -> config_lib.Config:
   """
   if not config.dit.checkpoint:
     return config
-  said, sizes = _open(config)
-  dit = sizes.section(config.dit)
-  if "text_len" not in said:
-    dit = dataclasses.replace(dit, text_length=config.dit.text_length)
+  dit = _open(config).section(config.dit)
+  pairs = ((key, value, getattr(dit, key)) for key, value in vars(config.dit).items())
+  if changed := [f"{key}={b!r} (not {a!r})" for key, a, b in pairs if a != b]:
+    logging.warning("config.dit.checkpoint decides: %s", ", ".join(changed))
   config = dataclasses.replace(config, dit=dit)
   return config_lib.parse(config_lib.to_dict(config))
 
@@ -47,7 +51,7 @@ def transformer_weights(
     ValueError: the transformer takes other latents or other text, or is of other sizes
       than the config.
   """
-  _, sizes = _open(config)
+  sizes = _open(config)
   where = f"config.dit.checkpoint={config.dit.checkpoint!r}"
   if sizes.channels != channels:
     raise ValueError(
@@ -59,9 +63,7 @@ def transformer_weights(
       f"{where} takes captions encoded {sizes.text_width} wide, those of the data set"
       f" are {text_width} wide. Preprocess with the text encoder that belongs to it."
     )
-  expected = dataclasses.replace(
-    sizes.section(config.dit), text_length=config.dit.text_length
-  )
+  expected = sizes.section(config.dit)
   for field in dataclasses.fields(expected):
     here, there = getattr(config.dit, field.name), getattr(expected, field.name)
     if here != there:
@@ -80,8 +82,8 @@ def _path(config: config_lib.Config) -> pathlib.Path:
   return pathlib.Path(config.dit.checkpoint).expanduser()
 
 
-def _open(config: config_lib.Config) -> tuple[dict[str, Any], WanConfig]:
-  """What the checkpoint's own config says, and the sizes."""
+def _open(config: config_lib.Config) -> WanConfig:
+  """The checkpoint's sizes."""
   try:
     tensors = open_tensors(_path(config))
   except ValueError as e:
@@ -97,5 +99,4 @@ def _open(config: config_lib.Config) -> tuple[dict[str, Any], WanConfig]:
       f" first tensors are {first}). Name one's folder or file; in a pipeline it is the"
       " folder `transformer`."
     )
-  _, own, sizes = wan_dit.sizes_of(said, tensors)
-  return own, sizes
+  return wan_dit.sizes_of(said, tensors)[2]

@@ -18,6 +18,7 @@ from flax import nnx
 import jax
 import numpy as np
 
+from video_dit import config as config_lib
 from video_dit.interop import names, safetensors_file
 from video_dit.interop.loaded import Loaded
 from video_dit.interop.settings import positive, whole
@@ -71,7 +72,7 @@ def read(
 
 def abstract(sizes: WanConfig) -> Wan:
   """The model without its weights."""
-  section = sizes.whole_section()
+  section = sizes.section(config_lib.DiT())
   return nnx.eval_shape(
     lambda: Wan(section, sizes.patch_dim, sizes.text_width, rngs=nnx.Rngs(0))
   )

@@ -34,7 +34,7 @@ def model():
   """With random weights, those that start at zero too."""
 
   def make():
-    section = _SIZES.whole_section()
+    section = _SIZES.section(config_lib.DiT())
     return Wan(section, _SIZES.patch_dim, _SIZES.text_width, rngs=nnx.Rngs(0))
 
   graph, shapes = nnx.split(nnx.eval_shape(make))
@@ -158,7 +158,7 @@ def test_the_embedding_of_a_step_is_exact():
 
 
 def test_a_fresh_model_predicts_zero_and_its_head_learns():
-  dit = dataclasses.replace(_SIZES.section(config_lib.DiT()), rope_seconds=0.0)
+  dit = _SIZES.section(config_lib.DiT())
   clips, texts, times = _clips()
   made = build(dit, _SIZES.patch_dim, _SIZES.text_width, rngs=nnx.Rngs(0))
   assert isinstance(made, Wan)

@@ -39,10 +39,10 @@ class WanConfig:
     return self.channels * math.prod(self.patch)
 
   def section(self, base: config_lib.DiT) -> config_lib.DiT:
-    """The config section with these sizes; all else is taken from `base`.
+    """The config's section of the published function; how it is computed is `base`'s.
 
     A head is cut as Wan cuts it: a sixth of its pairs, rounded down, for rows, as many
-    for columns, and the rest for time.
+    for columns, and the rest for time. Positions are indices of tokens.
     """
     pairs, side = self.width // self.heads // 2, self.width // self.heads // 6
     return dataclasses.replace(
@@ -54,15 +54,13 @@ class WanConfig:
       mlp_ratio=self.mlp_width / self.width,
       patch=self.patch,
       rope_fractions=((pairs - 2 * side) / pairs, side / pairs, side / pairs),
+      rope_theta=10_000.0,
+      rope_side=0.0,
+      rope_seconds=0.0,
       frequencies=self.frequencies,
       norm_epsilon=self.epsilon,
       text_length=self.text_length,
     )
-
-  def whole_section(self) -> config_lib.DiT:
-    """The section of the published model, with positions counted as it does."""
-    plain = config_lib.DiT(rope_theta=10_000.0, rope_side=0.0, rope_seconds=0.0)
-    return self.section(plain)
 
 
 def of_section(dit: config_lib.DiT, patch_dim: int, text_width: int) -> WanConfig:
