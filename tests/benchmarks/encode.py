@@ -94,7 +94,7 @@ def _write_weights(folder: pathlib.Path) -> None:
     naming="diffusers",
     licence=None,
     files=(),
-    dtype=np.dtype(np.float32),
+    dtypes=(np.dtype(np.float32),),
     tensors=0,
   )
   interop.save(loaded, folder)

@@ -77,9 +77,9 @@ def _small(**sizes) -> interop.Loaded:
   """An autoencoder with random weights, as if it had been read."""
   arch = WanConfig(base_dim=4, dim_mult=(1, 1), temperal_downsample=(True,), **sizes)
   model = jax.jit(lambda: Wan(arch, rngs=nnx.Rngs(0)))()
-  dtype = np.dtype("float32")
+  dtypes = (np.dtype("float32"),)
   return interop.Loaded(
-    wan_autoencoder.KINDS[0], model, arch, "diffusers", None, (), dtype, 0
+    wan_autoencoder.KINDS[0], model, arch, "diffusers", None, (), dtypes, 0
   )
 
 

@@ -55,7 +55,7 @@ def test_both_namings_are_one_transformer(folder, tmp_path):
   loaded = interop.load(folder)
   interop.save(loaded, tmp_path / "native", naming="native", dtype="bfloat16")
   native = interop.load(tmp_path / "native", dtype=None)
-  assert native.naming == "native" and native.dtype == jax.numpy.bfloat16
+  assert native.naming == "native" and native.dtypes == (jax.numpy.bfloat16,)
   assert native.config == _SIZES
   said = json.loads((tmp_path / "native" / "config.json").read_text())
   assert said["num_heads"] == 3 and said["text_len"] == 512

@@ -12,7 +12,8 @@ Flags:
               them. Or the workdir of a run that trains Wan's transformer: its averaged
               weights
   --to        folder to be written; without it, what was read is only reported
-  --dtype     float32 | bfloat16 | float16 [each tensor's own]
+  --dtype     float32 | bfloat16 | float16 [the tensors' own; one for all layers, the
+              narrowest that holds them]
   --naming    transformers | diffusers | native: whose names to write [those read]
 
 What is written, `video_dit.interop.load` and the peers read.

@@ -32,7 +32,8 @@ def convert(
   Args:
     source: folder or file of the checkpoint, or a workdir of `video_dit.main`.
     target: folder to be written, new or empty; None only reports.
-    dtype: of the tensors written; None keeps each tensor's.
+    dtype: of the tensors written; None keeps those read, where the layers of a stack
+      have the narrowest that holds them all.
     naming: whose names to write; None keeps those read.
 
   Raises:
@@ -49,7 +50,7 @@ def convert(
     if workdir.is_workdir(source):
       loaded = workdir.load(source)
     else:
-      loaded = interop.load(source, dtype=None)
+      loaded = interop.load(source, dtype=dtype)
     yield from describe(loaded, source)
     if target is None:
       return
@@ -69,11 +70,7 @@ def describe(loaded: interop.Loaded, source: pathlib.Path) -> Iterator[str]:
   yield f"  kind        {loaded.kind}, names of {loaded.naming}"
   yield f"  tensors     {loaded.tensors:,}, and {loaded.ignored:,} left aside"
   yield f"  parameters  {loaded.parameters:,}"
-  yield f"  dtype       {', '.join(sorted({str(x.dtype) for x in _leaves(loaded)}))}"
+  yield f"  dtype       {', '.join(map(str, loaded.dtypes))}"
   yield f"  licence     {loaded.licence or 'unknown: ask who published it'}"
   for field in dataclasses.fields(loaded.config):
     yield f"  config      {field.name}={getattr(loaded.config, field.name)!r}"
-
-
-def _leaves(loaded: interop.Loaded) -> list[jax.Array]:
-  return jax.tree.leaves(loaded.params)

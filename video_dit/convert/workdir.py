@@ -63,7 +63,7 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
     naming="diffusers",
     licence=wan_dit.LICENCE,
     files=(workdir / _CHECKPOINTS / str(step),),
-    dtype=np.dtype(np.float32),
+    dtypes=(np.dtype(np.float32),),
     tensors=len(jax.tree.leaves(params)),
   )
 

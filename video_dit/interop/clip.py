@@ -103,7 +103,7 @@ def read(
     naming="transformers",
     licence=LICENCE,
     files=tensors.files,
-    dtype=tensors.names[str(rules[0].theirs)].dtype,
+    dtypes=names.held(tensors, rules),
     tensors=used,
     ignored=len(tensors.names) - used,
     published={k: v for k, v in published.items() if not _nested(v)},

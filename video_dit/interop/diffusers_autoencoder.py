@@ -111,7 +111,7 @@ def read(
     naming=naming,
     licence=form.licence,
     files=tensors.files,
-    dtype=tensors.names[str(rules[0].theirs)].dtype,
+    dtypes=names.held(tensors, rules),
     tensors=len(rules),
     published=dict(config),
   )

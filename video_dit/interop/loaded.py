@@ -21,7 +21,8 @@ class Loaded:
     naming: whose names the tensors had: `transformers`, `diffusers`, `native`.
     licence: of the published weights of this kind; None where it is not known.
     files: that were read.
-    dtype: in which the files hold the tensors.
+    dtypes: in which the files hold the tensors.
+    tensors: that were read.
     ignored: tensors that were knowingly left, like those of a decoder.
     published: content of its `config.json`, empty where it had none.
   """
@@ -32,7 +33,7 @@ class Loaded:
   naming: str
   licence: str | None
   files: tuple[pathlib.Path, ...]
-  dtype: np.dtype
+  dtypes: tuple[np.dtype, ...]
   tensors: int
   ignored: int = 0
   published: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -24,6 +24,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.interop import dtypes
 from video_dit.interop.extent import Extent
 from video_dit.interop.safetensors_file import Outgoing
 from video_dit.interop.tensors import Tensors
@@ -121,7 +122,8 @@ def load_into(
     shadow: the abstract model, of `nnx.eval_shape`, or its state.
     tensors: of the checkpoint.
     table: for all parameters of the model.
-    dtype: of the parameters; None keeps each tensor's.
+    dtype: of the parameters; None keeps the tensors'. Those that lie in one parameter,
+      as of the layers of a stack, have there the narrowest that holds them all.
     mesh: that the parameters are laid over, by the names beside them; None puts them on
       the default device.
     ignored: patterns of names that the checkpoint may hold beside what is read.
@@ -131,26 +133,57 @@ def load_into(
 
   Raises:
     ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed.
+      Or one is not held by the dtype.
   """
   state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
   variables = {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
   moves = list(_moves(table))
   check(tensors, moves, {n: v.shape for n, (_, v) in variables.items()}, ignored)
+  kinds = _kinds(tensors, moves, dtype)
   found: dict[str, jax.Array] = {}
   for move in moves:
-    values = move.forth([tensors.read(name) for name in move.theirs])
+    sources = [tensors.read(name) for name in move.theirs]
+    if len(sources) > 1:  # numpy stacks what is of one dtype
+      pairs, kind = zip(sources, move.theirs, strict=True), kinds[move.ours[0]]
+      sources = [dtypes.cast(source, kind, name) for source, name in pairs]
+    values = move.forth(sources)
     for path, value in zip(move.ours, values, strict=True):
-      kind = jnp.dtype(value.dtype if dtype is None else dtype)
+      kind, name = kinds[path], move.theirs[0]
       parts, variable = variables[path]
       sharding = _sharding(parts, variable, mesh)
       if move.layer is None:
-        found[path] = _place(value, kind, sharding)
+        found[path] = _place(value, kind, sharding, name)
         continue
       if path not in found:
         found[path] = _zeros(variable.shape, kind, sharding)
-      part = _place(value, found[path].dtype, _without_first(sharding))
+      part = _place(value, kind, _without_first(sharding), name)
       found[path] = _set_layer(found[path], part, jax.device_put(np.int32(move.layer)))
   return traverse_util.unflatten_dict({variables[n][0]: x for n, x in found.items()})
+
+
+def _kinds(
+  tensors: Tensors, moves: Iterable[_Move], dtype: jax.typing.DTypeLike | None
+) -> dict[str, np.dtype]:
+  """The dtype of each parameter."""
+  theirs: dict[str, set[np.dtype]] = {}
+  for move in moves:
+    for path in move.ours:
+      kinds = (tensors.extents[name].dtype for name in move.theirs)
+      theirs.setdefault(path, set()).update(kinds)
+  if dtype is not None:
+    return dict.fromkeys(theirs, jnp.dtype(dtype))
+  if any(np.dtype(np.float64) in kinds for kinds in theirs.values()):
+    raise ValueError(
+      f"{tensors.path}: holds float64, which would become float32 here. Ask for"
+      " dtype='float32' (--dtype=float32), or another."
+    )
+  return {path: dtypes.common(kinds) for path, kinds in theirs.items()}
+
+
+def held(tensors: Tensors, table: Iterable[Rule]) -> tuple[np.dtype, ...]:
+  """In which dtypes the files hold what a table reads, sorted by name."""
+  theirs = {name for move in _moves(table) for name in move.theirs}
+  return tuple(sorted({tensors.extents[name].dtype for name in theirs}, key=str))
 
 
 def check(
@@ -229,12 +262,17 @@ def _without_first(sharding):
   return jax.sharding.NamedSharding(sharding.mesh, spec)
 
 
-def _place(value: np.ndarray, dtype, sharding) -> jax.Array:
+def _place(value: np.ndarray, dtype: np.dtype, sharding, name: str) -> jax.Array:
   """A copy on the devices: none of it is backed by the file afterwards."""
+
+  def copy(part: np.ndarray) -> np.ndarray:
+    found = dtypes.cast(part, dtype, name)
+    return np.array(found, order="C") if found is part else found
+
   if sharding is None:
-    return jax.device_put(np.array(value, dtype, order="C"))
+    return jax.device_put(copy(value))
   return jax.make_array_from_callback(
-    value.shape, sharding, lambda index: np.array(value[index], dtype, order="C")
+    value.shape, sharding, lambda index: copy(value[index])
   )
 
 
@@ -300,6 +338,8 @@ def save_from(
     params: pure dictionary, as `load_into` returned it.
     table: that it was loaded by.
     dtype: of the tensors; None keeps the parameters'.
+
+  `read` of a tensor raises a ValueError where the dtype does not hold its values.
   """
   flat = {
     "/".join(map(str, path)): value
@@ -311,14 +351,14 @@ def save_from(
     theirs = zip(move.theirs, move.shapes_of_theirs(shapes), strict=True)
     kind = jnp.dtype(dtype or flat[move.ours[0]].dtype)
     for place, (name, shape) in enumerate(theirs):
-      read = functools.partial(_read_back, flat, move, place, kind)
+      read = functools.partial(_read_back, flat, move, place, kind, name)
       outgoing[name] = Outgoing(shape, kind, read)
   return outgoing
 
 
-def _read_back(flat, move: _Move, place: int, dtype: np.dtype) -> np.ndarray:
+def _read_back(flat, move: _Move, place: int, dtype: np.dtype, name: str) -> np.ndarray:
   values = [flat[path] for path in move.ours]
   if move.layer is not None:
     values = [value[move.layer] for value in values]
   theirs = move.back([np.asarray(jax.device_get(value)) for value in values])
-  return np.asarray(theirs[place], dtype)
+  return dtypes.cast(theirs[place], dtype, name)

@@ -7,11 +7,11 @@ import types
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from video_dit.interop import (
   clip,
   cogvideox_autoencoder,
+  dtypes,
   hunyuan_autoencoder,
   stable_autoencoder,
   t5,
@@ -47,16 +47,19 @@ def load(
 
   Args:
     path: a folder with weights and, mostly, a `config.json`; or a file of weights.
-    dtype: of the parameters; None keeps each tensor's.
+    dtype: of the parameters, one of float32, bfloat16, float16, float8_e4m3fn and
+      float8_e5m2; None keeps the tensors', where those of a stack's layers have the
+      narrowest that holds them all.
     mesh: that they are laid over; None puts them on the default device.
 
   Raises:
     ValueError: it is of no format that is known, it is damaged, or its tensors do not
-      fit: those that are missing, extra or of the wrong shape are listed.
+      fit: those that are missing, extra or of the wrong shape are listed. Or `dtype` is
+      none of these, or does not hold a tensor's values.
   """
+  kind = dtypes.check(dtype)
   tensors = open_tensors(path)
   config = read_config(tensors)
-  kind = None if dtype is None else jnp.dtype(dtype)
   for module in FORMATS:
     if module.matches(config, tensors):
       return module.read(config, tensors, dtype=kind, mesh=mesh)
@@ -111,9 +114,12 @@ def save(
 
   Returns:
     The files with tensors.
+
+  Raises:
+    ValueError: there is no such dtype or naming, or one that does not hold the values.
   """
   module = next(m for m in FORMATS if loaded.kind in m.KINDS)
-  kind = None if dtype is None else jnp.dtype(dtype)
+  kind = dtypes.check(dtype)
   return module.write(
     loaded, pathlib.Path(folder), dtype=kind, naming=naming or loaded.naming
   )

@@ -152,16 +152,19 @@ def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:
   text = json.dumps(header, separators=(",", ":")).encode()
   text += b" " * (-len(text) % 8)
   unfinished = path.with_name(path.name + ".unfinished")
-  with unfinished.open("wb") as file:
-    file.write(len(text).to_bytes(8, "little") + text)
-    for name in order:
-      array = np.asarray(tensors[name].read(), order="C")
-      assert array.shape == tensors[name].shape, name
-      assert array.dtype == tensors[name].dtype, name
-      file.write(array.reshape(-1).view(np.uint8).data)
-    file.flush()
-    os.fsync(file.fileno())
-  unfinished.replace(path)
+  try:
+    with unfinished.open("wb") as file:
+      file.write(len(text).to_bytes(8, "little") + text)
+      for name in order:
+        array = np.asarray(tensors[name].read(), order="C")
+        assert array.shape == tensors[name].shape, name
+        assert array.dtype == tensors[name].dtype, name
+        file.write(array.reshape(-1).view(np.uint8).data)
+      file.flush()
+      os.fsync(file.fileno())
+    unfinished.replace(path)
+  finally:
+    unfinished.unlink(missing_ok=True)
 
 
 def write_safetensors(

@@ -63,7 +63,7 @@ def read(
     naming=naming,
     licence=LICENCE,
     files=tensors.files,
-    dtype=tensors.names[str(rules[0].theirs)].dtype,
+    dtypes=names.held(tensors, rules),
     tensors=used,
     ignored=len(tensors.names) - used,
     published=said,

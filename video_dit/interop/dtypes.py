@@ -1,0 +1,69 @@
+"""dtypes of what is read and written: which there are, what holds several, casts."""
+
+from collections.abc import Collection
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+_NAMES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
+# Narrowest first: one of them holds every value of several dtypes.
+_WIDER = ("bfloat16", "float16", "float32")
+
+
+def check(dtype: jax.typing.DTypeLike | None) -> np.dtype | None:
+  """The dtype that is asked for; None stays None.
+
+  Raises:
+    ValueError: parameters are not kept in it.
+  """
+  if dtype is None:
+    return None
+  try:
+    found = jnp.dtype(dtype)
+  except TypeError:
+    found = None
+  if found is None or found.name not in _NAMES:
+    raise ValueError(f"dtype={dtype!r}: must be one of {', '.join(_NAMES)}.")
+  return found
+
+
+def common(dtypes: Collection[np.dtype]) -> np.dtype:
+  """The narrowest dtype that holds every value of these, float64 left out."""
+  kinds = (*dtypes, *map(jnp.dtype, _WIDER))
+  return next(kind for kind in kinds if all(_holds(kind, other) for other in dtypes))
+
+
+def _holds(wide: np.dtype, narrow: np.dtype) -> bool:
+  one, other = jnp.finfo(wide), jnp.finfo(narrow)
+  return (
+    one.nmant >= other.nmant
+    and one.max >= other.max
+    and one.smallest_subnormal <= other.smallest_subnormal
+  )
+
+
+def cast(value: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
+  """A value in another dtype; itself where it has that one.
+
+  Args:
+    value: of numpy, of floating point.
+    dtype: that is wanted.
+    name: of the tensor, for the message.
+
+  Raises:
+    ValueError: it holds a finite number that would be none there.
+  """
+  if value.dtype == dtype:
+    return value
+  with np.errstate(over="ignore"):
+    found = value.astype(dtype, order="C")
+  if not np.isfinite(found).all():
+    lost = np.isfinite(value) & ~np.isfinite(found)
+    if lost.any():
+      largest = float(np.abs(value[lost]).max())
+      raise ValueError(
+        f"{name} holds {largest:g}, and {dtype} ends at {float(jnp.finfo(dtype).max):g}:"
+        " choose a wider dtype, as float32 or bfloat16."
+      )
+  return found
