@@ -88,6 +88,33 @@ def test_shards_are_one_checkpoint(sharded):
   _equal(open_tensors(sharded), ARRAYS)
 
 
+@pytest.mark.parametrize("shard_bytes", [10**6, 150])
+def test_an_older_checkpoint_leaves_nothing(shard_bytes, sharded):
+  """Of the stem that is written: readers would go by its index."""
+  _save(sharded / "other.safetensors", ARRAYS)
+  new = {name: array + 1 for name, array in ARRAYS.items()}
+  files = safetensors_file.write_safetensors(
+    sharded, _outgoing(new), {}, shard_bytes=shard_bytes
+  )
+  _equal(open_tensors(sharded), new)
+  index = {"model.safetensors.index.json"} if len(files) > 1 else set()
+  written = {file.name for file in files} | index
+  assert {p.name for p in sharded.iterdir()} == written | {
+    *("config.json", "other.safetensors")
+  }
+  older = safetensors_file.write_safetensors(sharded, _outgoing(ARRAYS), {})
+  assert [file.name for file in older] == ["model.safetensors"]
+  _equal(open_tensors(sharded), ARRAYS)
+
+
+def test_weights_without_a_config_do_not_get_that_of_others(tmp_path):
+  safetensors_file.write_safetensors(tmp_path, _outgoing(ARRAYS), {"eps": 1e-3})
+  before = sorted(tmp_path.iterdir())
+  with pytest.raises(ValueError, match=r"holds a config\.json.* Name a new folder"):
+    safetensors_file.write_safetensors(tmp_path, _outgoing(ARRAYS), None, stem="Wan_VAE")
+  assert sorted(tmp_path.iterdir()) == before
+
+
 @pytest.mark.parametrize("indexed", [True, False])
 @pytest.mark.parametrize(
   "name", ["{}.fp16-00001-of-{}.safetensors", "{}-00001-of-{}.fp16.safetensors"]

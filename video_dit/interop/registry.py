@@ -108,7 +108,8 @@ def save(
 
   Args:
     loaded: what `load` returned.
-    folder: made where it is missing.
+    folder: made where it is missing. What an older checkpoint of the same kind left
+      there is replaced.
     dtype: of the tensors; None keeps each parameter's.
     naming: whose names to use; None takes those they came with.
 

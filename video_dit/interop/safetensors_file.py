@@ -10,6 +10,7 @@ import json
 import math
 import os
 import pathlib
+import re
 from typing import Any
 
 import ml_dtypes
@@ -177,6 +178,8 @@ def write_safetensors(
 ) -> list[pathlib.Path]:
   """Writes a folder as the peers do: `config.json`, and one file or shards with an index.
 
+  An older checkpoint under the same stem goes: readers would follow its index.
+
   Args:
     folder: made where it is missing.
     tensors: by name.
@@ -186,7 +189,16 @@ def write_safetensors(
 
   Returns:
     The files with tensors.
+
+  Raises:
+    ValueError: no config is to be written, and the folder has one of something else.
   """
+  described = folder / "config.json"
+  if config is None and described.exists():
+    raise ValueError(
+      f"{folder}: holds a config.json, which would be read as that of these weights: they"
+      " are written without one. Name a new folder."
+    )
   folder.mkdir(parents=True, exist_ok=True)
   shards: list[list[str]] = [[]]
   room = shard_bytes
@@ -202,6 +214,7 @@ def write_safetensors(
     part = f"-{i:05d}-of-{total:05d}" if total > 1 else ""
     files.append(folder / f"{stem}{part}.safetensors")
     write(files[-1], {name: tensors[name] for name in names})
+  index_path = folder / f"{stem}.safetensors.index.json"
   if total > 1:
     parts = zip(shards, files, strict=True)
     index = {
@@ -211,9 +224,15 @@ def write_safetensors(
       },
       "weight_map": {name: file.name for names, file in parts for name in names},
     }
-    _write_json(folder / f"{stem}.safetensors.index.json", index)
+    _write_json(index_path, index)
+  else:
+    index_path.unlink(missing_ok=True)
+  older = re.compile(re.escape(stem) + r"(-\d{5}-of-\d{5})?\.safetensors")
+  for path in folder.iterdir():
+    if older.fullmatch(path.name) and path not in files:
+      path.unlink()
   if config is not None:
-    _write_json(folder / "config.json", dict(config))
+    _write_json(described, dict(config))
   return files
 
 
