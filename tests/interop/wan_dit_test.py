@@ -67,6 +67,18 @@ def test_both_namings_are_one_transformer(folder, tmp_path):
     )
 
 
+def test_a_caption_length_of_its_own_is_not_lost(folder, tmp_path):
+  loaded = interop.load(folder)
+  short = dataclasses.replace(
+    loaded, config=dataclasses.replace(loaded.config, text_length=64)
+  )
+  with pytest.raises(ValueError, match=r"text_length=64: .* 512 .* --naming=native"):
+    interop.save(short, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
+  interop.save(short, tmp_path / "out", naming="native")
+  assert interop.load(tmp_path / "out").config.text_length == 64
+
+
 def test_fixtures_come_back_as_they_were(shared, tmp_path):
   for name in ("wan_dit", "wan_dit_native"):
     source = shared / "parity" / name
@@ -93,6 +105,19 @@ def test_without_a_config_heads_are_128_wide(tmp_path):
   assert interop.load(tmp_path / "a.safetensors").kind == "wan_dit"
 
 
+def test_a_config_without_its_class_counts(tmp_path):
+  said = {k: v for k, v in wan_transformers.CONFIG.items() if k != "_class_name"}
+  wan_transformers.write(tmp_path, said=said | {"eps": 1e-3})
+  expected = dataclasses.replace(_SIZES, epsilon=1e-3)
+  assert interop.load(tmp_path).config == expected
+  interop.save(interop.load(tmp_path), tmp_path / "out")
+  again = json.loads((tmp_path / "out" / "config.json").read_text())
+  assert again == wan_transformers.CONFIG | {"eps": 1e-3}
+  (tmp_path / "config.json").write_text(json.dumps(said | {"num_layers": 4}))
+  with pytest.raises(ValueError, match=r"num_layers=4, but the tensors say 3"):
+    interop.load(tmp_path)
+
+
 def test_weights_are_laid_over_a_mesh(folder):
   mesh = mesh_lib.make(jax.devices(), (2, 2, 2, 1))
   alone, split = interop.load(folder), interop.load(folder, mesh=mesh)
@@ -117,6 +142,10 @@ def test_weights_are_laid_over_a_mesh(folder):
     ({"num_layers": 4}, r"num_layers=4, but the tensors say 3"),
     ({"out_channels": 4}, r"out_channels=4, but the tensors say 5"),
     ({"num_attention_heads": 4}, r"4 heads do not cut a width of 42"),
+    (
+      {"_class_name": "WanVACETransformer3DModel"},
+      r"config\.json: is of 'WanVACETransformer3DModel', .*Others are not read here",
+    ),
   ],
 )
 def test_other_transformers_are_refused_by_name(folder, tmp_path, said, message):

@@ -1,9 +1,10 @@
 """Wan 2.1's transformers, under the names of diffusers and of Wan's own files.
 
 Sizes come from the tensors' shapes. How many heads there are, and the norms' epsilon,
-only a `config.json` can tell; without one heads are 128 wide, as in all that Wan-AI
-published. Read are the text-to-video models; those that take an image beside the text, or
-other latents beside the noise, are refused by name.
+only a `config.json` can tell, whether or not it names its class; without one heads are
+128 wide, as in all that Wan-AI published. Read are the text-to-video models; those that
+take an image beside the text, or other latents beside the noise, and those of another
+class, are refused by name.
 
 Source: the public checkpoints and code of Wan-AI (Apache-2.0) and diffusers (Apache-2.0).
 """
@@ -84,10 +85,15 @@ def write(
   """Writes safetensors and a `config.json`, under the names of diffusers or of Wan.
 
   Raises:
-    ValueError: there is no such naming.
+    ValueError: there is no such naming, or its `config.json` cannot say `text_length`.
   """
   names.check_naming(naming, loaded.kind, _CLASSES)
   sizes: WanConfig = loaded.config
+  if naming == "diffusers" and sizes.text_length != TEXT_LENGTH:
+    raise ValueError(
+      f"text_length={sizes.text_length}: diffusers' config.json has no key for it, and"
+      f" {TEXT_LENGTH} would be read back. Choose --naming=native."
+    )
   rules = table(sizes.depth, sizes.heads, sizes.patch, naming)
   outgoing = names.save_from(loaded.params, rules, dtype=dtype)
   said = loaded.published if naming == loaded.naming else {}
@@ -112,8 +118,7 @@ def sizes_of(
       f" {', '.join(list(tensors.extents)[:3])}). Copy the folder again."
     )
   naming = found[0]
-  ours = config is not None and config.get("_class_name") in _CLASSES.values()
-  said = dict(config) if config is not None and ours else {}
+  said = dict(config or {})
   _refuse_others(said, tensors)
   sizes = _sizes_of_shapes(naming, said, tensors)
   _compare(said, sizes, naming, tensors)
@@ -131,6 +136,13 @@ _IMAGE = re.compile(
 
 def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
   where = tensors.folder / "config.json"
+  peers = tuple(_CLASSES.values())
+  if said.get("_class_name", peers[0]) not in peers:
+    raise ValueError(
+      f"{where}: is of {said['_class_name']!r}, and its weights have the names of Wan's"
+      f" text-to-video transformers ({', '.join(peers)}). Others are not read here; if"
+      " they are those, put the config.json that belongs to them there."
+    )
   rules = {
     "qk_norm": (True, "rms_norm_across_heads"),
     "cross_attn_norm": (True,),
