@@ -22,6 +22,7 @@ from absl import flags as absl_flags
 from video_dit import flags, interop
 from video_dit.parallel import programs
 from video_dit.train import loop, objectives, profile
+from video_dit.train import workdir as workdir_lib
 
 flags.define_config()
 flags.define_workdir()
@@ -32,11 +33,12 @@ absl_flags.DEFINE_string("profile", "", "first:last step to trace")
 def main() -> None:
   """Flags to config, to mesh, to the data and the model, to the loop."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
-  config = interop.with_transformer(flags.config())
+  begun = workdir_lib.begun(workdir)
+  config = interop.with_transformer(flags.config(), begun)
   programs.keep_in(workdir / "compiled")
   traced = profile.parse(flags.FLAGS.profile, config.train.steps)
   mesh = flags.mesh(config)
-  objective = objectives.from_config(config, mesh)
+  objective = objectives.from_config(config, mesh, begun=begun is not None)
   loop.train(objective, config, mesh, workdir, traced)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from video_dit.generator import request as request_lib
 from video_dit.interop.tensors import open_tensors
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, objectives
+from video_dit.train import workdir as workdir_lib
 from video_dit.trainer.step import Trainer
 
 # Of the latents and captions of the tiny data set.
@@ -74,6 +76,31 @@ def test_a_new_run_starts_from_the_published_weights(config, mesh, published):
   assert up.sharding.shard_shape(up.shape) == (2, 12, 32)
   pairs = zip(jax.tree.leaves(state.params), jax.tree.leaves(state.ema), strict=True)
   assert all(a is not b for a, b in pairs)
+
+
+def test_a_run_goes_on_without_what_it_started_from(
+  config, workdir, mesh, published, tmp_path
+):
+  folder = tmp_path / "wan"
+  shutil.copytree(workdir, folder)
+  gone = dataclasses.replace(config.dit, checkpoint=str(tmp_path / "gone"))
+  said = json.loads((folder / "config.json").read_text())
+  said["dit"]["checkpoint"] = gone.checkpoint
+  (folder / "config.json").write_text(json.dumps(said))
+  longer = dataclasses.replace(config.train, steps=4)
+  plain = config_lib.DiT(architecture="wan", checkpoint=gone.checkpoint)
+  again = dataclasses.replace(config, dit=plain, train=longer)
+  assert workdir_lib.begun(tmp_path) is None
+  begun = workdir_lib.begun(folder)
+  again = interop.with_transformer(again, begun)
+  assert again.dit == gone
+  objective = objectives.from_config(again, mesh, begun=True)
+  assert loop.train(objective, again, mesh, folder)
+  with pytest.raises(ValueError, match="names no published transformer"):
+    objectives.from_config(again, mesh)
+  elsewhere = dataclasses.replace(gone, checkpoint=str(published))
+  other = dataclasses.replace(again, dit=elsewhere)
+  assert interop.with_transformer(other, begun).dit.checkpoint == str(published)
 
 
 def test_what_was_learnt_is_written_as_it_was_published(

@@ -11,14 +11,21 @@ import jax
 from video_dit import config as config_lib
 from video_dit.interop import registry, wan_dit
 from video_dit.interop.tensors import open_tensors
-from video_dit.models.dit.wan_config import WanConfig
+from video_dit.models.dit.wan_config import WanConfig, of_section
 
 
-def with_transformer(config: config_lib.Config) -> config_lib.Config:
+def with_transformer(
+  config: config_lib.Config, begun: config_lib.Config | None = None
+) -> config_lib.Config:
   """The config with the function of the transformer that it starts from.
 
   Sizes, positions and the captions' length are the checkpoint's; what changes is logged.
   No tensor is read.
+
+  Args:
+    config: of the run.
+    begun: that the run goes on from, if it does; a checkpoint that it has started from
+      need not be there any more.
 
   Raises:
     ValueError: there is no such checkpoint, it is of another kind or damaged, or its
@@ -26,7 +33,11 @@ def with_transformer(config: config_lib.Config) -> config_lib.Config:
   """
   if not config.dit.checkpoint:
     return config
-  dit = _open(config).section(config.dit)
+  if begun is not None and begun.dit.checkpoint == config.dit.checkpoint:
+    sizes = of_section(begun.dit, 0, 0)
+  else:
+    sizes = _open(config)
+  dit = sizes.section(config.dit)
   pairs = ((key, value, getattr(dit, key)) for key, value in vars(config.dit).items())
   if changed := [f"{key}={b!r} (not {a!r})" for key, a, b in pairs if a != b]:
     logging.warning("config.dit.checkpoint decides: %s", ", ".join(changed))

@@ -43,8 +43,15 @@ _AUTOENCODER_KEYS = (
 )
 
 
-def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective:
+def from_config(
+  config: config_lib.Config, mesh: jax.sharding.Mesh, *, begun: bool = False
+) -> Objective:
   """The objective that `config.objective` names; opens its data set.
+
+  Args:
+    config: of the run.
+    mesh: over which it is spread.
+    begun: whether it goes on from a checkpoint of its own: `dit.checkpoint` is not read.
 
   Raises:
     ValueError: there is no such data set, it is of another kind or made by other
@@ -53,10 +60,12 @@ def from_config(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective
   task_lib.check_mesh(config, mesh)
   if config.objective == "reconstruction":
     return reconstruction_objective(config)
-  return diffusion_objective(config, mesh)
+  return diffusion_objective(config, mesh, begun=begun)
 
 
-def diffusion_objective(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Objective:
+def diffusion_objective(
+  config: config_lib.Config, mesh: jax.sharding.Mesh, *, begun: bool = False
+) -> Objective:
   """Trains the DiT on latents."""
   dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
 
@@ -104,7 +113,7 @@ def diffusion_objective(config: config_lib.Config, mesh: jax.sharding.Mesh) -> O
       "held-out clips": len(heldout) if heldout else reason,
     },
     shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
-    initial=_initial(config, metadata),
+    initial=None if begun else _initial(config, metadata),
     weight=packing["pieces"] / packing["rows"] * accumulated.data.rows,
     heldout=functools.partial(diffusion.heldout, config=config),
     heldout_batches=None if reason else heldout_batches,

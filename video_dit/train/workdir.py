@@ -60,6 +60,19 @@ def prepare(
   partial.replace(path)
 
 
+def begun(workdir: pathlib.Path) -> config_lib.Config | None:
+  """The config of the run there, where it has saved a checkpoint to go on from.
+
+  Raises:
+    ValueError: the folder holds a file that is no config.
+  """
+  path, folder = workdir / CONFIG, workdir / "checkpoints"
+  if not path.is_file() or not folder.is_dir():
+    return None
+  saved = any(entry.name.isdigit() for entry in folder.iterdir())
+  return _read(path) if saved else None
+
+
 def _read(path: pathlib.Path) -> config_lib.Config:
   try:
     return config_lib.parse(json.loads(path.read_text(encoding="utf-8")))
