@@ -1,14 +1,18 @@
 """CogVideoX's, HunyuanVideo's and Stable Diffusion's autoencoders as files."""
 
+import dataclasses
 import json
 import shutil
 
+from flax import nnx
 import jax
 import numpy as np
 import pytest
 from safetensors import numpy as safetensors
 
 from video_dit import interop
+from video_dit.interop import stable_autoencoder
+from video_dit.models.autoencoder import stable
 from video_dit.parallel import mesh as mesh_lib
 
 _FIXTURES = {
@@ -133,3 +137,19 @@ def test_keys_that_the_config_leaves_out_have_the_peers_defaults(copy):
   mean, std = loaded.model.statistics
   np.testing.assert_allclose(std, np.full(16, 1 / 0.476986), rtol=1e-6)
   assert not mean.any()
+
+
+@pytest.mark.parametrize("name", ["in_channels", "out_channels"])
+def test_an_autoencoder_of_more_than_colours_is_not_used_frozen(name, shared, tmp_path):
+  """As of pictures with an alpha plane."""
+  arch = dataclasses.replace(interop.load(shared / "parity/sd_vae").config, **{name: 4})
+  model = nnx.eval_shape(lambda: stable.Stable(arch, rngs=nnx.Rngs(0)))
+  zeros = jax.tree.map(lambda x: jax.numpy.zeros(x.shape), nnx.state(model))
+  nnx.update(model, zeros)
+  kind = stable_autoencoder.FORMAT.kind
+  interop.save(interop.Loaded(kind, model, arch, "diffusers", None, (), (), 0), tmp_path)
+  assert interop.load(tmp_path).config == arch
+  takes, gives = arch.in_channels, arch.out_channels
+  told = rf"takes {takes} channels of a pixel and gives {gives}; clips have 3\. Name"
+  with pytest.raises(ValueError, match=told):
+    interop.autoencoder(tmp_path)

@@ -110,6 +110,7 @@ def test_what_was_learnt_is_written_as_it_was_published(
   assert "kind        wan_dit, names of diffusers" in told
   before, after = open_tensors(published), open_tensors(tmp_path / "transformer")
   assert before.names == after.names
+  assert f"  tensors     {len(after.names)}, and 0 left aside" in told
   moved = [n for n in before.names if (before.read(n) != after.read(n)).any()]
   assert moved == list(before.names)
   said = json.loads((tmp_path / "transformer" / "config.json").read_text())

@@ -16,6 +16,7 @@ from video_dit.models.dit import rotary
 from video_dit.models.dit.wan_config import of_section
 
 _CHECKPOINTS = "checkpoints"
+_NAMING = "diffusers"  # of what is written, unless another is asked for
 
 
 def is_workdir(path: pathlib.Path) -> bool:
@@ -60,11 +61,11 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
     kind=wan_dit.KINDS[0],
     model=nnx.merge(graph, params),
     config=sizes,
-    naming="diffusers",
+    naming=_NAMING,
     licence=wan_dit.LICENCE,
     files=(workdir / _CHECKPOINTS / str(step),),
     dtypes=(np.dtype(np.float32),),
-    tensors=len(jax.tree.leaves(params)),
+    tensors=wan_dit.num_tensors(params, sizes, _NAMING),
   )
 
 

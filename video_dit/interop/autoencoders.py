@@ -31,7 +31,8 @@ def autoencoder(
     dtype: of the arithmetic, and of a published one's parameters.
 
   Raises:
-    ValueError: no autoencoder there, or weights that do not fit its description.
+    ValueError: no autoencoder there, weights that do not fit its description, or one of
+      other than three colours.
   """
   if _is_own(path):
     return store.load(path, mesh=mesh, dtype=dtype)
@@ -41,6 +42,14 @@ def autoencoder(
     raise ValueError(
       f"config.autoencoder.checkpoint={str(path)!r} is of the kind {loaded.kind!r}. Name"
       " an autoencoder's folder or file; in a pipeline it is the folder `vae`."
+    )
+  sizes = loaded.config
+  colours = (3, 3 * getattr(sizes, "patch_size", 1) ** 2)  # before or after folding
+  if sizes.in_channels not in colours or sizes.out_channels not in colours:
+    raise ValueError(
+      f"config.autoencoder.checkpoint={str(path)!r} takes {sizes.in_channels} channels of"
+      f" a pixel and gives {sizes.out_channels}; clips have 3. Name an autoencoder of"
+      " colours alone."
     )
   licence = loaded.licence or "not known here: see where it comes from"
   logging.info("%s: %s, licence of the weights %s", path, loaded.kind, licence)

@@ -56,7 +56,7 @@ def read(
   params = names.load_into(
     state, tensors, rules, dtype=dtype, mesh=mesh, ignored=(r"rope\..*", "freqs")
   )
-  used = len(names.save_from(params, rules))
+  used = num_tensors(params, sizes, naming)
   return Loaded(
     kind=KINDS[0],
     model=nnx.merge(graph, params),
@@ -77,6 +77,12 @@ def abstract(sizes: WanConfig) -> Wan:
   return nnx.eval_shape(
     lambda: Wan(section, sizes.patch_dim, sizes.text_width, rngs=nnx.Rngs(0))
   )
+
+
+def num_tensors(params: Mapping[str, Any], sizes: WanConfig, naming: str) -> int:
+  """Number of the tensors that parameters are under a naming."""
+  rules = table(sizes.depth, sizes.heads, sizes.patch, naming)
+  return len(names.save_from(params, rules))
 
 
 def write(
