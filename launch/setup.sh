@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Makes the project's own Python environment where it is missing or out of date.
 #
-#   ./launch/setup.sh run     the package and what it needs to run
+#   ./launch/setup.sh run     the package and what it needs to run on a CPU
+#   ./launch/setup.sh gpu     and JAX's plugin for NVIDIA GPUs (CUDA 13)
+#   ./launch/setup.sh tpu     and JAX's library for TPUs
 #   ./launch/setup.sh dev     pytest, ruff and mypy too
 #   ./launch/setup.sh all     and what setup.cfg's extras add for a machine without TPU or
 #                             GPU, in an environment of its own, at constraints-all.txt
@@ -79,7 +81,7 @@ _install() {
 }
 
 _setup() {
-  local purpose=$1 wanted stamp extra="" constraints=constraints.txt name=.venv
+  local purpose=$1 made wanted stamp extra="" constraints=constraints.txt name=.venv
   [ "$purpose" = all ] && constraints=constraints-all.txt name=.venv-all
   _find_python
   VENV=${VENV:-$ROOT/$name-$_version}
@@ -88,12 +90,13 @@ _setup() {
   stamp=$VENV/installed.txt
   wanted=$(echo "$ROOT on Python $_version" && cat "$ROOT"/{setup.cfg,constraints.txt,"$constraints"})
   if [ -f "$stamp" ] && "$VIDEO_DIT_PYTHON" -c '' 2>/dev/null; then
-    # What is there for development has all that is needed to run.
-    [ "$purpose" = run ] && grep -q '^to dev$' "$stamp" && purpose=dev
+    # What is there for anything else has all that is needed to run.
+    made=$(tail -n 1 "$stamp")
+    case $purpose:$made in "run:to dev" | "run:to gpu" | "run:to tpu") purpose=${made#to } ;; esac
     [ "$(cat "$stamp")" = "$wanted"$'\n'"to $purpose" ] && return
   fi
   case $purpose in
-    dev) extra="[dev]" ;;
+    dev | gpu | tpu) extra="[$purpose]" ;;
     all) extra="[beam,buckets,dev,plan,remote,runners,shots]" ;;
   esac
   echo "environment: Python $_version ($_python) in $VENV"
@@ -106,8 +109,8 @@ _setup() {
 }
 
 case ${1:-} in
-  run | dev | all) ;;
-  *) _fail "$0: what for? Give run, dev or all." ;;
+  run | gpu | tpu | dev | all) ;;
+  *) _fail "$0: what for? Give run, gpu, tpu, dev or all." ;;
 esac
 set -o pipefail
 _setup "$1"

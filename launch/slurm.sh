@@ -5,8 +5,8 @@
 #       --config.data.path=/shared/data --mesh=gpu,fsdp=16
 #
 # Submit it from the project's folder, on a disk that all nodes see, as the workdir is. The
-# environment is the one that `launch/setup.sh run` made there, and that
-# `.venv-*/bin/pip install 'jax[cuda13]'` was called in; PYTHON names another interpreter.
+# environment is the one that `launch/setup.sh gpu` made there; PYTHON names another
+# interpreter.
 # Two minutes before the time is over, and when the job is preempted, the run saves and
 # ends; the job goes back to the queue and goes on from there. It does so after a crash too,
 # until ten starts in a row have brought no new checkpoint.

@@ -187,3 +187,32 @@ def test_a_pod_fails_where_the_set_is_to_start_anew(status, finished, ends, tmp_
   assert (workdir / "starts").read_text() == "start 3 from step 0\n"
   (rule,) = job["podFailurePolicy"]["rules"]
   assert rule["onExitCodes"]["values"] == [2]
+
+
+# An interpreter whose environments are itself, and which only notes what it installs.
+_PYTHON = """#!/bin/bash
+case "$*" in
+  *"-m venv"*) mkdir -p "${@: -1}/bin" && cp "$0" "${@: -1}/bin/python" ;;
+  *"-m pip install"*) echo "${@: -1}" >> installed ;;
+  "-c "?*) echo 3.12 ;;
+  *pip*) [ -e installed ] ;;
+esac
+"""
+
+
+def test_an_environment_for_an_accelerator_serves_to_run_as_well(call, tmp_path):
+  for name in ("setup.cfg", "constraints.txt"):
+    shutil.copy(_LAUNCH.parent / name, tmp_path)
+
+  def setup(purpose: str) -> list[str]:
+    """What is installed for a purpose."""
+    (tmp_path / "installed").unlink(missing_ok=True)
+    python = str(tmp_path / "bin" / "python3.12")
+    done = call("setup.sh", purpose, commands={"python3.12": _PYTHON}, PYTHON=python)
+    assert done.returncode == 0, done.stderr
+    log = tmp_path / "installed"
+    return log.read_text().splitlines() if log.exists() else []
+
+  for name in ("gpu", "tpu"):
+    assert setup(name) == [f"{tmp_path}[{name}]"]
+    assert setup(name) == setup("run") == []

@@ -1,6 +1,8 @@
 """The mesh: what its flag means, and which mistakes it names."""
 
 import os
+import subprocess
+import sys
 
 import jax
 import pytest
@@ -95,3 +97,24 @@ def test_devices_that_run_already_are_counted(monkeypatch):
     ValueError, match=r"4 devices requested, but 8 are already running.*Start them"
   ):
     mesh_lib.start("cpu:4", config_lib.Mesh())
+
+
+def test_a_gpu_that_is_not_here_is_one_message_with_the_remedy():
+  code = """
+from video_dit import config
+from video_dit.parallel import mesh
+try:
+  mesh.start("gpu", config.Mesh())
+except ValueError as error:
+  print(error)
+"""
+  environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+  done = subprocess.run(
+    [sys.executable, "-W", "ignore", "-c", code],
+    env=environment | {"CUDA_VISIBLE_DEVICES": ""},
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert "--mesh=gpu: JAX finds no gpu device here (" in done.stdout
+  assert "./launch/setup.sh gpu." in done.stdout

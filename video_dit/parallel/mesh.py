@@ -118,11 +118,13 @@ def start(
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *ours])
   try:
     devices = jax.devices()
-  except RuntimeError as error:
-    extra = f" Install it with pip install 'video_dit[{spec.platform}]'."
+  except (RuntimeError, AssertionError) as error:  # JAX asserts that it sees a GPU.
+    name = spec.platform if spec.platform in ("gpu", "tpu") else ""
+    why = str(error) or "no NVIDIA driver or no GPU"
+    remedy = f" If there is one, install JAX's support for it: ./launch/setup.sh {name}."
     raise ValueError(
-      f"--mesh={text}: JAX finds no {spec.platform or ''} device here ({error})."
-      f"{extra if spec.platform in ('gpu', 'tpu') else ''}"
+      f"--mesh={text}: JAX finds no {name or 'such'} device here ({why})."
+      f"{remedy if name else ''}"
     ) from error
   if spec.devices and jax.local_device_count() != spec.devices:
     raise ValueError(
