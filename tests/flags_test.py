@@ -15,9 +15,9 @@ _AUTOENCODER = ["--config=configs/autoencoder.py:demo", *_DEMO[1:]]
 _CASES = {
   "unknown key": (
     [*_DEMO, "--config.train.stepz=3"],
-    ["stepz", "Did you mean", "steps"],
+    ["--config.train.stepz: there is no such key", "Did you mean config.train.steps?"],
   ),
-  "unknown section": ([*_DEMO, "--config.tain.steps=3"], ["tain", "train"]),
+  "unknown section": ([*_DEMO, "--config.tain.steps=3"], ["config.tain", "config.train"]),
   "wrong type": ([*_DEMO, "--config.train.steps=many"], ["train.steps", "many"]),
   "out of range": (
     [*_DEMO, "--config.train.keep=0"],
@@ -33,6 +33,7 @@ _CASES = {
   ),
   "unknown preset": (["--config=configs/demo.py:quik", *_DEMO[1:]], ["'quik'", "quick"]),
   "no such config": (["--config=configs/dmeo.py", *_DEMO[1:]], ["configs/dmeo.py"]),
+  "no preset": (["--config=configs/b.py:x", *_DEMO[1:]], ["'x'", "configs/b.py"]),
   "unknown flag": ([*_DEMO, "--wrkdir=x"], ["--wrkdir", "Did you mean --workdir"]),
   "no flag": ([*_DEMO, "quick"], ["'quick' is no flag"]),
   "no config": (["--workdir=WORKDIR"], ["--config is missing", "--config=configs/"]),

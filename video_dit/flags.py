@@ -26,6 +26,14 @@ FLAGS = flags.FLAGS
 _reads_saved = False  # whether this command takes its config from --workdir
 
 
+class _ConfigFile(flags.ArgumentParser):
+  """Reads a config file; what is wrong with it is said when flags are parsed."""
+
+  def parse(self, path):
+    """The ConfigDict of `FILE.py[:preset]`."""
+    return config_lib.load(path)
+
+
 def define_config(*, saved: bool = False) -> None:
   """Defines --config; with `saved`, --workdir's own config stands in where none is given.
 
@@ -34,6 +42,7 @@ def define_config(*, saved: bool = False) -> None:
   global _reads_saved
   _reads_saved = saved
   config_flags.DEFINE_config_file("config", None, "configs/X.py[:preset]")
+  FLAGS["config"].parser = _ConfigFile()
 
 
 def define_mesh() -> None:
@@ -64,10 +73,7 @@ def config() -> config_lib.Config:
   """
   if FLAGS.config is None:
     raise ValueError("--config is missing. Give it, like --config=configs/demo.py.")
-  try:
-    return config_lib.parse(FLAGS.config)
-  except OSError as error:  # A config file that cannot be read fails when it is used.
-    raise ValueError(_explain_file(sys.argv, error)) from error
+  return config_lib.parse(FLAGS.config)
 
 
 def mesh(config: config_lib.Config, *, keep: bool = True) -> jax.sharding.Mesh:
@@ -119,19 +125,33 @@ def run(main: Callable[[], None], doc: str | None) -> None:
 def _parse(argv: list[str]) -> list[str]:
   """Parses flags; what absl or ml_collections refuse becomes one message."""
   try:
-    return FLAGS(_with_saved(argv), known_only=False)
+    argv = _with_saved(argv)
+    _check_overrides(argv)
+    return FLAGS(argv, known_only=False)
   except flags.UnrecognizedFlagError as error:
     message = _explain_unknown(error.flagname)
-  except flags.Error as error:
-    message = str(error) if "--debug" in argv else _without_traceback(str(error))
-  except (AttributeError, KeyError, TypeError, ValueError) as error:
-    message = _explain_override(error)
-  except OSError as error:
-    message = _explain_file(argv, error)
-  except ImportError as error:
-    message = f"--config={_peek(argv, 'config')}: cannot be read: {error}"
+  except (flags.Error, ValueError, OSError) as error:
+    if "--debug" in argv:
+      raise
+    message = str(error)
+  except (AttributeError, IndexError, KeyError, TypeError) as error:
+    if "--debug" in argv:
+      raise
+    message = f"--config: {error.args[0] if error.args else error}"
   print(f"error: {message}", file=sys.stderr)
   sys.exit(2)
+
+
+def _check_overrides(argv: list[str]) -> None:
+  """Refuses --config.a.b of a key that no config has, where there is a config."""
+  if not _peek(argv, "config"):
+    return
+  for word in argv[1:]:
+    if found := re.match(r"--?(?:no)?config\.([\w.]+)", word):
+      try:
+        config_lib.check_key(found[1])
+      except ValueError as error:
+        raise ValueError(f"--{error}") from None
 
 
 def _with_saved(argv: list[str]) -> list[str]:
@@ -150,32 +170,6 @@ def _explain_unknown(name: str) -> str:
   near = difflib.get_close_matches(name, list(FLAGS), n=1, cutoff=0.5)
   hint = f" Did you mean --{near[0]}?" if near else ""
   return f"--{name}: there is no such flag.{hint} See --help."
-
-
-def _explain_file(argv: list[str], error: OSError) -> str:
-  """The first cause of a config file's not being there or not being readable."""
-  while isinstance(error.__cause__, OSError):
-    error = error.__cause__
-  name = "config" if _peek(argv, "config") else "workdir"
-  return f"--{name}={_peek(argv, name)}: {error}"
-
-
-def _without_traceback(text: str) -> str:
-  """What a config file raised, of the whole traceback that ml_collections puts there."""
-  flag, found, trace = text.partition("Error whilst parsing config file:\n\n")
-  if not found:
-    return text
-  raised = re.split(r"^\w*Error: ", trace, flags=re.MULTILINE)[-1]
-  return flag + raised.strip()
-
-
-def _explain_override(error: Exception) -> str:
-  """Shortens ml_collections' message about a key that is not there."""
-  text = str(error.args[0]) if error.args else str(error)
-  near = re.search(r'Did you mean "(\w+)" instead of "(\w+)"', text)
-  if near:
-    return f"--config: there is no key {near[2]!r}. Did you mean {near[1]!r}?"
-  return f"--config: {text}"
 
 
 def _peek(argv: list[str], name: str) -> str | None:

@@ -5,8 +5,17 @@ from the defaults of `sections.py`. `parse` turns it into `Config` once; below t
 nobody sees a ConfigDict, so a typo dies at start-up with the nearest right key.
 """
 
+from video_dit.config.files import load
 from video_dit.config.ingest import Ingest
-from video_dit.config.reading import from_text, leaves, parse, template, to_dict, to_text
+from video_dit.config.reading import (
+  check_key,
+  from_text,
+  leaves,
+  parse,
+  template,
+  to_dict,
+  to_text,
+)
 from video_dit.config.sections import (
   Autoencoder,
   Config,
@@ -38,8 +47,10 @@ __all__ = [
   "Sample",
   "Text",
   "Train",
+  "check_key",
   "from_text",
   "leaves",
+  "load",
   "parse",
   "template",
   "to_dict",

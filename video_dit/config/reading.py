@@ -89,6 +89,31 @@ def parse(tree: Mapping[str, Any]) -> Config:
   return config
 
 
+def check_key(key: str) -> None:
+  """Refuses a dotted key, like `train.steps`, that no config has.
+
+  Raises:
+    ValueError: with the nearest right key.
+  """
+  kind: Any = Config
+  where = "config"
+  for name in key.split("."):
+    if not dataclasses.is_dataclass(kind):
+      raise ValueError(f"{where}.{name}: {where} is a value, and has no keys.")
+    hints = typing.get_type_hints(kind)
+    if name not in hints:
+      raise _no_key(name, hints, where)
+    kind, where = hints[name], f"{where}.{name}"
+
+
+def _no_key(key: str, hints: Mapping[str, Any], where: str) -> ValueError:
+  near = difflib.get_close_matches(key, hints, n=1, cutoff=0.4)
+  hint = f" Did you mean {where}.{near[0]}?" if near else ""
+  return ValueError(
+    f"{where}.{key}: there is no such key.{hint} Keys here: {', '.join(sorted(hints))}."
+  )
+
+
 def _parse_section(cls: type, tree: Any, where: str):
   """Builds one dataclass from a mapping, key by key."""
   if not isinstance(tree, Mapping):
@@ -97,12 +122,7 @@ def _parse_section(cls: type, tree: Any, where: str):
   values = {}
   for key, value in tree.items():
     if key not in hints:
-      near = difflib.get_close_matches(str(key), hints, n=1, cutoff=0.4)
-      hint = f" Did you mean {where}.{near[0]}?" if near else ""
-      raise ValueError(
-        f"{where}.{key}: there is no such key.{hint}"
-        f" Keys here: {', '.join(sorted(hints))}."
-      )
+      raise _no_key(str(key), hints, where)
     kind = hints[key]
     if dataclasses.is_dataclass(kind):
       values[key] = _parse_section(typing.cast(type, kind), value, f"{where}.{key}")
