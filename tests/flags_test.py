@@ -3,6 +3,7 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
@@ -158,3 +159,31 @@ flags.run(main, "")
   done = _run(code)
   assert done.returncode == 75, done.stderr
   assert "error: " in done.stderr and f"remove {tmp_path}/lock" in done.stderr
+
+
+def test_ctrl_c_is_one_line_and_says_what_the_same_command_does():
+  code = """
+from video_dit import flags, interrupt
+interrupt.install()
+flags.define_mesh()
+def main():
+  raise KeyboardInterrupt
+flags.run(main, "", interrupted="the same command goes on")
+"""
+  done = _run(code)
+  assert done.stderr == "\nstopped: the same command goes on\n"
+  assert done.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_while_a_command_imports_is_one_line(tmp_path):
+  # In place of what the command imports first beside Python's own.
+  (tmp_path / "absl.py").write_text("raise KeyboardInterrupt\n")
+  done = subprocess.run(
+    [sys.executable, "-m", "video_dit.sample"],
+    env=os.environ | {"PYTHONPATH": f"{tmp_path}:{_ROOT}"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.stderr == "\nstopped\n"
+  assert done.returncode == -signal.SIGINT

@@ -91,8 +91,14 @@ _REMEDIES = {
 }
 
 
-def run(main: Callable[[], None], doc: str | None) -> None:
-  """Runs a command: prints `doc` for --help, one message for a refused input."""
+def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> None:
+  """Runs a command: prints `doc` for --help, one message for a refused input.
+
+  Args:
+    main: the command.
+    doc: its `--help`.
+    interrupted: what Ctrl-C's line says beside that the command was stopped.
+  """
   if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(sys.argv[1:]):
     print((doc or "").strip())
     return
@@ -107,6 +113,8 @@ def run(main: Callable[[], None], doc: str | None) -> None:
   def guarded(argv: list[str]) -> None:
     try:
       call(argv)
+    except KeyboardInterrupt as error:  # shown by `interrupt`
+      raise KeyboardInterrupt(*filter(None, [interrupted])) from error
     except lock.Busy as error:
       print(f"error: {error}", file=sys.stderr)
       sys.exit(lock.STATUS)

@@ -43,4 +43,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__)
+  flags.run(main, __doc__, interrupted="the same command goes on")

@@ -3,6 +3,7 @@
 import ctypes
 import multiprocessing
 import os
+import signal
 import threading
 import time
 
@@ -21,6 +22,8 @@ def _work(job):
     os._exit(3)
   if kind == "raise":
     raise RuntimeError("no luck")
+  if kind == "blocked":
+    return signal.pthread_sigmask(signal.SIG_BLOCK, []), None
   if kind == "sleep":
     time.sleep(value)
   if kind == "array":
@@ -38,6 +41,13 @@ def test_order_arrays_and_errors():
   assert got[0][1] == (0, None)
   np.testing.assert_array_equal(got[4][1][1], np.full((4, 1000), 4, np.uint8))
   assert got[2][1] == workers.Failure("error", "RuntimeError: no luck")
+
+
+def test_ctrl_c_is_for_the_parent():
+  with workers.Pool(_work, 2, timeout_seconds=60) as pool:
+    got = list(pool.run([(1, ("blocked", i)) for i in range(2)], limit=4))
+  assert [answer for _, answer in got] == [({signal.SIGINT}, None)] * 2
+  assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 
 def test_what_hangs_or_dies_costs_only_itself():

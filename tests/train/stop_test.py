@@ -22,10 +22,14 @@ def ended():
 
 
 @pytest.mark.parametrize(("first", "second"), list(itertools.product(_BOTH, repeat=2)))
-def test_the_first_asks_and_the_second_ends_whichever_they_are(first, second, ended):
+def test_the_first_asks_and_the_second_ends_whichever_they_are(
+  first, second, ended, capfd
+):
   with stop.Stop() as stopping:
     assert not stopping.asked(1)
     os.kill(os.getpid(), first)
     assert stopping.asked(2) and stopping.name == first.name and not ended
     os.kill(os.getpid(), second)
     assert ended == [second]
+  said = capfd.readouterr().err
+  assert said.count(f"{first.name}: the run ends when this step is done") == 1

@@ -155,4 +155,4 @@ def _verify(output: str) -> None:
 
 if __name__ == "__main__":
   _take_beam_options()
-  flags.run(main, __doc__)
+  flags.run(main, __doc__, interrupted="the same command goes on")

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 import dataclasses
 import multiprocessing
 from multiprocessing import connection as connections
+from multiprocessing import resource_tracker
 import signal
 import threading
 import time
@@ -134,7 +135,14 @@ class Pool:
     process = self._context.Process(
       target=_serve, args=(theirs, self.function, self._timeout), daemon=True
     )
-    process.start()
+    # Ctrl-C reaches all processes of a terminal, and is for the parent. What starts the
+    # tracker unblocks it.
+    resource_tracker.ensure_running()
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+      process.start()
+    finally:
+      signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
     theirs.close()
     return _Worker(process, ours, time.monotonic() + _START_SECONDS)
 
@@ -206,7 +214,6 @@ def _receive(pipe: connections.Connection) -> Any:
 
 def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None:
   """The worker: answers jobs until its parent closes the pipe."""
-  signal.signal(signal.SIGINT, signal.SIG_IGN)
   heap.keep_some()
   pipe.send("ready")
   while True:

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import sys
+import threading
 from types import FrameType
 
 import jax
@@ -13,6 +15,9 @@ class Stop:
 
   Over several hosts all must stop at the same step: there the preemption notice that
   JAX's coordinator spreads decides. SIGTERM is left to it, and SIGINT passed on to it.
+
+  That a signal has come is said at once, by a thread: while a step is compiled, for a
+  minute perhaps, no handler of Python's runs.
   """
 
   def __init__(self):
@@ -23,9 +28,17 @@ class Stop:
 
   def __enter__(self) -> "Stop":
     self._old = {number: signal.signal(number, self._note) for number in self._signals}
+    come, self._come = os.pipe()
+    os.set_blocking(self._come, False)
+    self._old_come = signal.set_wakeup_fd(self._come, warn_on_full_buffer=False)
+    self._speaker = threading.Thread(target=self._say, args=(come,), daemon=True)
+    self._speaker.start()
     return self
 
   def __exit__(self, *_) -> None:
+    signal.set_wakeup_fd(self._old_come)
+    os.close(self._come)
+    self._speaker.join()
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
@@ -34,6 +47,21 @@ class Stop:
     if jax.process_count() > 1 and multihost_utils.reached_preemption_sync_point(step):
       self.name = "a preemption notice"
     return self.name is not None
+
+  def _say(self, come: int) -> None:
+    """Says so when the first of our signals comes; ends with the context."""
+    said = False
+    with os.fdopen(come, "rb", buffering=0) as numbers:
+      while number := numbers.read(1):
+        if number[0] in self._signals and not said:
+          said = True
+          name = signal.Signals(number[0]).name
+          print(
+            f"\n{name}: the run ends when this step is done (the first is compiled"
+            " before) and saved. A second one ends it at once.",
+            file=sys.stderr,
+            flush=True,
+          )
 
   def _note(self, number: int, _: FrameType | None) -> None:
     for each, handler in self._old.items():  # a second one, of either, ends at once
