@@ -272,6 +272,28 @@ def test_what_cannot_be_read_is_dropped_with_the_rest(tmp_path):
   assert not verify.verify(tmp_path).faults
 
 
+def test_what_two_hosts_made_is_kept_once_and_the_rest_stays(tmp_path, caplog):
+  made = [record for record, _ in clips.records(6)]
+  hosts = [
+    writer.ShardWriter(tmp_path, clips.metadata(), shard_records=4, host=i, hosts=2)
+    for i in range(2)
+  ]
+  for host, share in zip(hosts, (made[:3], made[2:]), strict=True):
+    for record in share:
+      host.write(record, "train")
+    host.close()
+  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    w.finish()
+    assert w.written_keys() == {record.key for record in made}
+  assert "clips that two hosts had made, of which one record stays: 1." in caplog.text
+  report = verify.verify(tmp_path)
+  assert (report.records, report.faults, report.finished) == (6, [], True)
+  data = reader.Dataset(tmp_path)
+  found = {data[i].key: data[i].latent for i in range(len(data))}
+  for record in made:
+    np.testing.assert_array_equal(found[record.key], record.latent)
+
+
 def test_finishing_again_changes_nothing(tmp_path):
   _write(tmp_path, 6)
   before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*array_record*")}

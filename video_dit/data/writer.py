@@ -22,6 +22,7 @@ import re
 import shutil
 from typing import Any
 
+from absl import logging
 from array_record.python import array_record_module
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -186,23 +187,32 @@ class ShardWriter:
     finish_lib.write_info(self.folder, self.metadata, names, lengths, self._disk)
 
   def drop_repeated(self) -> int:
-    """Removes parts with keys that an earlier part has; returns how many.
+    """Removes the records whose keys an earlier part has; returns how many.
 
-    A restart with another number of hosts may have made clips twice.
+    Hosts that were started again in another number may have made clips twice. What else
+    is in their parts stays, as with `drop`.
+
+    Raises:
+      DiskError: there is no room for a part.
     """
     seen: set[str] = set()
     dropped = 0
-    parts = [f"{s}-{n:05d}" for s in schema.SPLITS for n in self._numbers(s)]
-    for path in (self._parts / f"{part}.parquet" for part in parts):
-      keys = pq.read_table(path, columns=["key"])["key"].to_pylist()
-      if seen.isdisjoint(keys):
-        seen.update(keys)
-        continue
-      dropped += 1
-      self._disk.remove(path)
-      self._disk.remove(self._data(path.stem))
+    parts = [(split, n) for split in schema.SPLITS for n in self._numbers(split)]
+    for split, number in parts:
+      path = self._parts / f"{split}-{number:05d}.parquet"
+      lines = finish_lib.read_lines(path).to_pylist()
+      unique = [i for i, line in enumerate(lines) if line["key"] not in seen]
+      if len(unique) < len(lines):
+        dropped += len(lines) - len(unique)
+        self._rewrite(path, lines, unique)
+        self._keys |= seen
+      seen.update(line["key"] for line in lines)
     if dropped:
-      self._keys = seen
+      logging.warning(
+        "%s: clips that two hosts had made, of which one record stays: %d.",
+        self.folder,
+        dropped,
+      )
     return dropped
 
   def drop(self, keys: Collection[str]) -> None:
@@ -220,16 +230,21 @@ class ShardWriter:
     for path in sorted(self._parts.glob("*.parquet")):
       lines = finish_lib.read_lines(path).to_pylist()
       kept = [i for i, line in enumerate(lines) if line["key"] not in keys]
-      if len(kept) == len(lines):
-        continue
-      self._keys -= {line["key"] for line in lines}
-      part = self._copy(path.stem, lines, kept)
-      self._disk.remove(path)  # From here on the part is none, until its list is there.
-      if part.lines:
-        self._place(part)
-      else:
-        part.path.unlink()
-        self._disk.remove(self._data(part.name))
+      if len(kept) < len(lines):
+        self._rewrite(path, lines, kept)
+
+  def _rewrite(
+    self, path: pathlib.Path, lines: list[dict[str, Any]], kept: list[int]
+  ) -> None:
+    """Leaves only some records of a committed part, of those that can be read."""
+    self._keys -= {line["key"] for line in lines}
+    part = self._copy(path.stem, lines, kept)
+    self._disk.remove(path)  # From here on the part is none, until its list is there.
+    if part.lines:
+      self._place(part)
+    else:
+      part.path.unlink()
+      self._disk.remove(self._data(part.name))
 
   def reopen(self) -> None:
     """Puts moved shards back to their numbers; the set is unreadable until `finish`."""
