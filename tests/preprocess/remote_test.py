@@ -188,6 +188,14 @@ def test_files_of_a_bucket_are_asked_for_many_at_a_time(folder, tmp_path, monkey
   assert all(line.stamp for line in lines) and len(made) == 1
 
 
+def test_a_key_that_leads_out_of_an_output_is_refused_before_a_file_is_made(memory):
+  memory.pipe_file("/bucket/data/clips.parquet", b"x")
+  key = "/bucket/data/../leads/out.txt"
+  memory.store[key] = memory.store["/bucket/data/clips.parquet"]
+  with pytest.raises(ValueError, match=r"bucket/data: holds '\.\./leads/out\.txt'"):
+    remote_disk.output("memory://bucket/data", read_only=True)
+
+
 def test_verifying_holds_one_shard_at_a_time(config, folder, memory, monkeypatch):
   url = "memory://bucket/data"
   media = dataclasses.replace(config.media, shard_records=1)

@@ -84,17 +84,22 @@ class RemoteDisk(disk_lib.Disk):
     return True
 
   def refresh(self) -> None:
-    """Fetches every file; of shards only their sizes."""
+    """Fetches every file; of shards only their sizes.
+
+    Raises:
+      ValueError: the name of one leads out of the folder.
+    """
     self._system.invalidate_cache()
     with remote.reaching(self._url):
       if remote.kind_of(self._system, self._root) is None:
         return
-      for there, info in self._system.find(self._root, detail=True).items():
-        path = self._folder / there[len(self._root) :].lstrip("/")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if _SHARD in path.name:
-          _hollow(path, int(info["size"]))
-        else:
+      found = self._system.find(self._root, detail=True)
+    for there, path in [(there, self._here(there)) for there in found]:
+      path.parent.mkdir(parents=True, exist_ok=True)
+      if _SHARD in path.name:
+        _hollow(path, int(found[there]["size"]))
+      else:
+        with remote.reaching(self._url):
           self._system.get_file(there, str(path))
 
   @contextlib.contextmanager
@@ -119,6 +124,16 @@ class RemoteDisk(disk_lib.Disk):
   def _there(self, path: pathlib.Path) -> str:
     return "/".join((self._root, path.relative_to(self._folder).as_posix()))
 
+  def _here(self, there: str) -> pathlib.Path:
+    """The place of a file that was found there; keys of buckets may be any text."""
+    name = there[len(self._root) :].lstrip("/")
+    if ".." in name.split("/"):
+      raise ValueError(
+        f"{self._url}: holds {name!r}, whose '..' leads out of it. Remove that file, or"
+        " choose another output."
+      )
+    return self._folder / name
+
 
 def _hollow(path: pathlib.Path, size: int) -> None:
   """Makes a file of that size that takes no room."""
@@ -138,7 +153,7 @@ def output(
     read_only: nothing is to be written.
 
   Raises:
-    ValueError: it cannot be written.
+    ValueError: it cannot be written, or holds a name that leads out of it.
     remote.RemoteError: nor can it be reached.
   """
   if not remote.is_remote(path):
