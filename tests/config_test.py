@@ -8,9 +8,14 @@ After a change that is meant, renew the golden texts and review their diff:
 import importlib
 import pathlib
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from video_dit import config as config_lib
+from video_dit.diffusion import times
+from video_dit.models.text import t5
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -96,6 +101,22 @@ def _tree() -> dict:
     ("sample.frames", 16, ["config.sample.frames=16", "autoencoder.time=4"]),
     ("ingest.max_text", 1.5, ["config.ingest.max_text=1.5", "0 and 1"]),
     ("ingest", {"measure": False, "min_motion": 1}, ["ingest.min_motion=1.0", "measure"]),
+    ("dit.heads", 0, ["config.dit.heads=0", "above 0"]),
+    ("mesh.context", 0, ["config.mesh.context=0", "above 0"]),
+    ("data.balance_rows", 0, ["config.data.balance_rows=0", "above 0"]),
+    ("dit.mlp_ratio", 1e-6, ["config.dit.mlp_ratio=1e-06", "0 channels"]),
+    ("seed", 2**31, ["config.seed=2147483648", "below 2,147,483,648"]),
+    ("sample.seed", 2**64, ["config.sample.seed=18446744073709551616", "below"]),
+    ("text.buckets", 2, ["config.text.buckets=2", "at least 4"]),
+    ("text.max_distance", 8, ["config.text.max_distance=8", "text.buckets=32"]),
+    ("evaluate.times", (-0.5, 2.0), ["config.evaluate.times=(-0.5, 2.0)", "between"]),
+    ("evaluate.times", (0.5, 2.0), ["evaluate.times=(0.5, 2.0)", "between 0 and 1"]),
+    ("evaluate.times", (), ["config.evaluate.times=()", "no noise level"]),
+    ("diffusion.max_shift", 0.5, ["config.diffusion.max_shift=0.5", "at least 1"]),
+    ("optimizer.beta1", 1.0, ["config.optimizer.beta1=1.0", "below 1"]),
+    ("reconstruction.noise_from", 3, ["noise_from=3.0", "between 0 and 1"]),
+    ("media.min_frames", 200, ["config.media.min_frames=200", "max_frames=121"]),
+    ("ingest", {"min_aspect": 2.0, "max_aspect": 1.0}, ["min_aspect=2.0", "max_aspect"]),
     ("autoencoder.space", 6, ["config.autoencoder.space=6", "power of two"]),
     ("autoencoder.widths", (8,), ["config.autoencoder.widths=(8,)", "at least 4"]),
   ],
@@ -111,6 +132,46 @@ def test_a_mistake_is_refused_with_key_value_and_rule(key, value, said):
     config_lib.parse(tree)
   for part in said:
     assert part in str(refused.value)
+
+
+def _numbers() -> dict[str, type]:
+  """Kind of each number by its key; of a tuple its first entry's."""
+  config = config_lib.Config(name="test", objective="diffusion")
+  leaves = dict(config_lib.leaves(config))
+  firsts = {k: v[:1] if isinstance(v, tuple) else (v,) for k, v in leaves.items()}
+  kinds = {key: type(first[0]) for key, first in firsts.items() if first}
+  return {key: kind for key, kind in kinds.items() if kind in (int, float)}
+
+
+@pytest.mark.parametrize("value", [0, -1, 2**31, 2**40, 2**70, 10**400, 1e300])
+def test_an_extreme_number_is_taken_or_refused_by_its_key(value):
+  for key, kind in _numbers().items():
+    if isinstance(value, float) and kind is int:
+      continue
+    tree = _tree()
+    *sections, name = key.split(".")
+    node = tree
+    for section in sections:
+      node = node[section]
+    node[name] = (value, *node[name][1:]) if isinstance(node[name], tuple) else value
+    try:
+      config = config_lib.parse(tree)
+    except ValueError as error:
+      assert key in str(error)
+      continue
+    assert config_lib.from_text(config_lib.to_text(config)) == config
+    # What the rules let pass, arithmetic takes.
+    for seed in (config.seed, config.text.seed):
+      jax.random.key(seed)
+      np.random.default_rng(seed)
+    assert config.sample.seed < 2**64
+    np.int32([config.dit.mlp_width, config.data.row_length, config.train.steps])
+    buckets = t5.relative_buckets(
+      40, min(config.text.buckets, 2**20), config.text.max_distance
+    )
+    assert buckets.min() >= 0 and buckets.max() < config.text.buckets
+    shift = times.segment_shift(jnp.asarray([[1, 2**16]]), config.diffusion)
+    assert ((shift >= 1) & jnp.isfinite(shift)).all()
 
 
 def test_a_missing_name_is_refused():

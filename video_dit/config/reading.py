@@ -158,7 +158,10 @@ def _parse_leaf(kind: Any, value: Any, where: str) -> Any:
     pairs = enumerate(zip(kinds, value, strict=True))
     return tuple(_parse_leaf(k, v, f"{where}[{i}]") for i, (k, v) in pairs)
   if kind is float and type(value) is int:
-    return float(value)
+    try:
+      return float(value)
+    except OverflowError as error:
+      raise ValueError(f"{where}: {error}.") from None
   if type(value) is not kind:
     name = kind.__name__ if not isinstance(kind, types.UnionType) else str(kind)
     raise ValueError(

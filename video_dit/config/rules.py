@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 
 from video_dit.config.ingest import Ingest
-from video_dit.config.sections import Autoencoder, Config
+from video_dit.config.sections import Autoencoder, Config, Text
 
 
 def check(config: Config, values: Mapping[str, Any]) -> None:
-  """Holds a config to every rule, a section's own before those between sections.
+  """Holds a config to every rule, ranges before what computes with them.
 
   Args:
     config: to be checked; its types are right.
@@ -20,11 +20,13 @@ def check(config: Config, values: Mapping[str, Any]) -> None:
   Raises:
     ValueError: the first rule that is broken, with key, value and rule.
   """
+  _check_ranges(values)
   check_autoencoder(config.autoencoder)
+  _check_text(config.text)
   _check_dit(config)
   _check_sizes(config)
   _check_optimizer(config)
-  _check_ranges(values)
+  _check_media(config)
   _check_ingest(config.ingest)
 
 
@@ -41,30 +43,75 @@ text.vocabulary text.width text.depth text.heads text.head_size text.mlp_width
 text.max_tokens dit.width dit.depth dit.heads dit.mlp_ratio dit.rope_theta dit.unroll
 dit.frequencies dit.norm_epsilon diffusion.shift_tokens data.rows data.row_length
 data.row_segments data.row_text data.lookahead data.balance_rows data.window_frames
-data.window_side data.threads data.prefetch optimizer.learning_rate train.steps
+data.window_side data.threads data.prefetch optimizer.learning_rate optimizer.epsilon
+train.steps
 train.accumulate train.keep train.evaluate_batches sample.steps
 sample.height sample.width sample.frames sample.frames_per_second sample.rows
 evaluate.batches""".split()
 
 _FRACTIONS = """media.validation_fraction ingest.max_black ingest.max_frozen
-ingest.max_text diffusion.given_probability
+ingest.max_text diffusion.given_probability reconstruction.noise_from
 data.caption_dropout optimizer.final_fraction optimizer.beta1 optimizer.beta2
-train.ema_decay""".split()
+train.ema_decay evaluate.times""".split()
+
+# What whole numbers stay below, as devices have int32; and keys that stay on the host.
+_MOST = 2**31
+_MOSTS = {
+  **dict.fromkeys(("media.max_pixels", "media.max_frames"), 2**63),
+  **dict.fromkeys(("media.max_source_pixels", "media.tile_pixels"), 2**63),
+  "media.timeout_seconds": 1e9,
+  "sample.seed": 2**64,
+}
+# Of float32, in which devices compute.
+_LARGEST = 3.4e38
 
 
 def _check_ranges(values: Mapping[str, Any]) -> None:
   for key, value in values.items():
-    some = value if isinstance(value, tuple) else (value,)
-    finite = all(math.isfinite(x) for x in some if isinstance(x, float))
-    _require(finite, key, value, "must be a finite number")
+    finite = all(-_LARGEST <= x <= _LARGEST for x in _numbers(value))
+    _require(finite, key, value, "must be a finite number that float32 can hold")
   for key in _POSITIVE:
     _require(values[key] > 0, key, values[key], "must be above 0")
   for key in _FRACTIONS:
-    _require(0 <= values[key] <= 1, key, values[key], "must lie between 0 and 1")
+    fit = all(0 <= x <= 1 for x in _numbers(values[key]))
+    _require(fit, key, values[key], "must lie between 0 and 1")
   for key, value in values.items():
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-      signed = key in ("seed", "diffusion.time_mean")
-      _require(signed or value >= 0, key, value, "must not be negative")
+    some = _numbers(value)
+    signed = key == "diffusion.time_mean"
+    _require(signed or all(x >= 0 for x in some), key, value, "must not be negative")
+    most = _MOSTS.get(key, _MOST if any(isinstance(x, int) for x in some) else math.inf)
+    _require(all(x < most for x in some), key, value, f"must be below {most:,}")
+  for key in ("optimizer.beta1", "optimizer.beta2"):
+    _require(values[key] < 1, key, values[key], "must be below 1")
+  shift = values["diffusion.max_shift"]
+  _require(shift >= 1, "diffusion.max_shift", shift, "must be at least 1, which is none")
+  times = values["evaluate.times"]
+  _require(len(times) > 0, "evaluate.times", times, "names no noise level, like (0.5,)")
+
+
+def _numbers(value: Any) -> list[int | float]:
+  """Those of a leaf: of a tuple its entries."""
+  entries = value if isinstance(value, tuple) else (value,)
+  return [x for x in entries if isinstance(x, (int, float))]
+
+
+def _check_media(config: Config) -> None:
+  """What is kept lies between a least and a most, of which 0 is no limit in `ingest`."""
+  media, ingest = config.media, config.ingest
+  _require(
+    media.min_frames <= media.max_frames,
+    "media.min_frames",
+    media.min_frames,
+    f"must be at most media.max_frames={media.max_frames}",
+  )
+  for name in ("aspect", "motion"):
+    least, most = getattr(ingest, f"min_{name}"), getattr(ingest, f"max_{name}")
+    _require(
+      not most or least <= most,
+      f"ingest.min_{name}",
+      least,
+      f"must be at most ingest.max_{name}={most}",
+    )
 
 
 def _check_ingest(ingest: Ingest) -> None:
@@ -107,8 +154,25 @@ def check_autoencoder(ae: Autoencoder) -> None:
   _require(all(w > 0 for w in ae.widths), "autoencoder.widths", ae.widths, "above 0")
 
 
+def _check_text(text: Text) -> None:
+  """Relative positions: half of the buckets for either side, half of these exact."""
+  _require(text.buckets >= 4, "text.buckets", text.buckets, "must be at least 4")
+  _require(
+    text.max_distance > text.buckets // 4,
+    "text.max_distance",
+    text.max_distance,
+    f"must be above a quarter of text.buckets={text.buckets}",
+  )
+
+
 def _check_dit(config: Config) -> None:
   dit = config.dit
+  _require(
+    0 < dit.mlp_width < _MOST,
+    "dit.mlp_ratio",
+    dit.mlp_ratio,
+    f"makes an MLP of {dit.mlp_width:.3g} channels of dit.width={dit.width}",
+  )
   _require(
     dit.width % dit.heads == 0,
     "dit.width",

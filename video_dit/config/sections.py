@@ -202,7 +202,7 @@ class Diffusion:
     shift: resolution-dependent shift of times. A clip of n tokens is shifted by
       `shift * sqrt(n / shift_tokens)`, clipped to [1, max_shift]; `shift` 0 is off.
     shift_tokens: tokens at which the shift equals `shift`.
-    max_shift: greatest shift.
+    max_shift: greatest shift, at least 1.
     given_probability: chance that a training clip's first latent frames are given.
   """
 
@@ -371,7 +371,7 @@ class Evaluate:
 
   Attributes:
     batches: held-out batches for the loss by noise level.
-    times: noise levels of the held-out loss.
+    times: noise levels of the held-out loss, in [0, 1].
     adherence: measure colour, direction, shape and wholeness of the shapes demo.
   """
 
@@ -388,7 +388,7 @@ class Config:
     name: of the experiment.
     objective: what `main` trains: `diffusion` (the DiT on latents) or
       `reconstruction` (the autoencoder on pixels).
-    seed: of initialisation, data order, noise and dropout.
+    seed: of initialisation, data order, noise and dropout; in [0, 2**31).
   """
 
   name: str
