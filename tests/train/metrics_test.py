@@ -66,6 +66,16 @@ def test_lines_after_the_step_are_cut_and_a_torn_one_too(tmp_path):
   assert list((tmp_path / "tensorboard").iterdir())
 
 
+def test_a_damaged_line_in_the_middle_costs_itself_alone(tmp_path, caplog):
+  path = tmp_path / "metrics.jsonl"
+  lines = [b'{"step": %d, "loss": 1.0}' % step for step in range(1, 8)]
+  lines[1:5] = [b"\0" * 20, b"\xff", b'["step"]', b'{"loss": 1.0}']
+  path.write_bytes(b"\n".join(lines) + b"\n")
+  metrics.Log(tmp_path, step=6).close()
+  assert f"{path}: damaged and left out: line 2, 3, 4, 5" in caplog.text
+  assert [line["step"] for line in metrics.read(path)] == [1, 6]
+
+
 def test_a_run_knows_the_peaks_that_a_plan_knows():
   kinds = {"v4": "TPU v4", "v5e": "TPU v5 lite", "v5p": "TPU v5", "v6e": "TPU v6 lite"}
   kinds |= {"7x": "TPU7x", **{name: gpu.kind for name, gpu in gpus.GPUS.items()}}

@@ -11,6 +11,7 @@ import math
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 import numpy as np
 import tensorboardX
@@ -115,15 +116,22 @@ class Log:
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
-  """Lines of a `metrics.jsonl`, oldest first; a last line that is torn is left out."""
+  """Lines of a `metrics.jsonl`, oldest first, without damaged ones.
+
+  The last may be torn, where a run was killed; others are named in the log.
+  """
   if not path.is_file():
     return []
-  lines = []
-  for line in path.read_text(encoding="utf-8").splitlines():
+  lines, damaged = [], []
+  written = path.read_bytes().splitlines()
+  for number, text in enumerate(written, 1):
     try:
-      lines.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
+      line = json.loads(text.decode())
+      lines.append({**line, "step": int(line["step"])})
+    except (ValueError, TypeError, LookupError):
+      damaged.append(number)
+  if said := ", ".join(str(number) for number in damaged if number < len(written)):
+    logging.warning("%s: damaged and left out: line %s", path, said)
   return lines
 
 
