@@ -88,6 +88,13 @@ def test_a_finished_run_does_nothing(whole, capsys):
   assert changed <= {"config.json", "lock"}
 
 
+def test_a_torn_marker_of_the_end_counts_as_none(tmp_path):
+  for torn in ("", '{"st', "7", '{"step": null}'):
+    (tmp_path / "finished.json").write_text(torn)
+    assert loop.train(line.objective(), line.config(steps=1), _mesh(), tmp_path)
+    assert json.loads((tmp_path / "finished.json").read_text()) == {"step": 1}
+
+
 def test_n_and_restore_and_n_steps_are_2n(whole, tmp_path, capsys):
   # The first part ends between two lines of the log and between two periods.
   assert loop.train(line.objective(), line.config(steps=3), _mesh(), tmp_path)

@@ -181,7 +181,7 @@ class _Run:
     """Samples, export and report of a run that is at its end; once."""
     step = self.store.latest() or 0
     marker = self.workdir / FINISHED
-    if marker.is_file() and json.loads(marker.read_text())["step"] == step:
+    if _marked(marker) == step:
       hosts.say(
         f"step {step} of {self.config.train.steps}: there is nothing left to train"
       )
@@ -191,7 +191,9 @@ class _Run:
       hosts.say(self.objective.finish(self.trainer.mesh, state.ema, self.workdir))
     if hosts.leads():
       path = report.write(self.workdir, self.config, self._facts())
-      marker.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+      partial = marker.with_suffix(".partial")
+      partial.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
+      partial.replace(marker)
       hosts.say(f"trained {step} steps; see {path}")
 
   def _position(self, step: int, window: metrics_lib.Window) -> Position:
@@ -230,3 +232,11 @@ class _Run:
       "devices": f"{mesh.size} x {mesh.devices.flat[0].device_kind}",
       **self.objective.facts,
     }
+
+
+def _marked(marker: pathlib.Path) -> int | None:
+  """The step at which a run was finished; None where no whole marker says so."""
+  try:
+    return int(json.loads(marker.read_text(encoding="utf-8"))["step"])
+  except (FileNotFoundError, ValueError, TypeError, LookupError):
+    return None
