@@ -4,13 +4,13 @@ Python's unpickler calls what a pickle names. Here names are looked up in a tabl
 is admitted; a pickle that names anything else is refused before its first tensor is read.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 import io
 import pathlib
 import pickletools
+import reprlib
 from typing import Any
 
-_MARK = object()
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = {
   *("BININT", "BININT1", "BININT2", "INT", "LONG", "LONG1", "LONG4", "BINFLOAT", "FLOAT"),
@@ -21,6 +21,7 @@ _EMPTY: dict[str, Callable[[], Any]] = {
   **{"EMPTY_DICT": dict, "EMPTY_LIST": list, "EMPTY_TUPLE": tuple, "EMPTY_SET": set}
 }
 _IGNORED = {"PROTO", "FRAME"}
+_WIDEST_KEY, _WIDEST_INT = 8, 64  # entries, bits
 
 
 class _Refused(ValueError):
@@ -68,14 +69,20 @@ def load(
 def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
   """The machine: a stack, and what was stored to be used again."""
   stack: list[Any] = []
+  marks: list[int] = []
   memo: dict[int, Any] = {}
 
   def popped() -> list[Any]:
     """What lies above the last mark, which goes too."""
-    at = max(i for i, x in enumerate(stack) if x is _MARK)
-    items = stack[at + 1 :]
+    at = marks.pop()
+    items = stack[at:]
     del stack[at:]
     return items
+
+  def entries() -> Iterator[tuple[Any, Any]]:
+    """Keys and values above the last mark."""
+    items = popped()
+    return zip(map(_key, items[::2]), items[1::2], strict=True)
 
   argument: Any
   for opcode, argument, _ in pickletools.genops(file):
@@ -89,7 +96,7 @@ def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
       case name if name in _EMPTY:
         stack.append(_EMPTY[name]())
       case "MARK":
-        stack.append(_MARK)
+        marks.append(len(stack))
       case "BINPUT" | "LONG_BINPUT" | "PUT":
         memo[argument] = stack[-1]
       case "MEMOIZE":
@@ -104,8 +111,7 @@ def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
       case "LIST":
         stack.append(popped())
       case "DICT":
-        items = popped()
-        stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+        stack.append(dict(entries()))
       case "APPEND":
         value = stack.pop()
         stack[-1].append(value)
@@ -114,24 +120,25 @@ def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
         stack[-1].extend(items)
       case "ADDITEMS":
         items = popped()
-        stack[-1].update(items)
+        stack[-1].update(map(_key, items))
       case "SETITEM":
         value, key = stack.pop(), stack.pop()
-        stack[-1][key] = value
+        stack[-1][_key(key)] = value
       case "SETITEMS":
-        items = popped()
-        stack[-1].update(zip(items[::2], items[1::2], strict=True))
+        pairs = entries()
+        stack[-1].update(pairs)
       case "GLOBAL":
-        stack.append(_named(argument.replace(" ", "."), admitted))
+        module, _, name = argument.partition(" ")
+        stack.append(_named(module, name, admitted))
       case "STACK_GLOBAL":
         name, module = stack.pop(), stack.pop()
-        stack.append(_named(f"{module}.{name}", admitted))
+        stack.append(_named(module, name, admitted))
       case "BINPERSID":
         stack.append(persistent(stack.pop()))
       case "REDUCE" | "NEWOBJ":
         arguments, function = stack.pop(), stack.pop()
         if not (callable(function) and any(function is f for f in admitted.values())):
-          raise _Refused(f"calls {function!r}")
+          raise _Refused(f"calls {reprlib.repr(function)}")
         stack.append(function(*arguments))
       case "BUILD":  # Attributes of a dictionary or a tensor: of no use here.
         stack.pop()
@@ -142,7 +149,22 @@ def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
   raise EOFError("it has no end")
 
 
-def _named(name: str, admitted: Mapping[str, Any]) -> Any:
-  if name not in admitted:
-    raise _Refused(f"names {name}")
-  return admitted[name]
+def _named(module: Any, name: Any, admitted: Mapping[str, Any]) -> Any:
+  if not (isinstance(module, str) and isinstance(name, str)):
+    raise _Refused("names something by what is no text")
+  if f"{module}.{name}" not in admitted:
+    raise _Refused(f"names {module}.{name}")
+  return admitted[f"{module}.{name}"]
+
+
+def _key(value: Any) -> Any:
+  """A key, unless it is one that hashing may walk through for ever."""
+  parts = value if isinstance(value, tuple) else (value,)
+  nested = any(isinstance(part, tuple) for part in parts)
+  if nested or len(parts) > _WIDEST_KEY or any(map(_is_huge, parts)):
+    raise _Refused("has a key that is neither a name nor a number nor a few of them")
+  return value
+
+
+def _is_huge(value: Any) -> bool:
+  return isinstance(value, int) and value.bit_length() > _WIDEST_INT

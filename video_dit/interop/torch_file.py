@@ -7,7 +7,10 @@ read; of the pickle, only what `pickles` admits.
 
 from collections.abc import Iterator
 import dataclasses
+import itertools
+import math
 import pathlib
+import reprlib
 from typing import Any
 import zipfile
 
@@ -36,6 +39,9 @@ _TORCH_DTYPES = {
 }
 _LONGEST_PICKLE = 1 << 28
 _DEEPEST = 8
+_MOST_ENTRIES, _LONGEST_NAME = 1 << 20, 512  # of all dictionaries; of a tensor
+_MOST_DIMENSIONS = 64  # as in numpy
+_MOST_REPEATED = 1 << 26  # bytes of a tensor that is larger than its storage
 _MAGIC = 0x1950A86A20F9469CFC6C  # of the format before torch 1.6
 _REMEDY = "Copy the file again."
 
@@ -83,7 +89,9 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
       f"{path}: holds a {type(tree).__name__} where a dictionary of tensors is read."
     )
   found = {}
-  for name, tensor in _flatten(tree, path):
+  for name, tensor in _flatten(tree, path, itertools.count(1)):
+    if name in found:
+      raise ValueError(f"{path}: has two tensors of the name {name!r}.")
     found[name] = _place(path, name, tensor, places)
   return found
 
@@ -97,7 +105,9 @@ def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:
   strides = tuple(tensor.strides)
   extent = Extent(path, start + tensor.offset * size, tensor.shape, tensor.dtype, strides)
   sound = len(strides) == len(tensor.shape) and min((*strides, *tensor.shape, 0)) == 0
-  if not sound or tensor.offset < 0 or tensor.offset * size + extent.span > length:
+  most = max(length, _MOST_REPEATED)
+  sound = sound and tensor.offset >= 0 and math.prod(tensor.shape) * size <= most
+  if not sound or tensor.offset * size + extent.span > length:
     raise ValueError(
       f"{path}: {name!r} of shape {tensor.shape} reaches outside of its storage of"
       f" {length:,} bytes. The file is damaged or made to harm; it is not read."
@@ -106,18 +116,25 @@ def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:
 
 
 def _flatten(
-  tree: Any, path: pathlib.Path, prefix: str = "", depth: int = 0
+  tree: Any, path: pathlib.Path, seen: Iterator[int], prefix: str = "", depth: int = 0
 ) -> Iterator[tuple[str, _Tensor]]:
-  if depth > _DEEPEST:
-    raise ValueError(
-      f"{path}: dictionaries lie in one another more than {_DEEPEST} deep. The file is"
-      " damaged or made to harm; it is not read."
-    )
+  """Tensors by dotted name; `seen` counts, as one dictionary may lie in many others."""
   for key, value in tree.items():
+    wrong = ""
+    if depth > _DEEPEST:
+      wrong = f"dictionaries lie in one another more than {_DEEPEST} deep"
+    elif next(seen) > _MOST_ENTRIES:
+      wrong = f"its dictionaries have more than {_MOST_ENTRIES:,} entries"
+    elif isinstance(value, (_Tensor, dict)) and len(f"{prefix}{key}") > _LONGEST_NAME:
+      wrong = f"a name has more than {_LONGEST_NAME} characters"
+    if wrong:
+      raise ValueError(
+        f"{path}: {wrong}. The file is damaged or made to harm; it is not read."
+      )
     if isinstance(value, _Tensor):
       yield f"{prefix}{key}", value
     elif isinstance(value, dict):
-      yield from _flatten(value, path, f"{prefix}{key}.", depth + 1)
+      yield from _flatten(value, path, seen, f"{prefix}{key}.", depth + 1)
 
 
 def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
@@ -188,8 +205,8 @@ def _chained(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
     if values[0] != _MAGIC:
       raise ValueError(f"{path}: a pickle that torch.save did not write; it is not read.")
   places = {}
-  for key in values[4]:
-    if key not in storages or at + 8 > size:
+  for key in values[4] if isinstance(values[4], list) else [None]:
+    if not isinstance(key, str) or key not in storages or at + 8 > size:
       raise ValueError(f"{path}: truncated at its storages. {_REMEDY}")
     with path.open("rb") as file:
       file.seek(at)
@@ -205,19 +222,27 @@ def _chained(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
 def _storage(key: Any) -> _Storage:
   """The storage that a persistent id of the pickle names."""
   if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage":
-    raise ValueError(f"refers to {key!r}, which is no storage")
+    raise ValueError(f"refers to {reprlib.repr(key)}, which is no storage")
   _, kind, name, _, count, *_ = key
-  if not isinstance(kind, np.dtype):
-    raise ValueError(f"has a storage of {kind!r}")
-  return _Storage(str(name), kind, int(count))
+  if not (isinstance(kind, np.dtype) and isinstance(name, str)):
+    raise ValueError(f"has a storage of {reprlib.repr(kind)}")
+  return _Storage(name, kind, int(count))
 
 
 def _tensor(storage, offset, shape, strides, *_) -> _Tensor:
-  return _Tensor(storage, offset, tuple(shape), tuple(strides), storage.dtype)
+  return _typed_tensor(storage, offset, shape, strides, None, None, storage.dtype)
 
 
 def _typed_tensor(storage, offset, shape, strides, _grad, _hooks, dtype, *_) -> _Tensor:
-  return _Tensor(storage, offset, tuple(shape), tuple(strides), dtype)
+  if max(len(shape), len(strides)) > _MOST_DIMENSIONS:
+    raise ValueError(f"has a tensor of more than {_MOST_DIMENSIONS} dimensions")
+  shape, strides = tuple(shape), tuple(strides)
+  numbers = (offset, *shape, *strides)
+  if not all(type(x) is int and x.bit_length() < 64 for x in numbers):
+    raise ValueError("has a tensor whose sizes are no whole numbers")
+  if not (isinstance(storage, _Storage) and isinstance(dtype, np.dtype)):
+    raise ValueError("has a tensor of no storage or type")
+  return _Tensor(storage, offset, shape, strides, dtype)
 
 
 def _settings(*_) -> dict:
@@ -232,7 +257,7 @@ _ADMITTED: dict[str, Any] = {
   "torch._utils._rebuild_tensor_v3": _typed_tensor,
   "torch._utils._rebuild_parameter": lambda tensor, *_: tensor,
   "torch.Size": lambda shape=(), *_: tuple(shape),
-  "torch.device": lambda *name: str(name),
+  "torch.device": lambda *_: "device",
   "argparse.Namespace": _settings,
   **{f"torch.{name}": dtype for name, dtype in _STORAGES.items()},
   "torch.storage.UntypedStorage": _STORAGES["UntypedStorage"],
