@@ -135,20 +135,41 @@ def test_held_out_batches_have_every_clip_once_with_its_caption(folder):
   _equal(other_seed[0], taken[0])
 
 
-def test_a_bad_record_is_named_and_left_out(tmp_path):
+@pytest.mark.parametrize(("field", "value"), [("latent", np.inf), ("text", np.nan)])
+def test_a_bad_record_is_named_and_left_out(tmp_path, field, value):
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:
     for i, (record, _) in enumerate(clips.records(6)):
       if i == 2:
-        record.latent[0, 0, 0, 0] = np.inf
+        getattr(record, field)[..., 0] = value
       w.write(record, "train")
     w.finish()
   dataset = reader.Dataset(tmp_path)
   rows = len(loader.steps(dataset, _CONFIG).plan(0))
   batch = next(loader.loader(dataset, _with(rows=rows)))
   assert len(_keys([batch])) == 5
-  assert np.isfinite(batch.patches).all()
+  assert np.isfinite(batch.patches).all() and np.isfinite(batch.text).all()
   assert list(dataset.damaged) == [2]
   assert clips.key(2) in dataset.damaged[2]
+
+
+def test_another_caption_that_is_not_finite_leaves_its_record_out_too(tmp_path):
+  with writer.ShardWriter(tmp_path, clips.metadata(several=True)) as w:
+    for i, (record, _) in enumerate(clips.records(3)):
+      other = np.full((2, clips.TEXT_WIDTH), np.inf if i == 1 else 0.0, np.float16)
+      w.write(record.with_captions(["other"], [other], [1.0, 1.0]), "train")
+    w.finish()
+  dataset = reader.Dataset(tmp_path)
+  assert [loader.read(dataset, i) is None for i in range(3)] == [False, True, False]
+  assert "text that is not finite" in dataset.damaged[1]
+
+
+def test_an_empty_caption_that_is_not_finite_is_refused(tmp_path):
+  empty = np.full((1, clips.TEXT_WIDTH), np.inf, np.float16)
+  with writer.ShardWriter(tmp_path, clips.metadata(empty=empty)) as w:
+    w.write(next(clips.records(1))[0], "train")
+    w.finish()
+  with pytest.raises(ValueError, match=r"empty caption \(.*\) is not finite"):
+    loader.steps(reader.Dataset(tmp_path), _CONFIG)
 
 
 def test_other_kinds_and_sets_without_the_empty_caption_are_refused(dataset, tmp_path):

@@ -217,6 +217,33 @@ def test_limits_change_without_another_look_at_the_files(pixels, media, copy):
   assert max(len(record.clip) for record in _records(copy / "pixels")) == 21
 
 
+def test_a_caption_beyond_float16_costs_its_clips_and_is_named(
+  config, media, tmp_path, monkeypatch
+):
+  encode = text_lib.TextEncoder._encode
+
+  def scaled(caption, encoder, rows, *sizes):
+    out_BLE = np.array(encode(encoder, rows, *sizes))
+    for row, ids in enumerate(rows):
+      out_BLE[row] *= 1e6 if ids == encoder.tokens(caption) else 1.0
+    return out_BLE
+
+  def scale(caption):
+    monkeypatch.setattr(
+      text_lib.TextEncoder, "_encode", lambda *args: scaled(caption, *args)
+    )
+
+  scale("clip c, 21 frames")
+  outcome = run.preprocess(config, media, tmp_path / "out")
+  assert (outcome.made.written, outcome.made.failed) == (4, 2)
+  assert {r.caption for r in _records(outcome.folder)}.isdisjoint({"clip c, 21 frames"})
+  reasons = {r["reason"] for r in _table(tmp_path / "out", "rejects.parquet")}
+  assert "not_finite" in reasons
+  scale("")
+  with pytest.raises(ValueError, match=r"text: the text encoder's values of the empty"):
+    run.preprocess(config, media, tmp_path / "none")
+
+
 def test_other_text_settings_are_refused_or_made_anew(done, config, media, tmp_path):
   folder = tmp_path / "out"
   shutil.copytree(done[1], folder)

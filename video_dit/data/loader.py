@@ -40,7 +40,8 @@ def steps(
       epochs that are over.
 
   Raises:
-    ValueError: the set is not of latents, or a clip or its caption fits no row.
+    ValueError: the set is not of latents, a clip or its caption fits no row, or the
+      empty caption's encoding cannot be used.
   """
   reader.check(dataset.metadata)
   index, empty = dataset.index, dataset.metadata.empty
@@ -59,6 +60,11 @@ def steps(
       f"{dataset.folder}: no encoding of the empty caption ({schema.EMPTY}), so"
       f" data.caption_dropout={config.data.caption_dropout} has nothing to put in a"
       " caption's place. Preprocess again, or set data.caption_dropout=0."
+    )
+  if empty is not None and not _finite(empty):
+    raise ValueError(
+      f"{dataset.folder}: the encoding of the empty caption ({schema.EMPTY}) is not"
+      " finite. Preprocess again with another text encoder."
     )
   return steps_lib.Steps(
     pieces, config.data, config.seed, shuffle=shuffle, epoch_rows=epoch_rows
@@ -305,10 +311,16 @@ def read(dataset: reader.Dataset, i: int) -> Any:
   """
   try:
     record = dataset[i]
-    if isinstance(record, schema.LatentRecord) and not _finite(record.latent):
-      raise reader.RecordError(
-        f"{dataset.folder}: clip {record.key} has latents that are not finite."
-      )
+    if isinstance(record, schema.LatentRecord):
+      for name, array in (
+        ("latents", record.latent),
+        ("text", record.text),
+        ("text", record.more_text),
+      ):
+        if array is not None and not _finite(array):
+          raise reader.RecordError(
+            f"{dataset.folder}: clip {record.key} has {name} that is not finite."
+          )
     return record
   except reader.RecordError as error:
     if i not in dataset.damaged:
@@ -322,9 +334,9 @@ def read(dataset: reader.Dataset, i: int) -> Any:
     return None
 
 
-def _finite(latent: np.ndarray) -> bool:
+def _finite(array: np.ndarray) -> bool:
   """Whether no float16 has all exponent bits set; on bits, which is faster."""
-  return not (latent.view(np.uint16) & 0x7C00 == 0x7C00).any()
+  return not (array.view(np.uint16) & 0x7C00 == 0x7C00).any()
 
 
 def _iterate(source: Any, data: config_lib.Data, start: int) -> grain.DatasetIterator:

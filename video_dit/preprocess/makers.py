@@ -91,8 +91,18 @@ class Latents:
     text_path: str,
     devices: int = 1,
   ):
-    """Holds the encoders; the paths only go to the metadata."""
+    """Holds the encoders; the paths only go to the metadata.
+
+    Raises:
+      ValueError: the empty caption has no finite encoding.
+    """
     text = captions.encoder
+    empty = text.encode([""])[0]
+    if not np.isfinite(empty).all():
+      raise ValueError(
+        f"{text_path}: the text encoder's values of the empty caption are none that"
+        " float16 can hold. Set config.text.dtype='float32', or name other weights."
+      )
     self._plan, self._rows = plan, rows
     self._space, self._time = autoencoder.space, autoencoder.time
     self.tiler = tiles.Tiler(autoencoder, media.tile_pixels)
@@ -117,7 +127,7 @@ class Latents:
       text_path=text_path,
       text_width=text.width,
       several=plan.several,
-      empty=text.encode([""])[0],
+      empty=empty,
     )
 
   def begin(self, batches: Sequence[batches_lib.Batch]) -> None:
@@ -165,7 +175,7 @@ class Latents:
     inside = latent_FHWC[:t, : height // self._space, : width // self._space]
     with np.errstate(over="ignore"):
       inside = inside.astype(np.float16)
-    if not np.isfinite(inside).all():
+    if not all(np.isfinite(array).all() for array in (inside, *encoded)):
       return None
     record = schema.LatentRecord(
       key=plan.key[i].decode(),

@@ -171,7 +171,10 @@ class TextEncoder:
     return len(self.tokenizer.encode(caption)) > self.max_tokens
 
   def encode(self, captions: list[str]) -> list[np.ndarray]:
-    """Encodes captions; each comes out `(tokens, width)` float16, its end included."""
+    """Encodes captions; each comes out `(tokens, width)` float16, its end included.
+
+    What float16 cannot hold comes out infinite.
+    """
     ids = [self.tokens(caption) for caption in captions]
     by_length: dict[int, list[int]] = {}
     for index, row in enumerate(ids):
@@ -184,7 +187,8 @@ class TextEncoder:
         group = indices[start : start + size]
         out_BLE = self._encode([ids[i] for i in group], size, length)
         for i, out_LE in zip(group, out_BLE, strict=False):
-          encodings[i] = out_LE[: len(ids[i])].astype(np.float16)
+          with np.errstate(over="ignore"):
+            encodings[i] = out_LE[: len(ids[i])].astype(np.float16)
     return encodings
 
   def _encode(self, rows: list[list[int]], size: int, length: int) -> np.ndarray:
