@@ -41,8 +41,11 @@ launch/starts.sh "$workdir" "${SLURM_RESTART_COUNT:-0}"
 
 python=${PYTHON:-$(printf '%s\n' .venv-*/bin/python | head -n 1)}
 status=0
-# srun does not take over what sbatch was told of the cores of a task.
-srun --kill-on-bad-exit=1 ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
+# When a task ends, the others have two minutes to end too: srun returns the highest status,
+# and one that it killed at once would hide that all refuse an input with 2. It does not take
+# over what sbatch was told of the cores of a task.
+srun --kill-on-bad-exit=0 --wait=120 \
+  ${SLURM_CPUS_PER_TASK:+--cpus-per-task="$SLURM_CPUS_PER_TASK"} \
   "$python" -m video_dit.main "$@" || status=$?
 
 if [ "$status" = 0 ] && [ -e "$workdir/finished.json" ]; then

@@ -90,7 +90,7 @@ def test_slurm_hands_each_task_its_cores(cores, given, call, tmp_path):
   assert done.returncode == 0, done.stderr
   told = (tmp_path / "arguments").read_text().split()
   program = "python -m video_dit.main --workdir=run".split()
-  assert told == ["--kill-on-bad-exit=1", *given, *program]
+  assert told == ["--kill-on-bad-exit=0", "--wait=120", *given, *program]
 
 
 _REQUEUE = '#!/bin/bash\nprintf "%s\\n" "$@" > requeued\n'
