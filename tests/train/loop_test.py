@@ -183,6 +183,12 @@ def test_a_run_that_does_not_recover_ends_before_it_has_no_good_checkpoint(tmp_p
   assert loop.train(line.objective(), line.config(steps=4), _mesh(), tmp_path)
 
 
+def test_a_checkpoint_comes_after_the_step_that_is_skipped(tmp_path):
+  assert loop.train(line.objective(nan_at=[2]), line.config(), _mesh(), tmp_path)
+  with Store(tmp_path / "checkpoints") as store:
+    assert store.steps() == [4, 6, 7]
+
+
 def test_a_short_run_of_nothing_but_skipped_steps_is_no_success(tmp_path):
   config = line.config(steps=2)
   with pytest.raises(ValueError, match="steps 1 to 2: none had a finite gradient"):

@@ -145,6 +145,7 @@ class _Run:
     batches = self.objective.batches(self.trainer.mesh, position.step)
     reader = Reader(self.config, self.trainer.mesh, log, position)
     mesh, profile = jax.set_mesh(self.trainer.mesh), self.profile
+    owed = False  # a checkpoint
     with reader, profile, mesh, jax.transfer_guard("disallow"):
       for step in range(position.step + 1, train.steps + 1):
         if profile.begins(step):
@@ -160,14 +161,16 @@ class _Run:
           with reader.paused():
             profile.stop()
           hosts.say(f"the profile lies in {profile.folder}")
-        if end or due(step, train.checkpoint_every, train.evaluate_every):
+        owed = owed or due(step, train.checkpoint_every)
+        if end or owed or due(step, train.evaluate_every):
           reader.read_last()
           with reader.paused():
             if step == train.steps or due(step, train.evaluate_every):
               self._evaluate(state, step, log)
-            # Steps that are skipped in a row must not push whole checkpoints out.
-            if end or (due(step, train.checkpoint_every) and not reader.skipped):
+            # Steps that are skipped in a row must not push good checkpoints out.
+            if end or (owed and not reader.skipped):
               self.store.save(state, self._position(step, reader.window))
+              owed = False
         if due(step, train.sample_every) and not end:
           reader.read_last()
           with reader.paused():
