@@ -109,9 +109,9 @@ def plan(tmp_path):
   return plan_of(tmp_path, [(1, 16, 16)] * 4)
 
 
-def _announce(team, plan) -> hosts.Word:
+def _announce(team, plan, clips=(0, 1)) -> hosts.Word:
   team.begin()
-  word, _ = team.announce(plan, np.ones(len(plan), bool))
+  word, _ = team.announce(plan, np.isin(np.arange(len(plan)), clips))
   return word
 
 
@@ -128,6 +128,7 @@ def test_a_host_that_ended_is_not_waited_for(tmp_path, plan):
   # Host 0 was stopped, and begins again: the same work is done, and other work is not.
   assert _announce(zero, plan) == word
   assert zero.gather(word)[1] == [("key", "reason", "message")]
+  assert _announce(zero, plan, clips=(0, 3)).away == (1,)
   zero.finish(word)
   one.arrive()
   assert one.wait_for_work(0) is None  # All is done, so it ends.

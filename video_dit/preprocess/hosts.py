@@ -163,14 +163,17 @@ class Team:
   def announce(self, plan: plan_lib.Plan, wanted: np.ndarray) -> tuple[Word, np.ndarray]:
     """Says which clips are to be made; by the first host.
 
-    Where this plan was announced before and not finished, that stays: hosts are at it.
+    Where this plan was announced before and not finished, that stays: hosts are at it;
+    but not where some of these clips are not among those that were to be made.
 
     Returns:
       What is announced, and which clips of the plan all hosts together are to make.
     """
     mark, said = _mark(plan), self._said()
     if said and said.is_work and said.plan == mark:
-      return said, self._wanted()
+      before = self._wanted()
+      if not (wanted & ~before).any():
+        return said, before
     away: list[int] = []
     if said:
       # A host that ends looks once more whether there is work, so none does unseen.
