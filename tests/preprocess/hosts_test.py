@@ -135,8 +135,10 @@ def test_a_host_that_ended_is_not_waited_for(tmp_path, plan):
   word = _announce(zero, plan)
   assert word.away == (1,)
   assert zero.gather(word) == ([], [])
-  assert len(word.share([], 0)) == 0
   assert one.wait_for_work(0) is None
+  for clips in ((0, 3), (0, 2, 3)):  # Host 0 was stopped again, and finds more to do.
+    word = _announce(zero, plan, clips)
+    assert word.away == (1,)
   zero.finish(word)
   # It is there again before the first host announces.
   one.arrive()

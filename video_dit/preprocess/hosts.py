@@ -12,7 +12,7 @@ finds later is not waited for from it.
     work/hosts/done-1.json    what host 1 has made of which announcement
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 import dataclasses
 import hashlib
 import json
@@ -157,7 +157,7 @@ class Team:
   def begin(self) -> None:
     """Takes back that all is done, before the input is looked at; by the first host."""
     said = self._said()
-    if said is None or not said.is_work:
+    if said is None or said.finished:
       self._say(Word(said.id if said else _new(), self.inputs))
 
   def announce(self, plan: plan_lib.Plan, wanted: np.ndarray) -> tuple[Word, np.ndarray]:
@@ -177,9 +177,9 @@ class Team:
     away: list[int] = []
     if said:
       # A host that ends looks once more whether there is work, so none does unseen.
-      self._say(Word(said.id, self.inputs))
-      away = [host for host in range(1, self.hosts) if self._left(host) == said.id]
-    self._forget_done()
+      self._say(dataclasses.replace(said, plan="", finished=False))
+      away = [host for host in range(1, self.hosts) if self._has_left(host, said)]
+    self._forget_done(away)
     schema.replace(self.folder / "wanted.npy", lambda path: _save(path, wanted))
     self.disk.wrote(self.folder / "wanted.npy")
     word = Word(_new(), self.inputs, plan=mark, away=tuple(away))
@@ -286,8 +286,13 @@ class Team:
     path = self._done(host)
     return json.loads(path.read_text()).get("id", "") if self.disk.fetch(path) else ""
 
-  def _forget_done(self) -> None:
-    for host in range(1, self.hosts):
+  def _has_left(self, host: int, said: Word) -> bool:
+    """Whether a host has ended at an announcement, or before it and since then."""
+    left = self._left(host)
+    return left == said.id or (host in said.away and left != "")
+
+  def _forget_done(self, but: Collection[int] = ()) -> None:
+    for host in set(range(1, self.hosts)) - set(but):
       self.disk.remove(self._done(host))
 
   def _say(self, word: Word) -> None:
