@@ -1,7 +1,5 @@
 """Clips that look alike are found among all, exactly, however they fall into buckets."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -22,53 +20,59 @@ def _clips(n, bits):
   return clips_NF
 
 
-def _one_by_one(clips_NF, most_bits):
-  """The first clip that shares a bucket with each and looks like it."""
-  found = {}
-  buckets = [set(hashes.bands(clip)) for clip in clips_NF.tolist()]
-  for i, clip_F in enumerate(clips_NF):
-    same = [j for j in range(i) if buckets[i] and (clips_NF[j] == clip_F).all()]
-    if same:
-      found[i] = same[0], 0.0
-      continue
-    for j in range(i):
-      bits_FF = np.bitwise_count(clip_F[:, None] ^ clips_NF[j][None])
+def _buckets(clip_F):
+  return {(b, int(x) >> 16 * b & 0xFFFF) for x in clip_F if x for b in range(4)}
+
+
+def _one_by_one(clips_NF, most_bits, held=()):
+  """The first clip that stays, shares a bucket with each and looks like it."""
+  found, stays = {}, []
+  buckets = [_buckets(clip_F) for clip_F in clips_NF]
+  for i in sorted(range(len(clips_NF)), key=lambda i: i not in held):
+    for j in stays:
+      bits_FF = np.bitwise_count(clips_NF[i][:, None] ^ clips_NF[j][None])
       bits = max(bits_FF.min(axis=0).mean(), bits_FF.min(axis=1).mean())
       if buckets[i] & buckets[j] and bits <= most_bits:
         found[i] = j, bits
         break
+    else:
+      stays.append(i)
   return found
 
 
+def _found(clips_NF, most_bits, held=()):
+  alike = hashes.Alike()
+  for i, clip in enumerate(clips_NF.tolist()):
+    alike.add(f"{i:x}", clip, is_held=i in held)
+  found = alike.find(most_bits)
+  return {int(i, 16): (int(j, 16), bits) for i, (j, bits) in found.items()}
+
+
 @pytest.mark.parametrize("few", [False, True], ids=["all_buckets", "few_buckets"])
-def test_all_that_look_alike_are_found(few, monkeypatch):
-  monkeypatch.setattr(hashes, "_ROWS", 7)
+@pytest.mark.parametrize("held", [(), range(100, 160)], ids=["", "held"])
+def test_all_that_look_like_one_that_stays_are_found(few, held, monkeypatch):
+  monkeypatch.setattr(hashes, "_CLIPS", 50)
   monkeypatch.setattr(hashes, "_PAIRS", 300)
   clips_NF = _clips(400, 12)
   if few:  # as where many clips begin alike
     clips_NF[::2] &= np.uint64(2**64 - 2**24)
-  wanted = _one_by_one(clips_NF, 6.0)
-  assert 60 < len(wanted) < 300
-  alike = hashes.Alike()
-  for i, clip in enumerate(clips_NF.tolist()):
-    alike.add(10 * i, clip, f"{i:x}")
-  assert alike.find(6.0) == {10 * i: (f"{j:x}", b) for i, (j, b) in wanted.items()}
-  # The pipeline looks bucket by bucket, and takes the first of what it finds.
-  held = {}
-  for i, clip in enumerate(clips_NF.tolist()):
-    for band in hashes.bands(clip):
-      held.setdefault(band, []).append((i, clip))
-  found = {}
-  for i, j, bits in itertools.chain(
-    *(hashes.first_alike(reversed(clips), 6.0) for clips in held.values())
-  ):
-    found[i] = min(found.get(i, (j, bits)), (j, bits))
-  assert found == wanted
+  wanted = _one_by_one(clips_NF, 6.0, held)
+  assert 40 < len(wanted) < 300
+  assert _found(clips_NF, 6.0, held) == wanted
+
+
+def test_what_drifts_does_not_end_in_its_first_clip():
+  """Each clip looks like the one before, and soon like none of those that stay."""
+  clips_NF = np.full((33, hashes.FRAMES), 2**63, np.uint64)
+  for i in range(1, len(clips_NF)):
+    clips_NF[i] = clips_NF[i - 1] ^ np.uint64(1 << i)
+  found = _found(clips_NF, 3.0)
+  assert sorted(set(range(33)) - set(found)) == list(range(0, 33, 4))
+  assert found[7] == (4, 3.0)
 
 
 def test_no_clips_and_one_clip():
   alike = hashes.Alike()
   assert alike.find(6.0) == {}
-  alike.add(1, [1, 2, 3, 4], "a")
+  alike.add("a", [1, 2, 3, 4])
   assert alike.find(6.0) == {}
-  assert list(hashes.first_alike([], 6.0)) == []

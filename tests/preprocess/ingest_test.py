@@ -217,6 +217,22 @@ def test_clips_that_look_alike_are_kept_once(tmp_path):
     assert key in row["message"]
 
 
+def test_what_looks_like_a_clip_that_failed_is_kept(tmp_path):
+  folder, out = tmp_path / "in", tmp_path / "out"
+  folder.mkdir()
+  clip = scenes.texture(24, speed=2, size=(240, 320))
+  for step, name in enumerate("abc", 1):
+    write.write_video(folder / f"{name}.mp4", clip[:, ::step, ::step], RATE)
+  config = _with(near_duplicates=True)
+  (row,), _, _ = _ingest(folder, out, config)
+  assert row["name"] == "a"
+  with facts_lib.Facts(out / "facts.sqlite") as facts:
+    facts.fail(row["key"], "damaged", "after all", 60.0)
+  (row,), rejects, _ = _ingest(folder, out, config)
+  assert row["name"] == "b"
+  assert _reasons(rejects) == {"a": "damaged", "c": "near_duplicate"}
+
+
 def test_what_comes_again_within_a_long_file_is_kept_once(tmp_path):
   folder = tmp_path / "in"
   folder.mkdir()

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from tests.preprocess import scenes
 from tests.preprocess.files import moving
 from video_dit import lock
 from video_dit.data import reader, schema, verify
@@ -186,6 +187,24 @@ def test_added_files_are_added(pixels, media, copy, tmp_path):
   assert second.examined == 1
   assert (second.made.written, second.made.reused) == (1, 6)
   assert len(_records(copy / "pixels")) == 7
+
+
+def test_of_equal_clips_the_set_keeps_what_it_holds(pixels, tmp_path):
+  folder, out = tmp_path / "in", tmp_path / "out"
+  folder.mkdir()
+  clip = scenes.texture(9, speed=2)
+  write.write_video(folder / "m.mp4", clip, 8.0)
+  (folder / "m.txt").write_text("a caption")
+  config = _change(pixels, "ingest", near_duplicates=True)
+  first = run.preprocess(config, folder, out)
+  # They come before it, and would have been taken at first.
+  shutil.copy(folder / "m.mp4", folder / "a.mp4")
+  write.write_video(folder / "b.mp4", clip[:, ::2, ::2], 8.0)
+  second = run.preprocess(config, folder, out)
+  assert (first.made.written, second.made.written, second.made.reused) == (1, 0, 1)
+  assert [os.path.basename(r["path"]) for r in _table(out, "clips.parquet")] == ["m.mp4"]
+  reasons = [(r["path"][-5:], r["reason"]) for r in _table(out, "rejects.parquet")]
+  assert reasons == [("a.mp4", "duplicate"), ("b.mp4", "near_duplicate")]
 
 
 def test_changed_captions_are_refused_or_made_anew(pixels, media, copy, tmp_path):

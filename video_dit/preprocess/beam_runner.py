@@ -25,6 +25,7 @@ import tqdm
 from video_dit import config as config_lib
 from video_dit.preprocess import examine, ingest, pipeline, remote
 from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import held as held_lib
 
 EMBEDDED = ("", "DirectRunner", "FnApiRunner", "embedded")
 _FOLDER = "work/pipeline"
@@ -134,6 +135,7 @@ def run(
   runner: str,
   options: list[str],
   place: str = "",
+  held: held_lib.Held = held_lib.Held(),
 ) -> tuple[int, ingest.Counts]:
   """Looks at files and makes the tables, by one pipeline.
 
@@ -144,6 +146,7 @@ def run(
     runner: Beam's name of a runner.
     options: of the runner, as on Beam's command line.
     place: the output as all machines of the runner see it; empty where it is `folder`.
+    held: clips that stay before others that are equal.
 
   Returns:
     How many files were looked at, and what the tables hold.
@@ -166,17 +169,17 @@ def run(
         " The tables are as they were."
       )
   looked_at: set[str] = set()
-  with ingest.Tables(folder, facts, config.media) as tables:
-    for number in range(len(shards)):
-      for record in pipeline.read_part(pipeline.part(place, pipeline.FACTS, number)):
-        if record.get("is_new"):
-          facts.put(bytes.fromhex(record["id"]), record["known"])
-          looked_at.add(record["id"])
-      for rows in pipeline.read_part(pipeline.part(place, pipeline.ROWS, number)):
-        tables.write(rows)
+  for number in range(len(shards)):
+    for record in pipeline.read_part(pipeline.part(place, pipeline.FACTS, number)):
+      if record.get("is_new"):
+        facts.put(bytes.fromhex(record["id"]), record["known"])
+        looked_at.add(record["id"])
   facts.commit()
+  parts = (pipeline.part(place, pipeline.ROWS, n) for n in range(len(shards)))
+  rows = itertools.chain.from_iterable(map(pipeline.read_part, parts))
+  counts = ingest.tabulate(facts, config, folder, held, rows)
   _remove(output)
-  return len(looked_at), tables.counts
+  return len(looked_at), counts
 
 
 def _begin(runner: str, options: list[str], config: config_lib.Config) -> beam.Pipeline:

@@ -2,9 +2,10 @@
 
     line, facts ── cut ── number ── limit ──▶ rows ── same content, alike ──▶ rows
 
-Every step is a function of its arguments, for a pool of workers or a pipeline to run:
-`rows` of one line, `same` of the lines that hold the same bytes, `alike` of a clip that
-looks like an earlier one. A row with a `reason` is a reject; all rows have all numbers.
+Every step is a function of its arguments: `rows` of one line, for a pipeline to run as
+well; and where lines are set against each other (`distinct`), `same` of the lines that
+hold the same bytes, `alike` of a clip that looks like another. A row with a `reason` is a
+reject; all rows have all numbers.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,8 +16,6 @@ from video_dit import config as config_lib
 from video_dit.preprocess import cuts, limits, sources, survey
 
 Row = dict[str, Any]
-# Clips are numbered by line and by place in it; no line has more clips.
-_CLIPS_BITS = 24
 
 
 def rows(
@@ -76,29 +75,19 @@ def content(rows: Iterable[Row]) -> str | None:
 
 
 def same(rows: list[Row], path: str) -> list[Row]:
-  """The rows of a line whose bytes an earlier line has, at `path`, with taken clips."""
+  """The rows of a line whose bytes another line has, at `path`, with taken clips."""
   row = rows[0] | {"reason": "duplicate", "message": f"the same as {path}"}
   # The key is the kept clip's.
   return [row | {"key": None, "start_seconds": row["line_start_seconds"]}]
 
 
-def order(row: Row, place: int) -> int:
-  """The number of the clip at a place among the rows of its line."""
-  return row["line"] << _CLIPS_BITS | place
-
-
-def line_of(order: int) -> int:
-  """The line of a clip from its number."""
-  return order >> _CLIPS_BITS
-
-
-def alike(row: Row, earlier: str, bits: float) -> Row:
-  """The row of a clip that looks like the earlier one of that key."""
-  message = f"{bits:.3g} bits of 64 from clip {earlier}; see config.ingest.duplicate_bits"
+def alike(row: Row, other: str, bits: float) -> Row:
+  """The row of a clip that looks like one that stays, of that key."""
+  message = f"{bits:.3g} bits of 64 from clip {other}; see config.ingest.duplicate_bits"
   return row | {
     "reason": "near_duplicate",
     "message": message,
-    "duplicate_of": earlier,
+    "duplicate_of": other,
   }
 
 

@@ -201,16 +201,27 @@ class Facts:
     """Forgets which files were seen in this run."""
     self._database.execute("DROP TABLE IF EXISTS temp.seen")
     self._database.execute(
-      "CREATE TEMP TABLE seen (content TEXT PRIMARY KEY, path TEXT) WITHOUT ROWID"
+      """CREATE TEMP TABLE seen (
+        content TEXT PRIMARY KEY, line INTEGER, path TEXT, held INTEGER) WITHOUT ROWID"""
     )
 
-  def first_path(self, content: str, path: str) -> str | None:
-    """Path of the first file of this content, or None where this is the first."""
-    query = "SELECT path FROM temp.seen WHERE content = ?"
-    row = self._database.execute(query, (content,)).fetchone()
-    if row is None:
-      self._database.execute("INSERT INTO temp.seen VALUES (?, ?)", (content, path))
-    return None if row is None else row[0]
+  def saw(self, content: str, line: int, path: str, is_held: bool) -> bool:
+    """Takes down a line that holds this content; returns whether it is the first one."""
+    found = self._seen(content)
+    if found is None or (is_held and not found[2]):
+      row = (content, line, path, is_held)
+      self._database.execute("INSERT OR REPLACE INTO temp.seen VALUES (?, ?, ?, ?)", row)
+    return found is None
+
+  def seen(self, content: str) -> tuple[int, str]:
+    """Number and path of the line that stays of this content: held, or the first."""
+    found = self._seen(content)
+    assert found is not None
+    return found[:2]
+
+  def _seen(self, content: str) -> tuple[int, str, bool] | None:
+    query = "SELECT line, path, held FROM temp.seen WHERE content = ?"
+    return self._database.execute(query, (content,)).fetchone()
 
   def _retry(self, facts: dict[str, Any], media: config_lib.Media) -> bool:
     if facts.get("reason") == "timeout":

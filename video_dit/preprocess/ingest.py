@@ -1,17 +1,16 @@
 """Ingest: every file is looked at once; what is known becomes the tables.
 
-    lines ── examine (worker processes) ──▶ facts ── decide, deduplicate ──▶ tables
+    lines ── examine (worker processes) ──▶ facts ── decide ── distinct ──▶ tables
 
-The tables are a pure function of lines, facts and settings, made anew by every run.
+The tables are made anew by every run, a pure function of lines, facts and settings, and
+of what the data set holds where one of several equal clips is to stay.
 """
 
 import collections
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 import dataclasses
 import os
 import pathlib
-import pickle
-import tempfile
 from typing import Any
 
 import tqdm
@@ -20,14 +19,15 @@ from video_dit import config as config_lib
 from video_dit.preprocess import (
   cuts,
   decide,
+  distinct,
   examine,
-  hashes,
   remote,
   sources,
   tables,
   workers,
 )
 from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import held as held_lib
 
 CLIPS = "clips.parquet"
 REJECTS = "rejects.parquet"
@@ -151,18 +151,27 @@ def known(result: Any, media: config_lib.Media) -> dict[str, Any]:
 
 
 def tabulate(
-  facts: facts_lib.Facts, config: config_lib.Config, folder: str | os.PathLike[str]
+  facts: facts_lib.Facts,
+  config: config_lib.Config,
+  folder: str | os.PathLike[str],
+  held: held_lib.Held = held_lib.Held(),
+  found: Iterable[list[decide.Row]] | None = None,
 ) -> Counts:
-  """Writes the tables from the facts, on this machine and in bounded memory.
+  """Writes the tables, on this machine and in bounded memory.
+
+  Args:
+    facts: of all files.
+    config: settings.
+    folder: of the tables.
+    held: clips that stay before others that are equal.
+    found: the rows of each line by itself, in order; None makes them from the facts.
 
   Returns:
     What they hold. Every line of the input is in one of them.
   """
-  with Tables(folder, facts, config.media) as written:
-    found = _distinct(facts, config)
-    if config.ingest.near_duplicates:
-      found = _without_alike(found, folder, config.ingest.duplicate_bits)
-    for rows in found:
+  rows_of_lines = _decided(facts, config) if found is None else found
+  with Tables(folder) as written:
+    for rows in distinct.distinct(rows_of_lines, facts, config, folder, held):
       written.write(rows)
   return written.counts
 
@@ -173,39 +182,12 @@ def replace_tables(made: pathlib.Path, folder: pathlib.Path) -> None:
     (made / name).replace(folder / name)
 
 
-def _without_alike(
-  found: Iterator[list[decide.Row]], folder: str | os.PathLike[str], most_bits: float
-) -> Iterator[list[decide.Row]]:
-  """Rejects the clips that look like earlier ones; rows wait for that on disk."""
-  looked_at = hashes.Alike()
-  with tempfile.TemporaryFile(dir=folder) as file:
-    for rows in found:
-      pickle.dump(rows, file, pickle.HIGHEST_PROTOCOL)
-      for place, row in enumerate(rows):
-        if "reason" not in row and "hashes" in row:
-          looked_at.add(decide.order(row, place), row["hashes"], row["key"])
-    alike, end = looked_at.find(most_bits), file.tell()
-    file.seek(0)
-    while file.tell() < end:
-      rows = pickle.load(file)
-      for place, row in enumerate(rows):
-        if earlier := alike.get(decide.order(row, place)):
-          rows[place] = decide.alike(row, *earlier)
-      yield rows
-
-
-def _distinct(
+def _decided(
   facts: facts_lib.Facts, config: config_lib.Config
 ) -> Iterator[list[decide.Row]]:
-  """The rows of every line; lines with the bytes of an earlier one are rejected."""
   grid = cuts.Grid.of(config)
-  facts.begin_duplicates()
   for number, line, known in facts.lines():
-    rows = decide.rows(number, line, known, config, grid)
-    content = decide.content(rows)
-    if content and (first := facts.first_path(content, line.path)) is not None:
-      rows = decide.same(rows, first)
-    yield rows
+    yield decide.rows(number, line, known, config, grid)
 
 
 class Tables:
@@ -217,21 +199,9 @@ class Tables:
     counts: of what was written.
   """
 
-  def __init__(
-    self,
-    folder: str | os.PathLike[str],
-    facts: facts_lib.Facts,
-    media: config_lib.Media,
-  ):
-    """Begins the files.
-
-    Args:
-      folder: of the tables.
-      facts: tell which clips could not be decoded after all.
-      media: settings.
-    """
+  def __init__(self, folder: str | os.PathLike[str]):
+    """Begins the files in the folder of the tables."""
     self.counts = Counts()
-    self._facts, self._media = facts, media
     folder = pathlib.Path(folder)
     self._clips = tables.TableWriter(folder / CLIPS, tables.CLIPS)
     self._rejects = tables.TableWriter(folder / REJECTS, tables.REJECTS)
@@ -241,10 +211,6 @@ class Tables:
     """Adds the rows of one line; lines come in order."""
     for row in rows:
       row["file"] = os.fsencode(row["file"])
-      if "reason" not in row:
-        failure = self._facts.failure(row["key"], self._media)
-        if failure is not None:
-          row |= {"reason": failure[0], "message": failure[1]}
       if "reason" in row:
         self._rejects.write(**row)
       else:

@@ -1,14 +1,14 @@
 """Ingest as an Apache Beam pipeline, on this machine or on many (extra `beam`).
 
-    lines ─ examine ─ decide ─┬─ same bytes ─┬─ look alike ─┬─▶ parts ─▶ tables
-                              └─ by content ─┘  by band     └─ by line
+    lines ─ examine ─ decide ─▶ parts ─▶ same bytes, look alike ─▶ tables
 
 Each stage is the function that the pool of workers runs too (`examine.work`,
-`decide.rows`, `decide.same`, `hashes.first_alike`, `decide.alike`), and the same
-records come of both, in the same order. Elements are a number and a text in JSON: names
-of files need not be UTF-8, and no runner has to pickle anything of ours but the stages,
-which hold nothing but settings. A file is looked at by a process of its own, which is
-killed where it takes too long.
+`decide.rows`), and the same records come of both, in the same order. Lines are set
+against each other where the parts are joined (`distinct`): whether a clip stays depends
+on which of those before it stay, which is one machine's work, of a minute for a million.
+Elements are a number and a text in JSON: names of files need not be UTF-8, and no runner
+has to pickle anything of ours but the stages, which hold nothing but settings. A file is
+looked at by a process of its own, which is killed where it takes too long.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -19,7 +19,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from video_dit import config as config_lib
-from video_dit.preprocess import cuts, decide, examine, hashes, sources, workers
+from video_dit.preprocess import cuts, decide, examine, sources, workers
 from video_dit.preprocess import ingest as ingest_lib
 
 # Lines that are read, and written, together.
@@ -74,27 +74,7 @@ def examined(
 
 def decided(records: beam.PCollection, config: config_lib.Config) -> beam.PCollection:
   """Makes rows of the records that `examined` gives."""
-  rows = (
-    records
-    | "decide" >> beam.ParDo(Decide(config))
-    | "by content" >> beam.GroupByKey()
-    | "same bytes" >> beam.ParDo(Same())
-  )
-  if not config.ingest.near_duplicates:
-    return rows
-  near = (
-    rows
-    | "bands" >> beam.ParDo(Bands())
-    | "by band" >> beam.GroupByKey()
-    | "look alike" >> beam.ParDo(LookAlike(config.ingest.duplicate_bits))
-    | "first alike" >> beam.CombinePerKey(min)
-    | "line of clip" >> beam.ParDo(LineOfClip())
-  )
-  return (
-    {"rows": rows, "near": near}
-    | "by line" >> beam.CoGroupByKey()
-    | "mark alike" >> beam.ParDo(MarkAlike())
-  )
+  return records | "decide" >> beam.ParDo(Decide(config))
 
 
 def written(texts: beam.PCollection, folder: str, name: str) -> beam.PCollection:
@@ -159,88 +139,19 @@ class Examine(beam.DoFn):
 
 
 class Decide(beam.DoFn):
-  """Makes the rows of a line, under what other lines of the same clips share with it."""
+  """Makes the rows of a line by itself."""
 
   def __init__(self, config: config_lib.Config):
     """Keeps the settings."""
     self._config, self._grid = config, cuts.Grid.of(config)
 
-  def process(self, element: Text) -> Iterator[tuple[str, Text]]:
+  def process(self, element: Text) -> Iterator[Text]:
     """Yields the rows."""
     number, text = element
     record = json.loads(text)
     line, known = sources.from_json(record["line"]), record["known"]
     rows = decide.rows(number, line, known, self._config, self._grid)
-    yield decide.content(rows) or f"line {number}", (number, json.dumps(rows))
-
-
-class Same(beam.DoFn):
-  """Rejects all lines of one content but the first."""
-
-  def process(self, element: tuple[str, Iterable[Text]]) -> Iterator[Text]:
-    """Yields the rows of each line."""
-    _, lines = element
-    first, text = min(lines)
-    path = json.loads(text)[0]["path"]
-    for number, text in lines:
-      if number != first:
-        text = json.dumps(decide.same(json.loads(text), path))
-      yield number, text
-
-
-class Bands(beam.DoFn):
-  """Puts each clip into the buckets in which those that look like it are found."""
-
-  def process(self, element: Text) -> Iterator[tuple[int, Text]]:
-    """Yields a bucket, and the clip's number with its hashes and key."""
-    for place, row in enumerate(json.loads(element[1])):
-      if "reason" not in row and "hashes" in row:
-        # As text: Beam's whole numbers have a sign, and these need all 64 bits.
-        clip = decide.order(row, place), json.dumps([row["hashes"], row["key"]])
-        for band in hashes.bands(row["hashes"]):
-          yield band, clip
-
-
-class LookAlike(beam.DoFn):
-  """Finds the pairs of one bucket."""
-
-  def __init__(self, most_bits: float):
-    """Keeps the setting."""
-    self._most_bits = most_bits
-
-  def process(self, element: tuple[int, Iterable[Text]]) -> Iterator[tuple[int, tuple]]:
-    """Yields a clip's number, and number, bits and key of an earlier one."""
-    clips = [(number, *json.loads(text)) for number, text in element[1]]
-    keys = {number: key for number, _, key in clips}
-    pairs = [(number, frames) for number, frames, _ in clips]
-    for number, earlier, bits in hashes.first_alike(pairs, self._most_bits):
-      yield number, (earlier, bits, keys[earlier])
-
-
-class LineOfClip(beam.DoFn):
-  """Says which line a clip is of."""
-
-  def process(self, element: tuple[int, tuple]) -> Iterator[tuple[int, tuple]]:
-    """Yields the line, and the clip's number with what it looks like."""
-    yield decide.line_of(element[0]), element
-
-
-class MarkAlike(beam.DoFn):
-  """Rejects the clips of a line that look like earlier ones."""
-
-  def process(self, element: tuple[int, dict[str, Iterable]]) -> Iterator[Text]:
-    """Yields the rows of the line."""
-    number, found = element
-    near = dict(found["near"])
-    for text in found["rows"]:
-      if near:
-        rows = json.loads(text)
-        for place, row in enumerate(rows):
-          if pair := near.get(decide.order(row, place)):
-            _, bits, key = pair
-            rows[place] = decide.alike(row, key, bits)
-        text = json.dumps(rows)
-      yield number, text
+    yield number, json.dumps(rows)
 
 
 class PartOfLine(beam.DoFn):

@@ -30,6 +30,7 @@ from video_dit.preprocess import (
   workers,
 )
 from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import held as held_lib
 from video_dit.preprocess import hosts as hosts_lib
 from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
@@ -165,6 +166,7 @@ def preprocess(
           tables,
           pool,
           place=str(output),
+          held=held_lib.Held(folder / kind),
           then=lambda: clock.start("tables"),
         )
         if counts.clips:
@@ -190,7 +192,7 @@ def preprocess(
               team=team,
             )
           if made.failed:
-            counts = ingest.tabulate(facts, config, folder)
+            counts = ingest.tabulate(facts, config, folder, held_lib.Held(folder / kind))
         else:
           ingest.replace_tables(tables, folder)
           if team is not None:

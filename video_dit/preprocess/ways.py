@@ -7,6 +7,7 @@ import os
 
 from video_dit import config as config_lib
 from video_dit.preprocess import facts as facts_lib
+from video_dit.preprocess import held as held_lib
 from video_dit.preprocess import ingest, shots, workers
 
 POOL = "pool"
@@ -66,6 +67,7 @@ def run(
   pool: workers.Pool,
   *,
   place: str = "",
+  held: held_lib.Held = held_lib.Held(),
   then: Callable[[], None] = lambda: None,
 ) -> tuple[int, ingest.Counts]:
   """Looks at all files that have no facts yet, and makes the tables.
@@ -78,6 +80,7 @@ def run(
     tables: folder that the tables are written to.
     pool: of workers that run `examine.work`.
     place: the output as all machines of a runner see it; empty where that is `folder`.
+    held: clips that stay before others that are equal.
     then: is called between the two.
 
   Returns:
@@ -90,10 +93,10 @@ def run(
 
     if way.runner:
       options, place = list(way.options), place or os.fspath(folder)
-      return beam_runner.run(facts, config, tables, way.runner, options, place)
+      return beam_runner.run(facts, config, tables, way.runner, options, place, held)
     examined = beam_runner.examine_files(facts, config, folder, pool.function)
   then()
-  return examined, ingest.tabulate(facts, config, tables)
+  return examined, ingest.tabulate(facts, config, tables, held)
 
 
 def _has_beam() -> bool:
