@@ -42,7 +42,12 @@ def test_a_file_beside_the_media_holds_captions(tmp_path):
   (tmp_path / "c.mp4").touch()
   (tmp_path / "c.json").write_text("[1, 2")
   (tmp_path / "d.json").write_text("{}")
-  a, b, c, d = sources.lines(tmp_path)
+  (tmp_path / "e.mp4").touch()
+  (tmp_path / "e.json").write_text('["one", "two"]')
+  (tmp_path / "f.mp4").touch()
+  (tmp_path / "f.json").write_text('{"Text": "only"}')
+  a, b, c, d, e, f = sources.lines(tmp_path)
+  assert (e.captions, e.caption, f.caption) == (a.captions, "one", "only")
   assert (a.captions, a.caption_weights, a.caption) == (("one", "two"), (0.5, 0.5), "one")
   assert (b.captions, b.caption) == ((), "only")
   assert c.error is not None and c.error[0] == "bad_line" and "c.json" in c.error[1]

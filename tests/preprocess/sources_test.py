@@ -5,6 +5,7 @@ import json
 import os
 
 import pyarrow as pa
+import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
@@ -130,6 +131,42 @@ def test_common_column_names(tmp_path, name, caption):
 
 
 @pytest.mark.parametrize(
+  ("name", "text"),
+  [
+    ("m.csv", "Path, Caption ,id\na.mp4,x,1\n"),
+    ("m.tsv", "path\t caption\tID\na.mp4\tx\t1\n"),
+    ("m.jsonl", '{"Path": "a.mp4", "CAPTION": "x", "ID": 1, "id": 2}'),
+    ("m.jsonl", '{"path": "", "file": "a.mp4", "caption": " ", "text": "x"}'),
+    ("m.csv", "path,file,caption,text\n,a.mp4,,x\n"),
+  ],
+)
+def test_names_of_columns_are_known_in_any_case_and_blanks_hide_nothing(
+  tmp_path, name, text
+):
+  (tmp_path / name).write_text(text)
+  (line,) = sources.lines(tmp_path / name)
+  assert (os.path.basename(line.file), line.caption, line.error) == ("a.mp4", "x", None)
+
+
+@pytest.mark.parametrize("name", ["m.csv", "m.parquet"])
+def test_columns_twice_are_refused_and_those_not_read_are_named(tmp_path, name, caplog):
+  def write(*names):
+    table = pa.table([["x.mp4"]] * len(names), names=list(names))
+    if name == "m.csv":
+      pa.csv.write_csv(table, tmp_path / name)
+    else:
+      pa.parquet.write_table(table, tmp_path / name)
+
+  write("path", "caption", "Caption")
+  with pytest.raises(ValueError, match="several columns named 'caption'"):
+    list(sources.lines(tmp_path / name))
+  write("Path", "captoin", "id", "text")
+  (line,) = sources.lines(tmp_path / name)
+  assert (os.path.basename(line.file), line.caption) == ("x.mp4", "x.mp4")
+  assert "columns that are not read: 'captoin', 'id'" in caplog.text
+
+
+@pytest.mark.parametrize(
   ("row", "reason"),
   [
     ({"path": "../a.mp4"}, "outside"),
@@ -140,6 +177,7 @@ def test_common_column_names(tmp_path, name, caption):
     ({"path": "a\0b"}, "bad_line"),
     ({"path": "a.mp4", "caption": ["x"]}, "bad_line"),
     ({"path": "a.mp4", "split": "other"}, "bad_line"),
+    ({"path": "a.mp4", "split": 0}, "bad_line"),
     ({"path": "a.mp4", "start_seconds": "soon"}, "bad_line"),
     ({"path": "a.mp4", "start_seconds": 2, "end_seconds": 1}, "bad_line"),
     ({"path": "a.mp4", "start_seconds": -1}, "bad_line"),
@@ -259,12 +297,15 @@ def test_suffixes_of_captions_have_any_case(tmp_path):
   assert line.caption == "found"
 
 
-@pytest.mark.parametrize("json_text", ['{"fps": 24}', '{"caption": null}', "[1]"])
+@pytest.mark.parametrize(
+  "json_text",
+  ['{"fps": 24}', '{"caption": null, "captions": []}', "[1]", '{"text": ""}'],
+)
 def test_a_json_file_without_captions_leaves_them_to_the_text_beside(tmp_path, json_text):
   _touch(tmp_path, "a.mp4")
   (tmp_path / "a.json").write_text(json_text)
   (line,) = sources.lines(tmp_path)
-  assert line.error[0] == "bad_line" and "neither caption nor captions" in line.error[1]
+  assert (line.caption, line.error) == ("", None)
   (tmp_path / "a.txt").write_text("the text")
   (line,) = sources.lines(tmp_path)
   assert (line.caption, line.error) == ("the text", None)

@@ -1,9 +1,10 @@
 """Several captions of one clip, and how often each is to be taken.
 
 In a manifest, `captions` is a list of texts and `caption_weights` one of numbers (in CSV
-both as JSON). Beside a file, `clip.json` or `clip.mp4.json` is an object with `captions`
-and, where wanted, `caption_weights`, or with `caption`. Without weights all are taken
-alike; weights are kept as shares of 1.
+both as JSON). Beside a file, `clip.json` or `clip.mp4.json` is an object with the same
+names, `caption` and its other names included, or a list of texts, or a text; what has
+none of them says nothing of captions. Without weights all are taken alike; weights are
+kept as shares of 1.
 """
 
 from collections.abc import Mapping
@@ -12,8 +13,10 @@ import json
 import math
 from typing import Any
 
+NAMES = ("caption", "text", "prompt", "description")
 LIST_NAMES = ("captions", "texts", "prompts")
 WEIGHT_NAMES = ("caption_weights", "weights")
+_SAY = (*LIST_NAMES, *NAMES)
 _MOST = 1024
 
 
@@ -31,7 +34,7 @@ def read(row: Mapping[str, Any]) -> Captions | None:
   Raises:
     ValueError: what is there is no list of texts, or the weights do not fit it.
   """
-  values = next((row[n] for n in LIST_NAMES if row.get(n) not in (None, "")), None)
+  values = next((row[n] for n in LIST_NAMES if row.get(n) not in (None, "", [])), None)
   if values is None:
     return None
   values = _list("captions", values)
@@ -59,7 +62,10 @@ def read(row: Mapping[str, Any]) -> Captions | None:
 
 
 def parse(data: bytes) -> dict[str, Any] | None:
-  """The object of a `.json` file beside a media file; None where it has no captions.
+  """The captions of a `.json` file beside a media file, as a row of a manifest has them.
+
+  Returns:
+    None where there are none.
 
   Raises:
     ValueError: it is no JSON.
@@ -68,10 +74,25 @@ def parse(data: bytes) -> dict[str, Any] | None:
     found = json.loads(data.decode("utf-8-sig", "surrogateescape"))
   except (ValueError, RecursionError) as error:
     raise ValueError(f"is no JSON ({error})") from error
-  said = isinstance(found, dict) and any(
-    found.get(name) is not None for name in (*LIST_NAMES, "caption")
-  )
-  return found if said else None
+  if isinstance(found, str):
+    found = {"caption": found}
+  elif isinstance(found, list) and all(isinstance(text, str) for text in found):
+    found = {"captions": found}
+  elif not isinstance(found, dict):
+    return None
+  row = plain(found)
+  return row if any(row.get(n) not in (None, "", []) for n in _SAY) else None
+
+
+def plain(row: Mapping[str, Any]) -> dict[str, Any]:
+  """The row with its names as they are looked for: in small letters, no spaces around."""
+  found = {plain_name(name): value for name, value in row.items()}
+  return found | {name: row[name] for name in found if name in row}
+
+
+def plain_name(name: str) -> str:
+  """A name as it is looked for."""
+  return name.strip().casefold()
 
 
 def _list(name: str, value: Any) -> list[Any]:

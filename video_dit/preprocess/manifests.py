@@ -1,10 +1,11 @@
 """Manifests: JSONL, CSV, TSV or Parquet files whose lines name media, read line by line.
 
-Relative paths are relative to the manifest, and stay below its folder.
+Relative paths are relative to the manifest, and stay below its folder. Columns are known
+by their names in small letters, without spaces around them.
 """
 
 import codecs
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 import csv
 import dataclasses
 import functools
@@ -16,6 +17,7 @@ import pathlib
 import re
 from typing import Any
 
+from absl import logging
 import pyarrow
 import pyarrow.parquet
 
@@ -24,6 +26,11 @@ from video_dit.preprocess import caption_lists, remote, sources
 PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
 START_NAMES = ("start_seconds", "start")
 END_NAMES = ("end_seconds", "end")
+_KNOWN = (
+  *(*PATH_NAMES, *START_NAMES, *END_NAMES, "split"),
+  *(*caption_lists.NAMES, *caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES),
+)
+_SHOWN = 8  # columns that are not read, by name
 _FIELD_BYTES = 1 << 24
 _MOST_HELD = 256  # lines of a field
 
@@ -97,14 +104,15 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
       except (ValueError, RecursionError) as error:
         yield f"is no JSON ({error})"
         continue
-      yield row if isinstance(row, dict) else "is no JSON object"
+      is_object = isinstance(row, dict)
+      yield caption_lists.plain(row) if is_object else "is no JSON object"
 
 
 def _read_csv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
   csv.field_size_limit(_FIELD_BYTES)
   with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
     reader = csv.DictReader(file, strict=True)
-    _require_column(path, reader.fieldnames or [])
+    reader.fieldnames = _columns(path, reader.fieldnames or [])
     while True:
       try:
         row = next(reader)
@@ -124,8 +132,7 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
   stands for itself.
   """
   with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
-    names = _fields(file.readline().rstrip("\n"))[0]
-    _require_column(path, names)
+    names = _columns(path, _fields(file.readline().rstrip("\n"))[0])
     held: list[str] = []  # lines that a quote at the beginning of a field holds open
     for text in file:
       text = text.rstrip("\n")
@@ -181,27 +188,31 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
     ) from error
   with opened as file:
     names = file.schema_arrow.names
-    _require_column(path, names)
-    lists = (*caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES)
-    known = (
-      *PATH_NAMES,
-      *sources.CAPTION_NAMES,
-      *lists,
-      *START_NAMES,
-      *END_NAMES,
-      "split",
-    )
-    wanted = [n for n in names if n in known]
+    pairs = zip(names, _columns(path, names), strict=True)
+    wanted = [name for name, plain in pairs if plain in _KNOWN]
     for batch in file.iter_batches(batch_size=1024, columns=wanted):
-      yield from batch.to_pylist()
+      yield from map(caption_lists.plain, batch.to_pylist())
 
 
-def _require_column(path: pathlib.Path, names) -> None:
-  if not set(names) & set(PATH_NAMES):
+def _columns(path: pathlib.Path, names: Sequence[str]) -> list[str]:
+  """The names of a table's columns as they are looked for; says which are not read."""
+  found = [caption_lists.plain_name(name) for name in names]
+  if not set(found) & set(PATH_NAMES):
     raise ValueError(
       f"{path}: has the columns {', '.join(map(repr, names)) or 'none'}, and none of"
       f" them names the files. Call it one of {', '.join(PATH_NAMES)}."
     )
+  twice = [name for name in _KNOWN if found.count(name) > 1]
+  if twice:
+    raise ValueError(
+      f"{path}: has several columns named {twice[0]!r}. Leave one of them."
+    )
+  unread = [repr(name) for name in found if name not in _KNOWN]
+  if unread:
+    more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
+    shown = ", ".join(unread[:_SHOWN])
+    logging.warning("%s: columns that are not read: %s%s", path, shown, more)
+  return found
 
 
 def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[sources.Line]:
@@ -225,7 +236,8 @@ def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
   start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
   if end is not None and end <= (start or 0.0):
     raise ValueError(f"end_seconds={end} must lie after start_seconds={start or 0.0}")
-  split = str(sources.first(row, ("split",)) or "").strip().lower()
+  value = sources.first(row, ("split",))
+  split = "" if value is None else str(value).strip().lower()
   if split and split not in sources.SPLITS:
     raise ValueError(f"split={split!r} must be train or validation")
   file = name
@@ -250,7 +262,7 @@ def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
 
 def _seconds(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
   value = sources.first(row, names)
-  if value is None or value == "":
+  if value is None:
     return None
   try:
     seconds = float(value)

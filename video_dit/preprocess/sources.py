@@ -18,7 +18,6 @@ import unicodedata
 
 from video_dit.preprocess import caption_lists, remote
 
-CAPTION_NAMES = ("caption", "text", "prompt", "description")
 SPLITS = {"train": "train", "training": "train"} | dict.fromkeys(
   ("validation", "valid", "val", "test", "dev", "held_out"), "validation"
 )
@@ -218,7 +217,7 @@ def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, tuple[str, ..
 
 def captioned(line: Line, beside: Sequence[str], read: Callable[[str], bytes]) -> Line:
   """The line with its captions, of the first of the files beside it that holds any."""
-  for place, path in enumerate(beside, 1):
+  for path in beside:
     name = printable(os.path.basename(path))
     try:
       fields = _sidecar(name, read(path))
@@ -230,9 +229,6 @@ def captioned(line: Line, beside: Sequence[str], read: Callable[[str], bytes]) -
       return dataclasses.replace(line, error=("bad_line", message))
     if fields is not None:
       return dataclasses.replace(line, **fields)
-    if place == len(beside):
-      message = f"caption {name}: has neither caption nor captions"
-      return dataclasses.replace(line, error=("bad_line", message))
   return line
 
 
@@ -269,15 +265,20 @@ def _clean(text: str) -> str:
 
 
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-  """The value under the first of these names that has one; None without."""
-  return next((row[n] for n in names if row.get(n) is not None), None)
+  """The value under the first of these names that has one, not blank; None without."""
+  values = (row.get(name) for name in names)
+  return next((v for v in values if v is not None and not _is_blank(v)), None)
+
+
+def _is_blank(value: Any) -> bool:
+  return isinstance(value, str | bytes) and not value.strip()
 
 
 def caption_fields(row: Mapping[str, Any]) -> dict[str, Any]:
   """The fields of a line that hold its captions."""
   several = caption_lists.read(row)
   if several is None or not several.texts:
-    caption, recoded = _caption(first(row, CAPTION_NAMES))
+    caption, recoded = _caption(first(row, caption_lists.NAMES))
     return {"caption": caption, "recoded": recoded}
   read = [_caption(text) for text in several.texts]
   texts, weights = tuple(text for text, _ in read), several.weights
