@@ -133,6 +133,24 @@ def test_what_files_say_and_what_they_hold_is_kept(measured):
   assert row["shot"] == 0 and len(row["hashes"]) == 4
 
 
+def test_what_swings_in_time_with_the_measures_is_not_frozen(tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  texture = scenes.texture(1)[0]
+  swing = [np.roll(texture, 4 * (i % 3), axis=1) for i in range(24)]
+  write.write_video(folder / "a.mp4", np.stack(swing), RATE)
+  clips, _, _ = _ingest(folder, tmp_path / "out", _with(max_frozen=0.5))
+  assert clips[0]["frozen_share"] == 0 and clips[0]["motion"] > 0.1
+
+
+def test_the_motion_of_a_clip_of_one_measure_without_a_next_frame_is_not_known(tmp_path):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  write.write_video(folder / "a.mp4", scenes.texture(10, speed=5), 2.0)
+  (first, second), _, _ = _ingest(folder, tmp_path / "out")
+  assert first["motion"] > 0 and second["motion"] is None
+
+
 @pytest.mark.parametrize(
   ("limits", "reason", "rejected"),
   [

@@ -24,7 +24,7 @@ from video_dit.data import disk as disk_lib
 from video_dit.preprocess import sources
 
 # Raised when the same file gives other facts.
-VERSION = 4
+VERSION = 5
 _INGEST = config_lib.Ingest()
 _PAGE = 512
 _COMMIT_SECONDS = 1.0

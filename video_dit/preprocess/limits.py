@@ -53,7 +53,8 @@ def numbers(
     columns["motion"] = _motion(own)
   if frames_per_second and len(own) > 1:
     # What a sample says of change is about the time since the one before.
-    frozen = own["change"][1:] <= ingest.frozen_level
+    change = np.fmax(own["change"][1:], own["next_change"][:-1])
+    frozen = change <= ingest.frozen_level
     columns |= {
       "frozen_share": _share(frozen, spans[:-1]),
       "frozen_seconds": _longest(frozen, spans[:-1]),
@@ -69,10 +70,10 @@ def _median(values: np.ndarray) -> float:
   return float((ordered[middle - 1] + ordered[middle]) / 2)
 
 
-def _motion(own: np.ndarray) -> float:
-  """The mean speed; what crosses the clip's ends does not count."""
+def _motion(own: np.ndarray) -> float | None:
+  """The mean speed; what crosses the clip's ends does not count. None: not known."""
   if len(own) == 1:
-    return float(own["onward"][0])
+    return None if np.isnan(own["onward"][0]) else float(own["onward"][0])
   before, after = own["motion"].copy(), own["onward"].copy()
   before[0] = after[-1] = 0.0
   return float(np.maximum(before, after).mean())

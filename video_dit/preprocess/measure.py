@@ -4,19 +4,21 @@ Frames come small (`ingest.side`), so nothing here depends on the size of the so
 
 - level: the luma, of 255, that 98 % of the pixels do not exceed; black frames are low;
 - change: the greatest change of mean luma in any part of the frame, one of about 22 x 40,
-  since the frame measured before; of a frozen video it is the coding noise;
+  since the frame measured before; of a frozen video it is the coding noise. What swings
+  in time with the measures comes back to where it was, so it is measured until the very
+  next frame of the file too (`next_change`);
 - motion: speed along the brightness gradient, by least squares over the same parts
   (Horn and Schunck's constraint, 1981: I_x u + I_y v + I_t = 0, of which the part along
   the gradient is known), in frame heights a second. A light that changes counts as
   motion; what moves farther than its own structure counts for too little, so it is
-  measured since the frame before (`motion`) and until the very next one of the file
-  (`onward`);
+  measured since the frame before (`motion`) and until the very next one (`onward`);
 - sharpness: the variance of the Laplacian of the luma (Pech-Pacheco et al., 2000);
 - text: the share of the frame under overlaid text, see `overlay`;
 - hash: the perceptual hash of the frame, see `hashes`.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 from PIL import Image
@@ -31,12 +33,13 @@ DTYPE = np.dtype(
     ("change", "<f4"),
     ("motion", "<f4"),
     ("onward", "<f4"),
+    ("next_change", "<f4"),
     ("sharpness", "<f4"),
     ("text", "<f4"),
     ("hash", "<u8"),
   ]
 )
-ONWARD = 3  # Place of `onward` among the fields.
+ONWARD = slice(3, 5)  # Places, behind `tick`, of what the next frame tells.
 # Along the longer side, each of 4 x 4 pixels at least: finer ones see the coding noise.
 _PARTS, _PART_SIDE = 40, 4
 _BRIGHTEST = 0.98
@@ -65,7 +68,7 @@ def measure(
 
   Returns:
     The fields of `DTYPE` behind `tick`, and what the next frame is compared with. The
-    first frame has no change and no motion; `onward` is 0, the next frame being unknown.
+    first frame has no change and no motion; what the next frame tells is unknown, NaN.
   """
   image = Image.fromarray(frame_HWC).convert("L")
   luma_HW = np.asarray(image)
@@ -82,7 +85,8 @@ def measure(
     _level(luma_HW),
     change,
     motion,
-    0.0,
+    math.nan,
+    math.nan,
     _sharpness(luma_HW),
     float(stays_HW.mean()) if stays_HW.size else 0.0,
     hashes.perceptual(image),
@@ -90,12 +94,13 @@ def measure(
   return fields, Before(seconds, parts_HW, words_HW)
 
 
-def onward(frame_HWC: np.ndarray, seconds: float, before: Before) -> float:
-  """The motion from the frame measured last to the next frame of the file, uint8 RGB."""
+def onward(frame_HWC: np.ndarray, seconds: float, before: Before) -> list[float]:
+  """Motion and change from the frame measured last to the next of the file, uint8 RGB."""
   parts_HW = _parts(Image.fromarray(frame_HWC).convert("L"))
   if parts_HW.shape != before.parts_HW.shape:
-    return 0.0
-  return _speed(before.parts_HW, parts_HW) / max(seconds - before.seconds, 1e-3)
+    return [0.0, 0.0]
+  speed = _speed(before.parts_HW, parts_HW) / max(seconds - before.seconds, 1e-3)
+  return [speed, float(np.abs(parts_HW - before.parts_HW).max())]
 
 
 def size(height: int, width: int, side: int) -> tuple[int, int]:

@@ -89,8 +89,7 @@ class Survey:
   def _follow(self, frame_HWC: np.ndarray, seconds: float) -> None:
     """Looks at the frame after one that was measured."""
     assert self._before is not None
-    speed = measure.onward(frame_HWC, seconds, self._before)
-    self._last[measure.ONWARD] = speed
+    self._last[measure.ONWARD] = measure.onward(frame_HWC, seconds, self._before)
     self._follows = False
 
   def _show(self, number: int) -> np.ndarray:
