@@ -80,9 +80,13 @@ def _motion(own: np.ndarray) -> float | None:
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
-  """`hashes.FRAMES` values evenly spaced, some more than once where there are fewer."""
-  places = (np.arange(hashes.FRAMES) + 0.5) / hashes.FRAMES * len(values)
-  return values[places.astype(int)]
+  """`hashes.FRAMES` values evenly spaced, some more than once where there are fewer.
+
+  Clips with one value more or less have the same places.
+  """
+  step = max(1, (len(values) + hashes.FRAMES // 2) // hashes.FRAMES)
+  places = step // 2 + step * np.arange(hashes.FRAMES)
+  return values[np.minimum(places, len(values) - 1)]
 
 
 def _share(is_so: np.ndarray, spans: np.ndarray) -> float:
