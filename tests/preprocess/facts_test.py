@@ -50,6 +50,41 @@ def test_files_are_unseen_until_known_and_again_when_changed(tmp_path):
     assert len(_unseen(facts, slower)) == 4
 
 
+@pytest.mark.parametrize(
+  ("settings", "names"),
+  [
+    (
+      config_lib.Media(),
+      {"frames_per_second", "min_side", "max_source_pixels", "max_seconds"}
+      | {"keep_truncated"},
+    ),
+    (
+      config_lib.Ingest(shots="content"),
+      {"measure", "side", "samples_per_second", "shots", "shot_threshold"}
+      | {"shot_frames"},
+    ),
+  ],
+)
+def test_the_settings_that_ask_for_another_look_are_those_of_the_docs(
+  tmp_path, settings, names
+):
+  (tmp_path / "a").write_text("a")
+  line = sources.Line(path="a", file=str(tmp_path / "a"))
+
+  def id(settings):
+    media = settings if isinstance(settings, config_lib.Media) else MEDIA
+    ingest = settings if isinstance(settings, config_lib.Ingest) else config_lib.Ingest()
+    return facts_lib._identity(line, media, ingest)
+
+  found = set()
+  for name, value in vars(settings).items():
+    other = "another" if isinstance(value, str) else value + 1
+    other = not value if isinstance(value, bool) else other
+    if id(dataclasses.replace(settings, **{name: other})) != id(settings):
+      found.add(name)
+  assert found == names
+
+
 def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
   (tmp_path / "a").write_text("a")
   with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:

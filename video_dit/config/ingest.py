@@ -9,12 +9,12 @@ class Ingest:
   """How clips are cut, measured and chosen; every limit keeps all clips by default.
 
   What `measure`, `side`, `samples_per_second` and the shots decide is kept of every
-  file; all else can be changed without another look at the media (docs/ingest.md).
+  file; all else here can be changed without another look at the media (docs/ingest.md).
 
   Attributes:
     measure: measure clips while their files are examined; the limits on what is seen in
       a clip, near-duplicates and thumbnails need it.
-    side: greatest side, in pixels, of the frames that are measured.
+    side: greatest side, in pixels, of the frames that are measured; 480 sees subtitles.
     samples_per_second: frames measured of a second.
     shots: cut where PySceneDetect's detector of that name sees a cut (extra `shots`).
     shot_threshold: of the detector; 0 takes PySceneDetect's own.

@@ -7,11 +7,12 @@ brick have the edges, but seldom such contrast. Such parts count where one besid
 such a part too, as words are long, and where they were so in the frame measured before:
 overlays stay in place while the picture under them moves.
 
-Of 16 photographs it calls 0.8 % of the worst and nothing of 13 text; of two lines of
+Of 16 photographs it calls at most 2 % text, and nothing of most; of two lines of
 title over one of them, 14 pixels high of 214, it finds three quarters of the area. What
 it misses: letters below about 8 pixels or above about 40 at the size of the measured
 frames, and faint watermarks. What it takes for text: stripes of high contrast that do not
-move, and text that is part of the scene.
+move, and text that is part of the scene. Burnt-in subtitles are about 6 pixels high at a
+side of 320 and are missed; at 480 they are found.
 """
 
 import einops
