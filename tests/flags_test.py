@@ -3,11 +3,14 @@
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
 
 import pytest
+
+from video_dit import config
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEMO = ["--config=configs/demo.py", "--workdir=WORKDIR", "--mesh=cpu:8"]
@@ -55,10 +58,21 @@ _CASES = {
     [*_AUTOENCODER, "--config.data.rows=12", "--config.data.path=nowhere"],
     ["config.data.rows=12", "data x fsdp = 8", "multiple of 8"],
   ),
+  "a file for a folder": (
+    [_DEMO[0], "--workdir=setup.cfg/x"],
+    ["--workdir=setup.cfg/x: setup.cfg is a file. Name a folder."],
+  ),
   "missing data set": (
     [*_AUTOENCODER, "--config.data.path=nowhere"],
     ["nowhere/pixels", "video_dit.preprocess"],
   ),
+}
+
+# What a command needs of its config beside the config file.
+_NEEDED = {
+  ("main", "diffusion"): "--config.data.path=",
+  ("main", "reconstruction"): "--config.data.path=",
+  ("preprocess", "diffusion"): "--config.autoencoder.checkpoint=",
 }
 
 # Runs the command on each line of arguments, in a fork: imports are paid for once.
@@ -187,3 +201,14 @@ def test_ctrl_c_while_a_command_imports_is_one_line(tmp_path):
   )
   assert done.stderr == "\nstopped\n"
   assert done.returncode == -signal.SIGINT
+
+
+@pytest.mark.parametrize("command", ["main", "preprocess.__main__"])
+def test_examples_of_help_name_all_that_they_need(command):
+  text = (_ROOT / "video_dit" / f"{command.replace('.', '/')}.py").read_text()
+  name = command.partition(".")[0]
+  _, *examples = text.replace("\\\n", " ").split("\n\n")[1].split("  python -m ")
+  for example in examples:
+    found = re.search(r"--config=(\S+)", example)
+    needed = _NEEDED.get((name, config.load(found[1]).objective), "")
+    assert needed in example

@@ -8,6 +8,7 @@ was raised.
 from collections.abc import Callable
 import difflib
 import errno
+import os
 import pathlib
 import re
 import sys
@@ -65,6 +66,20 @@ def required(name: str, example: str) -> str:
   return value
 
 
+def folder(name: str, example: str = "") -> str:
+  """The folder that a flag names, there or not yet; with an example, it must be given.
+
+  Raises:
+    ValueError: a file is in its place.
+  """
+  value = required(name, example) if example else getattr(FLAGS, name) or ""
+  path = pathlib.Path(os.path.expanduser(value))
+  there = next((place for place in (path, *path.parents) if place.exists()), path)
+  if there.exists() and not there.is_dir():
+    raise ValueError(f"--{name}={value}: {there} is a file. Name a folder.")
+  return value
+
+
 def config() -> config_lib.Config:
   """The config that --config names, with its overrides, checked.
 
@@ -88,6 +103,8 @@ _REMEDIES = {
   errno.EDQUOT: _FULL,
   errno.EROFS: ". Choose a folder that can be written.",
   errno.EACCES: ". Give access to it, or choose another.",
+  errno.ENOTDIR: ". Name a folder.",
+  errno.EISDIR: ". Name a file.",
 }
 
 

@@ -1,8 +1,9 @@
 r"""Trains what a config describes: the autoencoder on pixels, or the DiT on latents.
 
-  python -m video_dit.main --config=configs/demo.py --workdir=runs/demo --mesh=cpu:8
+  python -m video_dit.main --config=configs/demo.py --workdir=runs/demo --mesh=cpu:8 \
+      --config.data.path=data/
   python -m video_dit.main --config=configs/xl.py --workdir=runs/xl --mesh=tpu,fsdp=8 \
-      --config.data.path=data/encoded --config.train.steps=100000
+      --config.data.path=data/ --config.train.steps=100000
 
 The workdir gets checkpoints, metrics.jsonl, TensorBoard files, samples and report.html.
 A run that was stopped or killed goes on when the same command is given again.
@@ -32,7 +33,7 @@ absl_flags.DEFINE_string("profile", "", "first:last step to trace")
 
 def main() -> None:
   """Flags to config, to mesh, to the data and the model, to the loop."""
-  workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  workdir = pathlib.Path(flags.folder("workdir", "runs/demo"))
   begun = workdir_lib.begun(workdir)
   config = interop.with_transformer(flags.config(), begun)
   programs.keep_in(workdir / "compiled")

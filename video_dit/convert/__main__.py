@@ -38,7 +38,7 @@ absl_flags.DEFINE_bool("debug", False, "show the traceback of a refused input")
 def main() -> None:
   """Converts what the flags name."""
   source = pathlib.Path(flags.required("from", "google/t5-v1_1-xxl"))
-  target = pathlib.Path(FLAGS.to) if FLAGS.to else None
+  target = pathlib.Path(to) if (to := flags.folder("to")) else None
   for line in run.convert(source, target, dtype=FLAGS.dtype, naming=FLAGS.naming):
     print(line, flush=True)
 

@@ -43,6 +43,7 @@ absl_flags.DEFINE_string("output", None, "folder of the results")
 def main() -> None:
   """Evaluates the run that the flags name."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  output = pathlib.Path(flags.folder("output") or workdir / "evaluation")
   config = flags.config()
   training = pathlib.Path(FLAGS.training) if FLAGS.training else None
   table = training is not None and not training.is_dir()
@@ -59,7 +60,6 @@ def main() -> None:
   mesh = flags.mesh(config)
   judged = run.judge(sources, config)
   generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
-  output = pathlib.Path(FLAGS.output) if FLAGS.output else workdir / "evaluation"
   for path in run.evaluate(generator, judged, sources, output):
     print(path)
 

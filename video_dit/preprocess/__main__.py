@@ -1,10 +1,11 @@
 r"""Turns media files with captions into the data that training reads.
 
-  python -m video_dit.preprocess --config=configs/demo.py --input=clips/ --output=data/
+  python -m video_dit.preprocess --config=configs/autoencoder.py --input=clips/ \
+      --output=data/
+  python -m video_dit.preprocess --config=configs/b.py --input=clips/ --output=data/ \
+      --config.autoencoder.checkpoint=runs/autoencoder/autoencoder --mesh=gpu
   python -m video_dit.preprocess --config=configs/autoencoder.py \
-      --input=clips/manifest.jsonl --output=data/ --config.media.max_frames=33
-  python -m video_dit.preprocess --config=configs/b.py --input=tfds:ucf101:train \
-      --output=data/ --mesh=gpu
+      --input=tfds:ucf101:train --output=data/ --config.media.max_frames=33
 
 Flags:
   --input      a folder (captions in .txt files beside the media), a manifest (.jsonl,
@@ -68,7 +69,7 @@ def main() -> None:
 
 def _preprocess() -> None:
   source = flags.required("input", "clips/")
-  output = os.path.expanduser(flags.required("output", "data/"))
+  output = os.path.expanduser(flags.folder("output", "data/"))
   config = flags.config()
   mesh = flags.mesh(config, keep=False)  # Large frames need all the memory there is.
   host, hosts = jax.process_index(), jax.process_count()

@@ -42,11 +42,11 @@ absl_flags.DEFINE_string("output", None, "folder of the clips")
 def main() -> None:
   """Samples what the flags ask for and names the gallery."""
   workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  folder = pathlib.Path(flags.folder("output") or workdir / "samples")
   lines = prompts.lines(FLAGS.prompt, FLAGS.prompts)
   config = flags.config()
   mesh = flags.mesh(config)
   generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
-  folder = pathlib.Path(FLAGS.output) if FLAGS.output else workdir / "samples"
   samples = run.sample(generator, lines, folder)
   hosts.say(f"{len(samples)} clips, {folder / 'samples.jsonl'}, {folder / 'index.html'}")
 
