@@ -39,6 +39,36 @@ def test_every_request_has_one_place_and_limits_hold():
       assert ends[-1] <= SHAPE.length
 
 
+def _plainly(tokens, texts, shape) -> list[tuple[rows.Place, ...]]:
+  """The rule: longest first, onto the emptiest row of the first group with room."""
+  groups, used = [], []
+  for i in sorted(range(len(tokens)), key=lambda i: -tokens[i]):
+    need = np.array([tokens[i], texts[i], 1])
+    limits = np.array([shape.length, shape.text, shape.segments])
+    for number in range(len(groups) + 1):
+      if number == len(groups):
+        groups.append(())
+        used.append(np.zeros((shape.rows, 3), int))
+      fit = [r for r in range(shape.rows) if (used[number][r] + need <= limits).all()]
+      if fit:
+        row = min(fit, key=lambda row: used[number][row, 0])
+        start, _, segments = used[number][row].tolist()
+        groups[number] += (rows.Place(i, row, segments + 1, start, tokens[i]),)
+        used[number][row] += need
+        break
+  return groups
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_plan_is_that_of_the_plain_rule(seed):
+  rng = np.random.default_rng(seed)
+  num, sizes = int(rng.integers(0, 600)), int(rng.integers(1, 65))
+  tokens = (1 + rng.integers(0, sizes, num)).tolist()
+  texts = rng.integers(1, 13, num).tolist()
+  shape = rows.Shape(rows=int(rng.integers(1, 5)), length=64, segments=3, text=12)
+  assert rows.plan([make()] * num, tokens, texts, shape) == _plainly(tokens, texts, shape)
+
+
 def test_work_is_spread_over_the_rows():
   ((a, b),) = plan([20, 20])
   assert {a.row, b.row} == {0, 1}

@@ -14,6 +14,8 @@ from video_dit.data import batch as batch_lib
 from video_dit.data import patchify
 from video_dit.generator import request as request_lib
 
+_TOGETHER = 64  # groups that are looked through at a time
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
@@ -96,22 +98,34 @@ def plan(
       )
   order = sorted(range(len(requests)), key=lambda i: -tokens[i])
   groups: list[list[Place]] = []
-  rooms: list[np.ndarray] = []  # (R, 3): tokens, text tokens and segments used
+  # Of each group (R, 3): tokens, text tokens and segments used; the last is empty.
+  used = np.zeros((1, shape.rows, 3), np.int64)
   limits = np.array([shape.length, shape.text, shape.segments])
+  full: dict[tuple[int, int], int] = {}  # groups without room, by what is needed
   for i in order:
     need = np.array([tokens[i], text_tokens[i], 1])
-    fits = [np.all(used + need[None] <= limits[None], axis=1) for used in rooms]
-    number = next((n for n, rows in enumerate(fits) if rows.any()), len(groups))
+    number = _first_with_room(used, limits - need, full.get((*need[:2],), 0))
+    full[(*need[:2],)] = number
     if number == len(groups):
       groups.append([])
-      rooms.append(np.zeros((shape.rows, 3), np.int64))
-      fits.append(np.ones(shape.rows, bool))
-    group, used = groups[number], rooms[number]
-    row = int(np.argmin(np.where(fits[number], used[:, 0], shape.length + 1)))
-    segment, start = int(used[row, 2]) + 1, int(used[row, 0])
-    group.append(Place(i, row, segment, start, tokens[i]))
-    used[row] += need
+    if len(groups) == len(used):
+      used = np.concatenate([used, np.zeros_like(used)])
+    rows = used[number]
+    fits = np.all(rows <= limits - need, axis=1)
+    row = int(np.argmin(np.where(fits, rows[:, 0], shape.length + 1)))
+    segment, start = int(rows[row, 2]) + 1, int(rows[row, 0])
+    groups[number].append(Place(i, row, segment, start, tokens[i]))
+    rows[row] += need
   return [tuple(group) for group in groups]
+
+
+def _first_with_room(used: np.ndarray, most: np.ndarray, first: int) -> int:
+  """The first group, from `first` on, with a row that has at most so much in use."""
+  while True:
+    fits = np.all(used[first : first + _TOGETHER] <= most, axis=2).any(axis=1)
+    if fits.any():
+      return first + int(fits.argmax())
+    first += _TOGETHER
 
 
 def assemble(
