@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from video_dit import config
+from video_dit import config, flags
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEMO = ["--config=configs/demo.py", "--workdir=WORKDIR", "--mesh=cpu:8"]
@@ -155,6 +155,34 @@ flags.run(main, "")
   assert done.returncode == 2
   assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
   assert "No space left on device" in done.stderr and "Make room" in done.stderr
+
+
+def test_a_command_runs_without_a_home_directory(tmp_path):
+  code = """
+import os, pwd
+def nobody(number):
+  raise KeyError(number)
+pwd.getpwuid = nobody
+os.environ.pop("HOME", None)
+os.environ.pop("JAX_COMPILATION_CACHE_DIR", None)
+os.environ["XDG_CACHE_HOME"] = FOLDER
+import jax
+from video_dit import flags
+flags.define_mesh()
+flags.run(lambda: print("ran", jax.config.jax_compilation_cache_dir), "")
+"""
+  done = _run(code.replace("FOLDER", "''"))
+  assert done.returncode == 0, done.stderr
+  assert done.stdout == "ran None\n" and "no home directory" in done.stderr
+  done = _run(code.replace("FOLDER", repr(str(tmp_path))))
+  assert done.stdout == f"ran {tmp_path}/video_dit/jax\n", done.stderr
+
+
+def test_of_a_flag_that_is_given_twice_the_last_counts():
+  words = ["sample", "--workdir=a", "-workdir", "b", "--workdir=c", "--prompt=d"]
+  assert flags._peek(words, "workdir") == "c"
+  assert flags._peek(words[:4], "workdir") == "b"
+  assert flags._peek(words, "config") is None
 
 
 def test_another_run_in_the_folder_is_no_mistake_and_may_be_over_soon(tmp_path):

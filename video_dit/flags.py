@@ -124,7 +124,7 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
     if len(argv) > 1:
       raise ValueError(f"{argv[1]!r} is no flag. Flags start with --; see --help.")
     logging.set_verbosity(logging.WARNING)
-    programs.keep_in(pathlib.Path.home() / ".cache" / "video_dit" / "jax")
+    programs.keep_in(_cache())
     main()
 
   def guarded(argv: list[str]) -> None:
@@ -145,6 +145,16 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
       sys.exit(2)
 
   app.run(guarded, flags_parser=_parse)
+
+
+def _cache() -> pathlib.Path | None:
+  """Where commands keep what they compiled; None where there is no home directory."""
+  named = os.environ.get("XDG_CACHE_HOME", "")
+  try:
+    above = pathlib.Path(named) if os.path.isabs(named) else pathlib.Path("~/.cache")
+    return above.expanduser() / "video_dit" / "jax"
+  except RuntimeError:
+    return None
 
 
 def _parse(argv: list[str]) -> list[str]:
@@ -199,10 +209,11 @@ def _explain_unknown(name: str) -> str:
 
 def _peek(argv: list[str], name: str) -> str | None:
   """The value of one flag before flags are parsed."""
+  value = None  # of a flag that is given twice the last counts
   for i, word in enumerate(argv):
     found = re.fullmatch(rf"--?{name}=(.*)", word)
     if found:
-      return found[1]
-    if word in (f"--{name}", f"-{name}") and i + 1 < len(argv):
-      return argv[i + 1]
-  return None
+      value = found[1]
+    elif word in (f"--{name}", f"-{name}") and i + 1 < len(argv):
+      value = argv[i + 1]
+  return value

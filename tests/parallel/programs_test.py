@@ -39,6 +39,17 @@ def test_nothing_is_kept_where_the_folder_is_set_to_nothing(
   assert settings == {"jax_enable_compilation_cache": False}
 
 
+def test_without_a_folder_nothing_is_kept_unless_the_environment_names_one(
+  settings, monkeypatch, caplog
+):
+  programs.keep_in(None)
+  assert not settings
+  assert "no home directory" in caplog.text and "COMPILATION_CACHE_DIR" in caplog.text
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "gs://bucket/programs")
+  programs.keep_in(None)
+  assert settings["jax_compilation_cache_dir"] == "gs://bucket/programs"
+
+
 _COMPILES = """
 import pathlib, sys
 import jax

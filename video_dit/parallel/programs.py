@@ -10,13 +10,14 @@ import os
 import pathlib
 import stat
 
+from absl import logging
 import jax
 
 _MOST_BYTES = 4 * 2**30
 _HIT = "/jax/compilation_cache/cache_hits"
 
 
-def keep_in(folder: pathlib.Path) -> None:
+def keep_in(folder: pathlib.Path | None) -> None:
   """Keeps compiled programs in a folder.
 
   `JAX_COMPILATION_CACHE_DIR` names another one; where that is set but empty, or
@@ -24,16 +25,22 @@ def keep_in(folder: pathlib.Path) -> None:
   than a second are not kept; beyond 4 GiB the oldest are removed.
 
   Args:
-    folder: created when there is something to keep.
+    folder: created when there is something to keep; None keeps nothing, and says so.
   """
   named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
   if named == "":
     jax.config.update("jax_enable_compilation_cache", False)
     return
-  chosen = pathlib.Path(named) if named else folder
-  if "://" not in str(chosen):
-    prune(chosen, _MOST_BYTES)
-  jax.config.update("jax_compilation_cache_dir", str(named or folder))
+  if not named and folder is None:
+    logging.warning(
+      "there is no home directory, so training alone keeps what it compiles. Set"
+      " JAX_COMPILATION_CACHE_DIR to a folder, or to nothing."
+    )
+    return
+  chosen = named or str(folder)
+  if "://" not in chosen:
+    prune(pathlib.Path(chosen), _MOST_BYTES)
+  jax.config.update("jax_compilation_cache_dir", chosen)
   # Else the folder's own path becomes part of every program's key, and none is found once
   # the folder has moved. XLA's own caches, for GPUs only, save just a part of compiling,
   # and nothing where the program itself is found.
