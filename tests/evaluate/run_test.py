@@ -90,15 +90,16 @@ def test_held_out_loss_is_the_same_again(generator):
 
 
 def test_a_copy_of_a_training_clip_is_at_distance_zero(workdir, generator, samples):
-  clips = training.clips(sources(workdir, samples).clips, "train")
+  clips = training.Clips(sources(workdir, samples).clips, "train")
+  (chosen,) = clips.take([1])
   media = generator.config.media
   copy = samples_lib.Sample(
-    path=pathlib.Path(clips[1].path), prompt="copy", truth={}, settings={}
+    path=pathlib.Path(chosen.path), prompt="copy", truth={}, settings={}
   )
   judged = [measure.judge(*pair) for pair in samples_lib.frames([copy], media)]
   found = look.find_nearest(judged, clips, media, most=100)
   assert found.distances.tolist() == [0.0]
-  assert clips[1].caption in found.pairs[0].caption
+  assert chosen.caption in found.pairs[0].caption
 
 
 def test_media_that_moved_are_found_and_media_that_are_gone_end_nothing(
@@ -107,9 +108,9 @@ def test_media_that_moved_are_found_and_media_that_are_gone_end_nothing(
   asked = sources(workdir, samples)
   judged = run.judge(asked, generator.config)
   media = workdir.parent / "media"
-  moved = training.clips(asked.clips, "train", media)
-  assert moved == training.clips(asked.clips, "train")
-  gone = training.clips(asked.clips, "train", tmp_path)
+  moved, there = (training.Clips(asked.clips, "train", at) for at in (media, None))
+  assert moved.take(range(len(moved))) == there.take(range(len(there)))
+  gone = training.Clips(asked.clips, "train", tmp_path)
   assert look.find_nearest(judged, gone, generator.config.media, most=9) is None
   assert look.reconstruct(generator.frozen, gone, generator.config.media) == []
 
@@ -161,7 +162,7 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
   with pytest.raises(ValueError, match=r"none.jsonl: there is no such file"):
     run.judge(sources(workdir, samples, prompts=tmp_path / "none.jsonl"), config)
   unnamed = sources(workdir, None, clips=tmp_path / "nowhere")
-  assert run.judge(unnamed, config) == [] and run._clips(unnamed) == ([], [])
+  assert run.judge(unnamed, config) == [] and run._clips(unnamed) is None
   other.with_suffix(".parquet").write_bytes(b"no table")
   for name, message in (("nowhere", "no such file"), ("other.parquet", "no Parquet")):
     with pytest.raises(ValueError, match=rf"--training=.*{name}: .*{message}.*Name the"):

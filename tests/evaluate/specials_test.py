@@ -1,5 +1,7 @@
 """Kinds of clips that training never showed."""
 
+import collections
+
 from video_dit.evaluate import specials
 from video_dit.generator import request as request_lib
 
@@ -10,7 +12,7 @@ SEEN = [(9, 32, 32)] * 5 + [(5, 32, 48), (13, 48, 32), (17, 40, 40), (1, 24, 40)
 
 def choose(seen=SEEN, row_length=512, grid=GRID, image_prompts=("a photo",)):
   return specials.choose(
-    seen,
+    collections.Counter(seen),
     ["first", "second"],
     image_prompts,
     grid=grid,

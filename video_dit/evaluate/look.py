@@ -14,6 +14,8 @@ from video_dit.media.errors import MediaError
 from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.parallel import hosts
 
+_PROMPTS = 3  # of the specials
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Nearest:
@@ -44,7 +46,7 @@ class Nearest:
 
 def find_nearest(
   judged: Sequence[measure.Judged],
-  clips: Sequence[training.Clip],
+  clips: training.Clips,
   media: config_lib.Media,
   *,
   most: int,
@@ -62,8 +64,8 @@ def find_nearest(
   Returns:
     What was found; None where no training clip can be read.
   """
-  chosen = [clips[i * len(clips) // most] for i in range(most)]
-  chosen = chosen if len(clips) > most else list(clips)
+  num = min(most, len(clips))
+  chosen = clips.take(i * len(clips) // num for i in range(num))
   read: list[training.Clip] = []
 
   def decoded() -> Iterator[np.ndarray]:
@@ -94,7 +96,7 @@ def find_nearest(
 
 def make_specials(
   generator: generator_lib.Generator,
-  clips: Sequence[training.Clip],
+  clips: training.Clips,
   judged: Sequence[measure.Judged],
 ) -> list[tuple[str, np.ndarray]]:
   """Generates an image, and a size and a length that no training clip has.
@@ -108,10 +110,12 @@ def make_specials(
     What each is, with its prompt, and its frames.
   """
   moving = [j.sample.prompt for j in judged if j.sample.settings.get("frames", 2) > 1]
-  moving = moving or [c.caption for c in clips if c.frames > 1] or [clips[0].caption]
+  if not moving:
+    some = np.flatnonzero(clips.sizes[:, 0] > 1)[:_PROMPTS].tolist() or [0]
+    moving = [clip.caption for clip in clips.take(some)]
   sample = generator.config.sample
   chosen = specials.choose(
-    [clip.size for clip in clips],
+    clips.counts(),
     moving,
     [_as_image(j) for j in judged if j.sample.truth][:1],
     grid=generator.grid,
@@ -138,7 +142,7 @@ def _as_image(judged: measure.Judged) -> str:
 
 def reconstruct(
   frozen: Frozen,
-  clips: Sequence[training.Clip],
+  clips: training.Clips,
   media: config_lib.Media,
   *,
   most: int = 6,
@@ -152,7 +156,7 @@ def reconstruct(
     most: pairs.
   """
   pairs = []
-  chosen = training.spread(clips, most)
+  chosen = clips.spread(most)
   for clip in hosts.bar(chosen, desc="reconstructions", unit="clip"):
     original = _decode(clip, media)
     if original is None:

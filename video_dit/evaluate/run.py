@@ -90,8 +90,8 @@ def evaluate(
   if any(one.right for one in judged):
     shares = measure.count(judged)
   losses = _losses(generator)
-  clips, unseen = _clips(sources)
-  near = None
+  clips, unseen = _clips(sources) or (None, None)
+  near, shown = None, unseen or clips
   if judged and clips and sources.nearest:
     near = look.find_nearest(judged, clips, config.media, most=sources.nearest)
   if near is not None:
@@ -109,7 +109,9 @@ def evaluate(
     nearest=near.pairs if near else (),
     nearest_note=near.note() if near else "",
     specials=look.make_specials(generator, clips, judged) if clips else (),
-    reconstructions=look.reconstruct(generator.frozen, unseen or clips, config.media),
+    reconstructions=look.reconstruct(generator.frozen, shown, config.media)
+    if shown
+    else (),
   )
   return _write(findings, extra, folder) if hosts.leads() else ()
 
@@ -138,14 +140,14 @@ def _losses(generator: generator_lib.Generator) -> dict[float, float]:
   return loss.by_level(generator, dataset)
 
 
-def _clips(sources: Sources) -> tuple[list[training.Clip], list[training.Clip]]:
-  """Training and validation clips; none where the table is not here."""
+def _clips(sources: Sources) -> tuple[training.Clips, training.Clips] | None:
+  """Training and validation clips; None where the table is not here."""
   if not sources.clips.is_file():
     hosts.say(f"no training clips to compare with: {sources.clips} is missing")
-    return [], []
+    return None
   return (
-    training.clips(sources.clips, "train", sources.media),
-    training.clips(sources.clips, "validation", sources.media),
+    training.Clips(sources.clips, "train", sources.media),
+    training.Clips(sources.clips, "validation", sources.media),
   )
 
 

@@ -1,7 +1,6 @@
 """Clips of kinds that training never showed: an image, a new size, a new length."""
 
-import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import math
 
@@ -17,7 +16,7 @@ class Special:
 
 
 def choose(
-  sizes: Sequence[tuple[int, int, int]],
+  sizes: Mapping[tuple[int, int, int], int],
   prompts: Sequence[str],
   image_prompts: Sequence[str],
   *,
@@ -29,7 +28,7 @@ def choose(
   """Picks an image, and the nearest size and length that no training clip has.
 
   Args:
-    sizes: frames, height and width of the training clips.
+    sizes: how many training clips have each frames, height and width.
     prompts: of moving clips, at least one; they take turns.
     image_prompts: of the image; empty takes `prompts`.
     grid: that requests must fit.
@@ -40,9 +39,8 @@ def choose(
   Returns:
     Up to three; one is left out where nothing new fits a row.
   """
-  common = collections.Counter(sizes).most_common(1)[0][0]
-  moving = collections.Counter(s for s in sizes if s[0] > 1).most_common(1)
-  frames, height, width = moving[0][0] if moving else common
+  moving = [size for size in sizes if size[0] > 1]
+  frames, height, width = max(moving or sizes, key=lambda size: sizes[size])
   seen_sizes = {size[1:] for size in sizes}
   seen_lengths = {size[0] for size in sizes}
 
