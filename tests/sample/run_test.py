@@ -8,6 +8,8 @@ import subprocess
 import sys
 
 import av
+import jax
+import numpy as np
 from PIL import Image
 import pytest
 
@@ -58,7 +60,7 @@ def test_files_records_and_gallery(workdir, tmp_path):
     "0002_a-b-still-b_seed2.png",
   ]
   assert samples[1].truth == {"colour": "red"}
-  assert samples[0].checkpoint == tiny.STEP
+  assert samples[0].checkpoint == tiny.STEP and not samples[0].blank
   records = [json.loads(x) for x in (folder / "samples.jsonl").read_text().splitlines()]
   assert [r["prompt"] for r in records] == ["", "a red circle", "a <b>still</b>"]
   with av.open(folder / samples[1].file) as clip:
@@ -70,6 +72,38 @@ def test_files_records_and_gallery(workdir, tmp_path):
   page = (folder / "index.html").read_text()
   assert "<b>" not in page and samples[1].file in page
   assert not list(folder.glob("*.partial"))
+
+
+def test_what_was_done_before_a_kill_is_recorded(workdir, tmp_path, monkeypatch):
+  generator, sampler = load(workdir), generator_lib.sampler_lib.Sampler
+  groups = []
+
+  def dies(self, *args):
+    groups.append(args)
+    if len(groups) == 2:
+      raise KeyboardInterrupt
+    return call(self, *args)
+
+  call = sampler.__call__
+  monkeypatch.setattr(sampler, "__call__", dies)
+  most = generator.shape.rows * generator.shape.segments  # in one group
+  lines = [{"prompt": f"clip {i}"} for i in range(most + 1)]
+  with pytest.raises(KeyboardInterrupt):
+    run.sample(generator, lines, tmp_path)
+  written = sorted(path.name for path in tmp_path.glob("*.mp4"))
+  records = [json.loads(x) for x in (tmp_path / "samples.jsonl").read_text().splitlines()]
+  assert [r["file"] for r in records] == written
+  assert 0 < len(written) < len(lines)
+  assert written[-1] in (tmp_path / "index.html").read_text()
+
+
+def test_a_clip_that_is_not_finite_is_said_to_be_blank(workdir, tmp_path):
+  generator = load(workdir)
+  generator.params = jax.tree.map(lambda x: x * np.nan, generator.params)
+  (sample,) = run.sample(generator, [{"prompt": "a red circle"}], tmp_path)
+  assert sample.blank
+  assert json.loads((tmp_path / "samples.jsonl").read_text())["blank"] is True
+  assert "blank: the model" in (tmp_path / "index.html").read_text()
 
 
 def test_what_does_not_fit_is_refused_before_a_file_is_written(workdir, tmp_path):

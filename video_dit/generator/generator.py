@@ -117,12 +117,14 @@ class Generator:
     self,
     requests: Sequence[request_lib.Request],
     progress: Progress | None = None,
+    blank: Callable[[request_lib.Request], None] | None = None,
   ) -> Iterator[tuple[request_lib.Request, np.ndarray]]:
     """Generates a clip for every request, as rows become ready, longest first.
 
     Args:
       requests: any number, of any sizes and lengths.
       progress: called with a few words before each part of the work.
+      blank: called with a request whose clip is not finite, before its blank frames come.
 
     Yields:
       A request, as it was passed, and its frames `(F, H, W, 3)` uint8.
@@ -158,14 +160,14 @@ class Generator:
       )
       patches_RNP = np.asarray(self.sampler(self.params, group))
       say(f"decoding {number}/{len(groups)}")
-      yield from self._decode(patches_RNP, places, requests)
+      yield from self._decode(patches_RNP, places, requests, blank)
 
   def _encode_given(self, request: request_lib.Request) -> np.ndarray | None:
     if request.given_FHWC is None:
       return None
     return np.asarray(self.frozen.encode(request.given_FHWC), np.float32)
 
-  def _decode(self, patches_RNP, places, requests):
+  def _decode(self, patches_RNP, places, requests, blank):
     """Yields the clips of a group; those of one size are decoded together."""
     by_grid: dict[tuple, list[rows_lib.Place]] = {}
     for place in sorted(places, key=lambda place: place.index):
@@ -176,12 +178,15 @@ class Generator:
     for grid, alike in by_grid.items():
       for first in range(0, len(alike), most):
         some = alike[first : first + most]
-        latents = [self._latent(patches_RNP, p, grid, requests[p.index]) for p in some]
+        latents = [
+          self._latent(patches_RNP, place, grid, requests[place.index], blank)
+          for place in some
+        ]
         clips_BFHWC = self.frozen.decode_batch(np.stack(latents))
         for place, frames_FHWC in zip(some, clips_BFHWC, strict=True):
           yield requests[place.index], frames_FHWC
 
-  def _latent(self, patches_RNP, place, grid, request: request_lib.Request):
+  def _latent(self, patches_RNP, place, grid, request: request_lib.Request, blank):
     """One clip's latent; where it is not finite, says so and returns a blank one."""
     patches_NP = patches_RNP[place.row, place.start : place.start + place.tokens]
     latent_FHWC = patchify.unpatchify(patches_NP, grid, self.grid.patch)
@@ -192,6 +197,8 @@ class Generator:
         request,
       )
       latent_FHWC = np.zeros_like(latent_FHWC)
+      if blank is not None:
+        blank(request)
     return np.asarray(latent_FHWC, np.float32)
 
 

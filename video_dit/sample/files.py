@@ -19,6 +19,7 @@ class Sample:
     prompt, height, width, frames, frames_per_second, seed, guidance: as requested.
     given: number of given frames.
     sampler, steps, checkpoint: how it was made; `checkpoint` is the training step.
+    blank: the model's values were not finite, so the clip shows nothing.
     truth: what the clip must show, as the prompts file said.
   """
 
@@ -34,6 +35,7 @@ class Sample:
   sampler: str = ""
   steps: int = 0
   checkpoint: int = 0
+  blank: bool = False
   truth: dict[str, str] = dataclasses.field(default_factory=dict)
 
 

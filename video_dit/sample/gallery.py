@@ -32,7 +32,8 @@ def label(sample: files.Sample) -> str:
   if sample.frames > 1:
     length += f" at {sample.frames_per_second:g}/s"
   given = f", {sample.given} given" if sample.given else ""
+  blank = " — blank: the model's values were not finite" if sample.blank else ""
   return (
     f"{prompt} — {sample.width}x{sample.height}, {length}{given},"
-    f" seed {sample.seed}, guidance {sample.guidance:g}"
+    f" seed {sample.seed}, guidance {sample.guidance:g}{blank}"
   )

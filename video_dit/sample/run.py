@@ -1,6 +1,7 @@
 """Sampling: prompts in, files out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+import dataclasses
 import pathlib
 from typing import Any
 
@@ -19,7 +20,7 @@ def sample(
 ) -> list[files.Sample]:
   """Generates a clip for every line; the leading process writes what there is to see.
 
-  That is the clips, the records and the gallery.
+  That is the clips, and whenever rows of them are done, their records and the gallery.
 
   Args:
     generator: of the run.
@@ -47,12 +48,19 @@ def sample(
   folder.mkdir(parents=True, exist_ok=True)
   numbers = {id(request): i for i, request in enumerate(requests)}
   done: dict[int, files.Sample] = {}
+  blank: set[int] = set()
   with hosts.bar(total=len(requests), desc="sample", unit="clip") as bar:
+
+    def begin(part: str) -> None:
+      bar.set_postfix_str(part)
+      _save(folder, done)
+
     for request, frames_FHWC in generator.generate(
-      requests, progress=bar.set_postfix_str
+      requests, begin, lambda request: blank.add(id(request))
     ):
       number = numbers[id(request)]
       record = _record(generator, request, number, prompts_lib.truth(lines[number]))
+      record = dataclasses.replace(record, blank=id(request) in blank)
       if hosts.leads():
         write.write_video(
           folder / record.file,
@@ -62,8 +70,13 @@ def sample(
         )
       done[number] = record
       bar.update()
-  samples = [done[i] for i in range(len(requests))]
-  if hosts.leads():
+  return _save(folder, done)
+
+
+def _save(folder: pathlib.Path, done: Mapping[int, files.Sample]) -> list[files.Sample]:
+  """Writes the records and the gallery of the clips that are there, in their order."""
+  samples = [done[i] for i in sorted(done)]
+  if samples and hosts.leads():
     files.write_records(folder, samples)
     gallery.write(folder, samples)
   return samples
