@@ -43,17 +43,17 @@ _CASES = {
   "no config": (["--workdir=WORKDIR"], ["--config is missing", "--config=configs/"]),
   "axes that do not divide": (
     [*_DEMO[:2], "--mesh=cpu:8,fsdp=3"],
-    ["--mesh=cpu:8,fsdp=3", "fsdp=3", "8 are there"],
+    ["--mesh=cpu:8,fsdp=3", "fsdp=3", "there are 8"],
   ),
   "more devices than there are": (
     [*_DEMO[:2], "--mesh=cpu:4,data=8"],
-    ["--mesh=cpu:4,data=8", "asks for 8 devices", "4 are there"],
+    ["--mesh=cpu:4,data=8", "asks for 8 devices", "there are 4"],
   ),
   "unknown axis": (
     [*_DEMO[:2], "--mesh=cpu:8,tensr=2"],
-    ["'tensr' is no axis", "Did you mean tensor"],
+    ["'tensr' is not an axis", "Did you mean tensor"],
   ),
-  "unknown platform": ([*_DEMO[:2], "--mesh=cpus:8"], ["'cpus' is no platform"]),
+  "unknown platform": ([*_DEMO[:2], "--mesh=cpus:8"], ["'cpus' is not a platform"]),
   "rows that do not divide": (
     [*_AUTOENCODER, "--config.data.rows=12", "--config.data.path=nowhere"],
     ["config.data.rows=12", "data x fsdp = 8", "multiple of 8"],

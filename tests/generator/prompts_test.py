@@ -17,9 +17,9 @@ from video_dit.generator import prompts
     ('{"prompt": "x", "seed": ' + "9" * 5000 + "}", "p.jsonl:1: is not JSON"),
     ("[" * 100_000, "p.jsonl:1: is not JSON"),
     ("[1]", "must be an object"),
-    ('{"prompt": "x", "guidance": ' + "9" * 400 + "}", "guidance is a number of 400"),
+    ('{"prompt": "x", "guidance": ' + "9" * 400 + "}", "guidance has 400 digits"),
     ('{"prompt": "x", "guidance": NaN}', "guidance=nan must be a number"),
-    ('{"prompt": "\\ud800"}', r"p.jsonl:1: .* holds '.ud800'"),
+    ('{"prompt": "\\ud800"}', r"p.jsonl:1: .* contains '.ud800'"),
     ('{"prompt": "x", "given": "a.png", "given_frames": 0}', "given_frames=0 must be at"),
     ('{"prompt": "x", "given_frames": 2}', "given_frames needs 'given'"),
   ],
@@ -46,8 +46,8 @@ def test_a_line_is_what_ends_in_a_line_feed(tmp_path, name):
   [
     ("p.txt", "plain\ncaf\u00e9\n".encode("latin-1"), r"p.txt:2: is not UTF-8 .*0xe9"),
     ("p.jsonl", '{"prompt": "x"}'.encode("utf-16"), r"p.jsonl:1: is not UTF-8"),
-    ("p.txt", "plain\n".encode("utf-16-le"), r"p.txt:1: .* is no character"),
-    ("p.csv", b"prompt\nx\n", r"p.csv: the suffix '.csv' is none of .txt, .jsonl"),
+    ("p.txt", "plain\n".encode("utf-16-le"), r"p.txt:1: .* is not a text character"),
+    ("p.csv", b"prompt\nx\n", r"p.csv: the suffix '.csv' is not one of .txt, .jsonl"),
   ],
 )
 def test_other_encodings_and_formats_are_refused(tmp_path, name, content, message):

@@ -19,9 +19,10 @@ def test_extents_on_the_grid():
   assert GRID.tokens(32, 48, 1) == (1, 4, 6)
 
 
-@pytest.mark.parametrize("frames", [1, 5, 9, 121])
-def test_lengths_that_fit(frames):
+@pytest.mark.parametrize("frames, latents", [(1, 1), (5, 2), (9, 3), (121, 31)])
+def test_lengths_that_fit(frames, latents):
   make(frames=frames).check(GRID)
+  assert GRID.latent_frames(frames) == latents
 
 
 @pytest.mark.parametrize(

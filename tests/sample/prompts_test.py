@@ -53,7 +53,7 @@ def test_given_frames_are_read_and_resized(tmp_path):
   assert abs(int(request.given_FHWC.mean()) - 200) <= 1
   with pytest.raises(ValueError, match=r"'x'.*given='no.png': there is no such file"):
     prompts.requests([{"prompt": "x", "given": "no.png"}], SAMPLE, MEDIA)
-  with pytest.raises(ValueError, match="5 frames are wanted, the file has 1"):
+  with pytest.raises(ValueError, match="5 frames are needed, but the file has 1"):
     line = {"prompt": "x", "given": str(path), "given_frames": 5}
     prompts.requests([line], SAMPLE, MEDIA)
 
@@ -72,5 +72,5 @@ def test_given_frames_are_those_at_the_requests_rate(tmp_path):
 
 
 def test_a_prompt_of_a_flag_in_another_encoding_is_refused():
-  with pytest.raises(ValueError, match=r"--prompt: 'caf.udce9' holds"):
+  with pytest.raises(ValueError, match=r"--prompt: 'caf.udce9' contains"):
     prompts.lines(["caf\udce9"], [])

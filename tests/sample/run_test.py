@@ -116,8 +116,8 @@ def test_what_does_not_fit_is_refused_before_a_file_is_written(workdir, tmp_path
 @pytest.mark.parametrize(
   ("form", "line", "message"),
   [
-    ("png", {}, r"'y'.*format='png' holds one frame and 9 are.*'mp4' or 'gif', or fram"),
-    ("gif", {"frames_per_second": 120}, r"'y'.*'gif' has at most 100 .* 120 are asked"),
+    ("png", {}, r"'y'.*format='png' holds one frame, but 9 are.*'mp4' or 'gif', or fram"),
+    ("gif", {"frames_per_second": 120}, r"'y'.*'gif' has at most 100 .* 120 are req"),
   ],
 )
 def test_what_no_file_of_the_format_holds_is_refused(

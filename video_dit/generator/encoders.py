@@ -1,7 +1,7 @@
-"""Where the encoders that made a run's latents lie now.
+"""Finds the encoders that made a run's latents.
 
-The data set's metadata names them by path and by fingerprint. What the config names goes
-first, for files move; the fingerprint decides whether it is the same encoder.
+The data set's metadata names them by path and by fingerprint. The config's paths take
+precedence, as files move; the fingerprint decides whether it is the same encoder.
 """
 
 import dataclasses
@@ -18,14 +18,14 @@ from video_dit.models.text import encoder as text_lib
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Named:
-  """The paths of encoders in a run's own config, which nobody gave by hand."""
+  """The encoders' paths from a run's own config, not given on the command line."""
 
   autoencoder: str = ""
   text: str = ""
 
 
 def named_in(workdir: pathlib.Path) -> Named:
-  """What the config of a workdir names; nothing where it is not there."""
+  """What a workdir's config names; nothing where there is no config."""
   try:
     tree = json.loads((workdir / "config.json").read_text(encoding="utf-8"))
     found = {name: tree[name]["checkpoint"] for name in ("autoencoder", "text")}
@@ -40,9 +40,9 @@ def autoencoder_path(
   """The folder or file of the autoencoder that made a data set.
 
   Args:
-    config: of the run; `autoencoder.checkpoint` goes before what the data set names.
+    config: of the run; `autoencoder.checkpoint` takes precedence over the data set's.
     metadata: of the data set.
-    named: by the workdir's config; such a path may be gone where the data set's is there.
+    named: by the workdir's config; if such a path is gone, the data set's is used.
 
   Raises:
     ValueError: nothing is there.
@@ -52,7 +52,7 @@ def autoencoder_path(
     return said
   if _is_there(made) and said in ("", named.autoencoder):
     if said:
-      logging.info("%s is gone; the autoencoder is read from %s", said, made)
+      logging.info("%s is missing; reading the autoencoder from %s", said, made)
     return made
   raise _gone("autoencoder", said, made, metadata)
 
@@ -63,9 +63,9 @@ def text_place(
   """Settings of the text encoder that made a data set, and the folder to read it from.
 
   Args:
-    config: of the run; `text.checkpoint` goes before what the data set names.
-    metadata: of the data set, in whose folder `text` the tokenizer lies, and the weights
-      where they are not published ones.
+    config: of the run; `text.checkpoint` takes precedence over the data set's.
+    metadata: of the data set; its folder `text` holds the tokenizer, and the weights
+      unless they are published ones.
     named: as for `autoencoder_path`.
 
   Raises:
@@ -76,7 +76,7 @@ def text_place(
   if not said and _is_there(made):
     return text, made
   if said and not _is_there(said) and whole and said == named.text:
-    logging.info("%s is gone; the text encoder is read from %s", said, made)
+    logging.info("%s is missing; reading the text encoder from %s", said, made)
     return dataclasses.replace(text, checkpoint=""), made
   if not said or not _is_there(said):
     raise _gone("text", said, made, metadata)
@@ -87,7 +87,7 @@ def text_place(
 
 
 def check(config: config_lib.Config, metadata: schema.Metadata) -> None:
-  """Refuses encoders that are not there or not those of the data set; loads none.
+  """Refuses encoders that are missing or not those of the data set; loads none.
 
   Raises:
     ValueError: the key, the path and the remedy.
@@ -108,8 +108,8 @@ def check_maker(
   Args:
     metadata: of the data set.
     section: of the config that names the encoder, `autoencoder` or `text`.
-    path: that it lies at.
-    fingerprint: of what lies there.
+    path: of the encoder.
+    fingerprint: of the encoder at `path`.
   """
   marks = (fingerprint, None) if section == "autoencoder" else (None, fingerprint)
   try:
@@ -119,22 +119,22 @@ def check_maker(
 
 
 def _gone(section: str, said: str, made: str, metadata: schema.Metadata) -> ValueError:
-  """What was tried, and how to say where the encoder lies."""
+  """What was tried, and how to name the encoder's path."""
   what = {"autoencoder": "autoencoder", "text": "text encoder"}[section]
-  state = "is there, but is not what was asked for" if _is_there(made) else "is gone too"
+  state = "exists but is not the one set" if _is_there(made) else "is also missing"
   if section == "text" and _is_there(made) and not _is_own(made):
-    state = "holds a tokenizer and no weights"
+    state = "has a tokenizer but no weights"
   if not said:
-    tried = f"the {what} that {metadata.folder} names, {made or '(no path)'}, is gone"
+    tried = f"the {what} that {metadata.folder} names, {made or '(no path)'}, is missing"
     return ValueError(
-      f"{tried}, and config.{section}.checkpoint names no other. Give"
-      f" --config.{section}.checkpoint=PATH, where it lies now."
+      f"{tried}, and config.{section}.checkpoint is empty. Pass its present path as"
+      f" --config.{section}.checkpoint=PATH."
     )
   return ValueError(
-    f"config.{section}.checkpoint={said!r}: nothing is there. That of the data set"
-    f" {metadata.folder}, {made or '(no path)'}, {state}. Correct"
-    f" --config.{section}.checkpoint: it must be the {what} that made the data set,"
-    " wherever it lies now."
+    f"config.{section}.checkpoint={said!r} does not exist. The {what} that the data set"
+    f" {metadata.folder} names, {made or '(no path)'}, {state}. Set"
+    f" --config.{section}.checkpoint to the present path of the {what} that made the data"
+    " set."
   )
 
 

@@ -30,12 +30,12 @@ class Generator:
 
   Args:
     config: of the run; `config.sample` says how.
-    mesh: that the work is spread over.
+    mesh: over which the work is spread.
     params: the model's averaged weights, laid over the mesh. Training replaces them
       through the attribute `params` before each `generate`.
     frozen: the autoencoder that the model was trained with.
     encoder: the text encoder that it was trained with.
-    step: training steps behind `params`, for records.
+    step: training steps that `params` have had, for records.
   """
 
   def __init__(
@@ -71,8 +71,8 @@ class Generator:
 
     Args:
       workdir: of the run.
-      config: of the run, with what the caller changed of `sample`, and where its encoders
-        lie if they have moved.
+      config: of the run, with the caller's changes to `sample`, and the encoders' paths
+        if they have moved.
       mesh: any; it need not be the one of training.
       step: of the checkpoint; by default the newest.
 
@@ -82,8 +82,8 @@ class Generator:
     """
     if config.objective != "diffusion":
       raise ValueError(
-        f"{workdir}: config.objective={config.objective!r} trains no generator. Name the"
-        " workdir of a run whose objective is 'diffusion'."
+        f"{workdir}: config.objective={config.objective!r} does not train a generator."
+        " Name the workdir of a run whose objective is 'diffusion'."
       )
     workdir = pathlib.Path(workdir)
     frozen, encoder = load_encoders(config, mesh, encoders.named_in(workdir))
@@ -174,7 +174,7 @@ class Generator:
       request = requests[place.index]
       grid = self.grid.tokens(request.height, request.width, request.frames)
       by_grid.setdefault(grid, []).append(place)
-    most = self.mesh.size  # a clip a device at a time
+    most = self.mesh.size  # one clip per device
     for grid, alike in by_grid.items():
       for first in range(0, len(alike), most):
         some = alike[first : first + most]
@@ -193,7 +193,7 @@ class Generator:
     if not np.isfinite(latent_FHWC).all():
       logging.error(
         "%s: the sampled latent is not finite, so the clip is blank. Lower"
-        " config.sample.guidance, or take an earlier checkpoint.",
+        " config.sample.guidance, or use an earlier checkpoint.",
         request,
       )
       latent_FHWC = np.zeros_like(latent_FHWC)
@@ -239,12 +239,12 @@ def load_encoders(
   """Loads the autoencoder and the text encoder that made the run's latents.
 
   Args:
-    config: of the run; the paths that it names go before those of the data set.
+    config: of the run; its paths take precedence over those of the data set.
     mesh: over which they are spread.
     named: the paths in the workdir's own config.
 
   Raises:
-    ValueError: the data set is missing, or an encoder is gone or another than it names.
+    ValueError: the data set is missing, or an encoder is missing or not the one it names.
   """
   metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
   path = encoders.autoencoder_path(config, metadata, named)

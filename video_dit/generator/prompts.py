@@ -16,7 +16,7 @@ _NUMBERS: dict[str, type] = {
   "given_frames": int,
 }
 _NUMBERS |= {"frames_per_second": float, "guidance": float}
-# What a clip of the demo must show: kept beside its sample, for `evaluate` to measure.
+# What a clip of the demo must show: kept with its sample, for `evaluate` to measure.
 TRUTH = ("colour", "shape", "direction", "background")
 KEYS = ("prompt", *_NUMBERS, "given", *TRUTH)
 _SUFFIXES = (".txt", ".jsonl")
@@ -36,13 +36,13 @@ def read(name: str | os.PathLike[str]) -> list[dict[str, Any]]:
   path = pathlib.Path(name)
   hint = "Name a .txt with a prompt on each line, or a .jsonl with an object on each."
   if not path.is_file():
-    why = "that is no file" if path.exists() else "there is no such file"
+    why = "that is not a file" if path.exists() else "there is no such file"
     raise ValueError(f"--prompts={path}: {why}. {hint}")
   suffix = path.suffix.lower()
   if suffix not in _SUFFIXES:
     raise ValueError(
-      f"--prompts={path}: the suffix {path.suffix!r} is none of {', '.join(_SUFFIXES)}."
-      f" {hint}"
+      f"--prompts={path}: the suffix {path.suffix!r} is not one of"
+      f" {', '.join(_SUFFIXES)}. {hint}"
     )
   found = []
   for number, text in enumerate(_text(path).split("\n"), 1):
@@ -60,15 +60,15 @@ def truth(line: dict[str, Any]) -> dict[str, str]:
 
 
 def check_text(text: str, where: str) -> None:
-  """Refuses what no file and no tokenizer can hold, as text in another encoding has.
+  """Refuses characters that no file or tokenizer can hold, as in wrongly decoded text.
 
   Raises:
-    ValueError: it is named with what is wrong.
+    ValueError: names the text and the character.
   """
   wrong = next((c for c in text if c == "\0" or "\ud800" <= c <= "\udfff"), None)
   if wrong is not None:
     raise ValueError(
-      f"{where}: {text[:60]!r} holds {wrong!r}, which is no character of a text. Write"
+      f"{where}: {text[:60]!r} contains {wrong!r}, which is not a text character. Write"
       " it in UTF-8."
     )
 
@@ -97,7 +97,7 @@ def _object(text: str, where: str) -> dict[str, Any]:
 
 
 def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
-  """The line with numbers of their types; refuses unknown keys and wrong values."""
+  """The line with its numbers converted; refuses unknown keys and wrong values."""
   if "prompt" not in line:
     raise ValueError(f"{where}: has no 'prompt'. Use an empty text for any clip.")
   for key, value in line.items():
@@ -115,7 +115,7 @@ def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
     if line["given_frames"] < 1:
       raise ValueError(
         f"{where}: given_frames={line['given_frames']} must be at least 1. Leave out"
-        " 'given' and 'given_frames' for a clip of which nothing is given."
+        " 'given' and 'given_frames' for a clip without given frames."
       )
     if not line.get("given"):
       raise ValueError(f"{where}: given_frames needs 'given', the file of the frames.")
@@ -125,7 +125,7 @@ def _checked(line: dict[str, Any], where: str) -> dict[str, Any]:
 def _check_number(key: str, value: Any, where: str) -> None:
   whole = type(value) is int
   if whole and abs(value) >= 2**64:
-    raise ValueError(f"{where}: {key} is a number of {len(str(abs(value)))} digits.")
+    raise ValueError(f"{where}: {key} has {len(str(abs(value)))} digits: too many.")
   if _NUMBERS[key] is int and not whole:
     raise ValueError(f"{where}: {key}={value!r} must be a whole number.")
   if not (whole or (type(value) is float and math.isfinite(value))):

@@ -1,4 +1,4 @@
-"""A request: the clip that someone asks for, checked against the grid it must fit."""
+"""A request: a clip to generate, checked against the grid it must fit."""
 
 import dataclasses
 
@@ -31,7 +31,7 @@ class Grid:
     return self.latent_frames(frames), height // self.space, width // self.space
 
   def latent_frames(self, frames: int) -> int:
-    """Latent frames of `frames` frames: the first alone, then every `time`."""
+    """Latent frames of `frames` frames: the first by itself, then every `time`."""
     return 1 + (frames - 1) // self.time
 
   def tokens(self, height: int, width: int, frames: int) -> tuple[int, int, int]:
@@ -51,8 +51,8 @@ class Request:
     frames_per_second: rate of the clip.
     seed: decides the noise: same seed and size, same noise, whatever the prompt.
     guidance: classifier-free guidance scale; None takes the generator's.
-    given_FHWC: `(G, height, width, 3)` uint8, the clip's first frames where they are
-      given; the rest continues them.
+    given_FHWC: `(G, height, width, 3)` uint8, the clip's given first frames, which the
+      rest continues; None without.
   """
 
   prompt: str
@@ -65,10 +65,10 @@ class Request:
   given_FHWC: np.ndarray | None = None
 
   def check(self, grid: Grid) -> None:
-    """Refuses what the grid has no place for.
+    """Refuses a request that does not fit the grid.
 
     Raises:
-      ValueError: names the value, the rule and the nearest values that would do.
+      ValueError: names the value, the rule and the nearest valid values.
     """
     for name, unit in zip(("height", "width"), grid.side, strict=True):
       _check_multiple(self, name, unit, f"a multiple of {unit} pixels", 0)
@@ -79,15 +79,13 @@ class Request:
     _check_multiple(self, "frames", span, f"{rule} + a multiple of {span}", first)
     self.check_rate()
     if not 0 <= self.seed < 2**64:
-      raise ValueError(
-        f"{self}: seed={self.seed} is not in [0, 2**64). Choose one there."
-      )
+      raise ValueError(f"{self}: seed={self.seed} is not in [0, 2**64). Choose another.")
     if self.guidance is not None and not np.isfinite(self.guidance):
-      raise ValueError(f"{self}: guidance={self.guidance} is no number; 1 turns it off.")
+      raise ValueError(f"{self}: guidance={self.guidance} must be finite; 1 is off.")
     self._check_given(grid)
 
   def check_rate(self) -> None:
-    """Refuses a rate that no file has.
+    """Refuses a frame rate out of range.
 
     Raises:
       ValueError: names the rate and its bounds.
@@ -108,14 +106,14 @@ class Request:
     where = f"{self}: config.sample.format={form!r}"
     if form == "png" and self.frames > 1:
       raise ValueError(
-        f"{where} holds one frame and {self.frames} are asked for. Choose 'mp4' or"
-        " 'gif', or frames=1: an image is png in any format."
+        f"{where} holds one frame, but {self.frames} are requested. Choose 'mp4' or"
+        " 'gif', or frames=1: an image is always png."
       )
     most = write.MOST_GIF_RATE
     if form == "gif" and self.frames > 1 and self.frames_per_second > most:
       raise ValueError(
-        f"{where} has at most {most} frames a second, and {self.frames_per_second:g} are"
-        " asked for. Choose 'mp4', or a lower frames_per_second."
+        f"{where} has at most {most} frames a second, but {self.frames_per_second:g} are"
+        " requested. Choose 'mp4', or a lower frames_per_second."
       )
 
   def _check_given(self, grid: Grid) -> None:

@@ -1,7 +1,7 @@
 """Requests of any size and length, packed into rows of one shape.
 
 As in training, a row holds segments end to end; unlike there, the rows come in groups
-of a fixed number, so that one compiled sampler serves whatever is asked for.
+of a fixed number, so that one compiled sampler serves all requests.
 """
 
 from collections.abc import Sequence
@@ -54,7 +54,7 @@ class Group:
       of each segment (1 where there is none).
     given: `(R, N)` bool, tokens that are given and stay as they are.
     empty_text, empty_segments: as `batch.text` and `batch.text_segments`, with the
-      empty caption for every segment: what guidance leads away from.
+      empty caption for every segment: guidance leads away from it.
     places: where each request lies.
   """
 
@@ -204,7 +204,7 @@ def assemble(
 def _append(
   text_LE: batch_lib.Array, segments_L: batch_lib.Array, add_LE: np.ndarray, segment: int
 ):
-  """Puts a caption's tokens behind the last caption in the row."""
+  """Puts a caption's tokens after the last caption in the row."""
   assert isinstance(text_LE, np.ndarray) and isinstance(segments_L, np.ndarray)
   start = int(np.count_nonzero(segments_L))
   text_LE[start : start + len(add_LE)] = add_LE

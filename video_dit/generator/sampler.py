@@ -134,7 +134,7 @@ class Sampler:
     def denoise(x_RNP, times):
       if not guided:
         return predict(x_RNP, times, captions)
-      # One after the other: the model is compiled once, the memory is that of one.
+      # One after the other: the model is compiled once and takes the memory of one.
       with_caption, without = jax.lax.map(lambda c: predict(x_RNP, times, c), both)
       if not has_given:
         times = times_lib.token_times(times, segments_RN)

@@ -16,8 +16,8 @@ Flags:
   --config.sample.KEY=VALUE   sampler, steps, guidance, height, width, frames,
                frames_per_second, format (mp4, gif, png), seed, rows, row_length
 
-The i-th prompt has the seed config.sample.seed + i unless its line says another. The
-same seed and size give the same clip whatever else is generated beside it.
+The i-th prompt has the seed config.sample.seed + i unless its line names another. The
+same seed and size give the same clip whatever else is generated with it.
 """
 
 import pathlib

@@ -59,7 +59,7 @@ def name(index: int, request: request_lib.Request, form: str) -> str:
 
 
 def metadata(sample: Sample) -> dict[str, str]:
-  """What is recorded inside the file where its format allows."""
+  """What is recorded in the file itself where its format allows."""
   return {
     "title": sample.prompt,
     "prompt": sample.prompt,
@@ -75,7 +75,7 @@ def settings(sample: Sample) -> dict[str, Any]:
 
 
 def write_records(folder: pathlib.Path, samples: list[Sample]) -> pathlib.Path:
-  """Writes `samples.jsonl`, whole or not at all."""
+  """Writes `samples.jsonl` completely or not at all."""
   path = folder / "samples.jsonl"
   partial = folder / "samples.jsonl.partial"
   text = "".join(f"{json.dumps(dataclasses.asdict(s))}\n" for s in samples)

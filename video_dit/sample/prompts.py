@@ -45,8 +45,8 @@ def requests(
   are decoded at the request's rate and brought to its size.
 
   Raises:
-    ValueError: a rate that no clip has, a file of given frames that is not there, or
-      fewer frames in it than a line asks for.
+    ValueError: a frame rate out of range, a missing file of given frames, or one with
+      fewer frames than a line asks for.
   """
   return [_request(line, i, sample, media) for i, line in enumerate(found)]
 
@@ -71,8 +71,8 @@ def _given(line, request: request_lib.Request, media) -> np.ndarray:
   """The first `given_frames` frames (1 where it does not say) of a file, resized."""
   if not pathlib.Path(line["given"]).is_file():
     raise ValueError(
-      f"{request}: given={line['given']!r}: there is no such file. Name one from here,"
-      f" {pathlib.Path.cwd()}, or by its whole path."
+      f"{request}: given={line['given']!r}: there is no such file. Give its path relative"
+      f" to {pathlib.Path.cwd()}, or its absolute path."
     )
   wanted, frames = line.get("given_frames", 1), []
   media = dataclasses.replace(media, frames_per_second=request.frames_per_second)
@@ -81,6 +81,6 @@ def _given(line, request: request_lib.Request, media) -> np.ndarray:
     if len(frames) == wanted:
       return np.stack(frames)
   raise ValueError(
-    f"given={line['given']}: {wanted} frames are wanted, the file has {len(frames)} at"
-    f" {request.frames_per_second:g} a second. Lower given_frames."
+    f"given={line['given']}: {wanted} frames are needed, but the file has {len(frames)}"
+    f" at {request.frames_per_second:g} a second. Lower given_frames."
   )
