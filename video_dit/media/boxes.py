@@ -4,19 +4,19 @@ from collections.abc import Iterator
 import dataclasses
 from typing import BinaryIO
 
-_MOST_BYTES = 1 << 24  # of the boxes that say what a file has
-_SMALL_BYTES = 1 << 10  # of an item that says how others are put together
-_FAR = 1 << 42  # behind the end of every file
+_MOST_BYTES = 1 << 24  # of the boxes that describe a file
+_SMALL_BYTES = 1 << 10  # of an item that says how others are combined
+_FAR = 1 << 42  # past the end of any file
 
 
 @dataclasses.dataclass(frozen=True)
 class Items:
-  """What a file says of its pictures, coded or made of others.
+  """What a file says about its pictures, coded or derived from others.
 
   Attributes:
     primary: number of the item that is shown.
     kinds: of the items by number: `hvc1`, `grid`, ...
-    sources: numbers of the items that an item is made of.
+    sources: numbers of the items that an item is derived from.
     properties: names and contents of the boxes that describe an item, in order.
     places: whether an item lies in `inner` (else in the file), and its parts there: first
       byte and number of bytes.
@@ -49,13 +49,13 @@ class Items:
 
 
 def items(file: BinaryIO) -> Items | None:
-  """Reads what pictures a file has; None where it has none, or a film beside them.
+  """Reads which pictures a file has; None where it has none, or also a video.
 
   Args:
     file: of the MP4 family.
 
   Raises:
-    struct.error, LookupError, ValueError: the boxes make no sense.
+    struct.error, LookupError, ValueError: the boxes are invalid.
   """
   meta = _meta(file)
   found = dict(_boxes(meta[4:])) if meta is not None else {}
@@ -98,7 +98,7 @@ def _meta(file: BinaryIO) -> bytes | None:
       return None
     end = file.tell() + length - used
     if length and (length < used or end > _FAR):
-      if meta is not None:  # What follows is no box.
+      if meta is not None:  # What follows is not a box.
         break
       raise ValueError(f"a box {name!r} of {length} bytes")
     if name == b"meta":
@@ -131,7 +131,7 @@ class _Reader:
     self.box, self.at = box, 4
 
   def number(self, size: int) -> int:
-    """The next number, of so many bytes; 0 of none."""
+    """The next number, of `size` bytes; 0 if that is 0."""
     if self.at + size > len(self.box):
       raise ValueError("a box ends early")
     self.at += size
@@ -176,7 +176,7 @@ def _properties(box: bytes) -> dict[int, list[tuple[bytes, bytes]]]:
       item = reader.number(4 if reader.version else 2)
       for _ in range(reader.number(1)):
         index = reader.number(size) & (0x7FFF if size == 2 else 0x7F)
-        if index:  # 0 is no property.
+        if index:  # 0 is not a property.
           found.setdefault(item, []).append(known[index - 1])
   return found
 

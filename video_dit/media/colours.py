@@ -12,18 +12,18 @@ _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # by the colour space of a
 
 
 def to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
-  """Makes RGB of a loaded image.
+  """Converts a loaded image to RGB.
 
   Args:
     path: the file, for messages.
     image: a loaded image of any mode.
 
   Returns:
-    The image in mode RGB: 16 bits scaled to 8, the colours of its profile made sRGB,
-    then what is transparent laid on white.
+    The image in mode RGB: 16 bits scaled to 8, colours converted from its profile to
+    sRGB, then transparency composited on white.
 
   Raises:
-    MediaError: `unsupported` for floating-point pixels, whose white is not known.
+    MediaError: `unsupported` for floating-point pixels, whose white is unknown.
   """
   if image.mode == "F":
     raise MediaError(path, "unsupported", "floating-point pixels; convert it to 8 bits.")
@@ -48,7 +48,7 @@ def to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
 
 
 def standard_colour(image: Image.Image, profile: bytes | None) -> Image.Image:
-  """Makes sRGB of the colours of an ICC profile.
+  """Converts colours from an ICC profile to sRGB.
 
   Args:
     image: opaque, of 8 bits.
@@ -66,5 +66,5 @@ def standard_colour(image: Image.Image, profile: bytes | None) -> Image.Image:
         seen = ImageCms.profileToProfile(plain, source, target, outputMode="RGB")
         return seen or image.convert("RGB")
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
-      pass  # A broken profile says nothing; the pixels still do.
+      pass  # A broken profile is ignored; the pixels are still good.
   return image.convert("RGB")

@@ -28,14 +28,14 @@ class Video:
   Attributes:
     path: the file.
     container: PyAV's.
-    stream: the first video stream that is no attached picture.
+    stream: the first video stream that is not an attached picture.
     decoder: of the stream.
     media: limits.
     frames_per_second: average rate.
     duration: declared seconds of the video from its first frame on; None where the
       file does not say.
-    exact: `duration` is of the video stream, not of the whole file.
-    picture: of a HEIF file; the stream is its first tile then.
+    exact: `duration` is that of the video stream, not of the whole file.
+    picture: of a HEIF file, whose stream is then the first tile.
   """
 
   path: str
@@ -55,7 +55,7 @@ class Video:
 
   @functools.cached_property
   def is_broadcast(self) -> bool:
-    """Whether the clock may leap, so that no time stamp tells a place in the file."""
+    """Whether the clock may jump, so that time stamps do not give positions."""
     return declared.is_broadcast(self.container)
 
   @functools.cached_property
@@ -72,12 +72,12 @@ class Video:
 
   @functools.cached_property
   def seeks(self) -> bool:
-    """Whether times are known in the middle; else one counts from the start."""
+    """Whether times are known in the middle; else frames are counted from the start."""
     bare = declared.is_bare(self.container)
     return not self.is_avi and not bare and self.zero is not None
 
   def times(self) -> Times:
-    """Times of frames, for decoding from a seek or from the start on."""
+    """Times of frames, for decoding from a seek point or from the start."""
     return Times(
       tick=self.tick,
       zero=self.zero,
@@ -92,7 +92,7 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
   """Opens a file's first video stream and checks what the file declares.
 
   Args:
-    path: the file; read from disk alone, whatever its name looks like.
+    path: the file; read only from disk, whatever its name looks like.
     media: limits.
 
   Yields:
@@ -112,12 +112,12 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
     if not os.path.getsize(path):
       raise MediaError(path, "empty", "the file has no bytes.") from None
     if head[4:8] in _BOXES or head.startswith(_STARTS):
-      message = f"a media container that does not open, cut off perhaps: {error}"
+      message = f"a media container that cannot be opened, perhaps truncated: {error}"
       raise MediaError(path, "unreadable", message) from error
-    raise MediaError(path, "not_media", "no image and no video container.") from None
+    raise MediaError(path, "not_media", "not an image or a video container.") from None
   with container:
     if container.format.name in _REFUSED:
-      raise MediaError(path, "not_media", f"{container.format.long_name} is no video.")
+      raise MediaError(path, "not_media", f"{container.format.long_name} is not video.")
     picture = heif.find(path) if "mp4" in container.format.name else None
     streams = _streams(path, container, picture)
     stream = streams[0]
@@ -135,20 +135,20 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
     rate = declared.rate(container, stream, duration)
     video = Video(path, container, stream, decoder, media, rate, duration, exact, picture)
     if video.is_broadcast and (duration or 0.0) > media.max_seconds:
-      video.duration = _end(video)  # A clock that leaps declares what never passes.
+      video.duration = _end(video)  # With clock jumps the declared duration is wrong.
     check_length(path, video.duration or 0.0, media)
     yield video
 
 
 def coded(video: Video, times: Times | None = None) -> Iterator[tuple[bool, float]]:
-  """Goes through the coded frames of a video again, from its start, decoding none.
+  """Goes through the coded frames of a video from its start, decoding none.
 
   Args:
     video: an open video.
-    times: that mend its clock, to be asked while it goes; None makes some.
+    times: repair its clock, and may be queried meanwhile; None creates them.
 
   Yields:
-    Of each, whether it can be decoded by itself, and when it is shown.
+    For each, whether it can be decoded by itself, and when it is shown.
   """
   with _open(video.path) as container:
     times = times or video.times()
@@ -159,9 +159,9 @@ def coded(video: Video, times: Times | None = None) -> Iterator[tuple[bool, floa
 
 
 def _end(video: Video) -> float:
-  """Seconds that a video lasts by its mended clock, or just over the limit."""
+  """Seconds that a video lasts by its repaired clock, or just over the limit."""
   end = 0.0
-  with contextlib.suppress(av.error.FFmpegError):  # Decoding meets it again.
+  with contextlib.suppress(av.error.FFmpegError):  # Decoding will meet it again.
     for _, seconds in coded(video):
       end = max(end, seconds + 1 / video.frames_per_second)
       if end > video.media.max_seconds:
@@ -177,13 +177,13 @@ def _open(path: str) -> av.container.InputContainer:
 
 
 def _set(decoder: av.VideoCodecContext, media: config.Media) -> None:
-  """One thread, and no more pixels than the limit has."""
+  """Sets one thread, and no more pixels than the limit."""
   decoder.thread_type = "NONE"
   decoder.thread_count = 1
-  # A stream that grows while it plays; codecs align sizes to blocks, hence the room.
+  # Guards against a stream that grows; codecs align sizes to blocks, hence the margin.
   most = int(1.1 * media.max_source_pixels) + (1 << 16)
   decoder.options = {"max_pixels": str(min(most, 2**31 - 1))}
-  if decoder.codec.name == "exr":  # Its numbers are of light; make them those of sRGB.
+  if decoder.codec.name == "exr":  # Its values are linear light; convert them to sRGB.
     decoder.options = {**decoder.options, "apply_trc": "iec61966_2_1"}
 
 
@@ -198,7 +198,7 @@ def _streams(
     return [stream]
   streams = heif.streams(container, picture)
   if streams is None:
-    message = "the codec of its picture is not known here; convert it to JPEG or PNG."
+    message = "the codec of its picture is not supported; convert it to JPEG or PNG."
     raise MediaError(path, "unreadable", message)
   return streams
 
@@ -208,17 +208,17 @@ def _nothing(path: str, container: av.container.InputContainer) -> MediaError:
   if "mp4" in container.format.name:
     with open(path, "rb") as file:
       if boxes.is_cut(file):
-        return MediaError(path, "unreadable", "it is cut off within what describes it.")
+        return MediaError(path, "unreadable", "it is truncated within its header.")
   attached = av.stream.Disposition.attached_pic
   found = [s for s in container.streams.video if not s.disposition & attached]
   if any(stream.codec_context is None for stream in found):
-    message = "its codec is not known here; convert it, a picture to JPEG or PNG."
+    message = "its codec is not supported; convert it (a picture to JPEG or PNG)."
     return MediaError(path, "unreadable", message)
   if found and (declared.is_image(container) or declared.is_bare(container)):
-    message = "no image and no video, whatever its name says."
+    message = "neither an image nor a video, whatever its name says."
     return MediaError(path, "not_media", message)
   if found:
-    message = "a video stream without a size, cut off perhaps."
+    message = "a video stream without a size, perhaps truncated."
     return MediaError(path, "unreadable", message)
   return MediaError(path, "no_video", "there is no video stream in the file.")
 

@@ -4,7 +4,7 @@ import av
 
 _NO_TIMESTAMPS = 0x80  # AVFMT_NOTIMESTAMPS
 _FASTEST = 480  # frames per second; more is a clock's tick, not a rate
-# Clocks of broadcasts leap where files were joined and where reception broke off.
+# Broadcast clocks jump where files were joined and where reception was interrupted.
 _BROADCAST = ("mpegts", "mpeg")
 
 
@@ -14,14 +14,14 @@ def is_bare(container: av.container.InputContainer) -> bool:
 
 
 def is_broadcast(container: av.container.InputContainer) -> bool:
-  """Whether the clock of a container may leap."""
+  """Whether the clock of a container may jump."""
   return container.format.name in _BROADCAST
 
 
 def first_video(container: av.container.InputContainer) -> av.VideoStream | None:
-  """The first stream of video proper; one without a decoder is passed over.
+  """The first real video stream; one without a decoder is skipped.
 
-  Of an icon it is the largest: it has the same picture in several sizes.
+  For an icon it is the largest: icons have the same picture in several sizes.
   """
   attached = av.stream.Disposition.attached_pic
   found = []
@@ -30,7 +30,7 @@ def first_video(container: av.container.InputContainer) -> av.VideoStream | None
       continue
     if stream.width and stream.height and not stream.disposition & attached:
       found.append(stream)
-  if "mp4" in container.format.name:  # Pictures beside a film (HEIF) have no duration.
+  if "mp4" in container.format.name:  # Pictures beside a video (HEIF) have no duration.
     found.sort(key=lambda stream: stream.duration is None)
   if container.format.name == "ico":
     found.sort(key=lambda stream: -stream.width * stream.height)
@@ -43,7 +43,7 @@ def is_image(container: av.container.InputContainer) -> bool:
 
 
 def decoder(stream: av.VideoStream) -> av.VideoCodecContext:
-  """What decodes a stream: where WebM has transparency, libvpx, which alone knows it."""
+  """The decoder of a stream: libvpx for WebM with transparency, as only it reads that."""
   name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec.canonical_name, "")
   if stream.metadata.get("alpha_mode") == "1" and name in av.codecs_available:
     made = av.CodecContext.create(name, "r")
@@ -59,7 +59,7 @@ def duration(
   base = stream.time_base or 1
   if is_bare(container):
     return None, False  # FFmpeg would guess from the bit rate.
-  if stream.duration:  # ASF has one for the whole file, and says it of each stream.
+  if stream.duration:  # ASF has one for the whole file, and repeats it for each stream.
     alone = container.format.name != "asf" or len(container.streams) == 1
     return float(stream.duration * base), alone
   start = float((stream.start_time or 0) * base)
@@ -75,7 +75,7 @@ def duration(
 def rate(
   container: av.container.InputContainer, stream: av.VideoStream, seconds: float | None
 ) -> float:
-  """Average frames per second; 25 where nothing believable is said.
+  """Average frames per second; 25 where nothing plausible is declared.
 
   Args:
     container: of the stream.
@@ -84,7 +84,7 @@ def rate(
   """
   counted = stream.frames / seconds if seconds and stream.frames else None
   rates = [stream.average_rate, counted, stream.guessed_rate]
-  if is_bare(container):  # The average is FFmpeg's default; the codec's header knows.
+  if is_bare(container):  # The average is FFmpeg's default; the codec's header has it.
     rates.insert(0, stream.codec_context.framerate)
   for value in rates:
     if value and 0 < value <= _FASTEST:

@@ -15,7 +15,7 @@ from video_dit.media.errors import MediaError
 from video_dit.media.resize import resize
 from video_dit.media.video import Shown
 
-_SEEK_FROM_SECONDS = 2.0  # Earlier starts are decoded to, not sought.
+_SEEK_FROM_SECONDS = 2.0  # Earlier starts are reached by decoding, without a seek.
 
 
 def frames(
@@ -31,11 +31,11 @@ def frames(
 
   The n-th frame is what a player shows at `start_seconds + n / frames_per_second`, up
   to half a frame of either rate early, so that rounded time stamps neither repeat nor
-  drop a frame. Time counts from the first frame. A frame on show for long is repeated;
+  drop a frame. Time counts from the first frame. A frame shown for long is repeated;
   frames not shown at any of these times are dropped before they are converted. With
   `media.frames_per_second` 0 each frame of the file comes once.
 
-  An image is one frame, whatever the times asked for; a video of a single frame is one
+  An image is one frame, whatever times are requested; a video of a single frame is one
   frame too, however long it lasts.
 
   Args:
@@ -44,17 +44,17 @@ def frames(
     size: `(height, width)` in pixels to resize to; None keeps the displayed size.
     start_seconds: time of the first frame wanted.
     end_seconds: time from which no frame is wanted; None is the end of the file.
-    watch: is called with each frame of the file as it is decoded, its times counted
-      from the start of the file, and gives the frame to go on with. The frames yielded
-      by then are those on show before the frame that was decoded before it.
+    watch: called with each frame of the file as it is decoded, its times counted from
+      the start of the file; returns the frame to continue with. The frames yielded by
+      then are those shown before the previously decoded frame.
 
   Yields:
     uint8 RGB frames `(H, W, 3)`, each its own array.
 
   Raises:
-    MediaError: the file breaks a limit or is no good; damage and a missing end are
-      raised after the last good frame, unless `media.keep_truncated`. Where
-      `end_seconds` comes first the rest of the file is not looked at.
+    MediaError: the file breaks a limit or is unusable; damage and a missing end are
+      raised after the last good frame, unless `media.keep_truncated`. If `end_seconds`
+      comes first, the rest of the file is not read.
   """
   path = os.fspath(path)
   stopwatch = _Stopwatch(path, media.timeout_seconds)
@@ -79,7 +79,7 @@ def frames(
         only = Shown(0.0, 0.0, make)
         yield (watch(only) if watch is not None else only).pixels()
         return
-      if seek and not clip.seeks:  # Without times one must count from the start.
+      if seek and not clip.seeks:  # Without times frames are counted from the start.
         continue
       source = video.shown(clip, size, seek)
       if seek:
@@ -101,7 +101,7 @@ def _sample(
   start: float,
   stop: float | None,
 ) -> Iterator[np.ndarray]:
-  """Picks the frames on show at the ticks of the wanted rate."""
+  """Picks the frames shown at the ticks of the wanted rate."""
   rate = media.frames_per_second
   slack = 0.49 / max(source_rate, rate)
   stop = float("inf") if stop is None else stop
@@ -119,7 +119,7 @@ def _sample(
       continue
     until = _until(shown, current, rate, slack)
     if shown is None and ticks == 0 and until >= start - 0.5 / rate:
-      until = max(until, start + 0.5 / rate)  # However short, there is a frame.
+      until = max(until, start + 0.5 / rate)  # However short it is, it has one frame.
     if shown is None and count == 1:
       until = min(until, start + 0.5 / rate)
     until = min(until, stop - 0.5 / rate if ticks else stop)
@@ -137,7 +137,7 @@ def _sample(
 def _until(
   shown: Shown | None, current: Shown | None, rate: float, slack: float
 ) -> float:
-  """Time before which ticks show the current frame, given the one that follows."""
+  """Time before which ticks show the current frame, given the next one."""
   if shown is not None:
     return shown.seconds - slack
   return current.seconds + current.duration - 0.5 / rate if current is not None else 0.0
@@ -154,7 +154,7 @@ def _with_end(source: Iterator[Shown]) -> Iterator[Shown | None]:
 
 
 def _landed(source: Iterator[Shown], start: float) -> Iterator[Shown] | None:
-  """The frames after a seek; None where it went too far or nothing decodes."""
+  """The frames after a seek; None where it overshot or nothing decodes."""
   try:
     first = next(source)
     second = next(source)
@@ -181,7 +181,7 @@ def _still_frames(
 
 
 class _Stopwatch:
-  """Counts the time spent here, not the time that the caller takes between frames."""
+  """Measures the time spent decoding, without the caller's time between frames."""
 
   def __init__(self, path: str, limit_seconds: float):
     self.path, self.limit = path, limit_seconds

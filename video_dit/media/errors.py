@@ -5,16 +5,16 @@
 | reason        | means |
 |---------------|-------|
 | `empty`       | the file has no bytes |
-| `not_media`   | neither an image nor a container that anything here knows |
+| `not_media`   | neither an image nor a known media container |
 | `unreadable`  | looks like media, but does not open, or no frame of it decodes here |
-| `unsupported` | decodes, but to something that has no meaning as a clip |
+| `unsupported` | decodes, but to something that cannot be a clip |
 | `no_video`    | a good file without a video stream |
 | `too_small`   | a side is below `media.min_side` |
 | `too_large`   | a frame has more pixels than `media.max_source_pixels` |
 | `too_long`    | lasts longer than `media.max_seconds` |
 | `truncated`   | ends before the time that the file declares |
-| `damaged`     | the decoder met bytes that make no sense, or lost frames |
-| `unreachable` | its bytes were refused or did not come; the next run tries again |
+| `damaged`     | the decoder met invalid bytes, or lost frames |
+| `unreachable` | its bytes were refused or did not arrive; the next run tries again |
 | `timeout`     | took longer than `media.timeout_seconds` |
 """
 
@@ -37,7 +37,7 @@ REASONS = (
 
 
 class MediaError(ValueError):
-  """A media file that can't become a clip.
+  """A media file that cannot become a clip.
 
   Attributes:
     path: the file.
@@ -60,5 +60,5 @@ class MediaError(ValueError):
     self.message = message
 
   def __reduce__(self):
-    """Pickles by its arguments, so that it crosses processes."""
+    """Pickles by its arguments, so that it can cross processes."""
     return type(self), (self.path, self.reason, self.message)

@@ -1,9 +1,9 @@
-"""The picture of a HEIF file (.heic and its kin), whole and in its colours.
+"""The picture of a HEIF file (.heic and the like), complete and in its colours.
 
-FFmpeg gives each coded item of such a file as a stream: the tiles that a phone's photo
-is cut into, a thumbnail, the picture itself. Which of them are the picture, and how its
-tiles lie, only the boxes say (ISO/IEC 23008-12). Alpha planes, gain maps and depth are
-left aside.
+FFmpeg presents each coded item of such a file as a stream: the tiles that a phone's photo
+is cut into, a thumbnail, the picture itself. Only the boxes say which of them are the
+picture, and how its tiles are arranged (ISO/IEC 23008-12). Alpha planes, gain maps and
+depth are ignored.
 """
 
 import dataclasses
@@ -29,7 +29,7 @@ class Picture:
     items: numbers of its coded items, row by row; one where it is not tiled.
     columns: of tiles.
     size: height and width in pixels, before it is turned.
-    turns: names and contents of the boxes that crop, turn and mirror it, in order.
+    turns: names and contents of the boxes that crop, rotate and mirror it, in order.
     profile: its ICC profile.
   """
 
@@ -60,11 +60,11 @@ def find(path: str) -> Picture | None:
     path: a file that FFmpeg opens as one of the MP4 family.
 
   Returns:
-    The picture; None where the file is a film.
+    The picture; None where the file is a video.
 
   Raises:
-    MediaError: `unsupported` for a picture that is neither coded whole nor in tiles,
-      `unreadable` where the boxes make no sense.
+    MediaError: `unsupported` for a picture that is neither one coded item nor tiles,
+      `unreadable` where the boxes are invalid.
   """
   try:
     with open(path, "rb") as file:
@@ -77,15 +77,15 @@ def find(path: str) -> Picture | None:
   except MediaError:
     raise
   except (struct.error, LookupError, ValueError, ZeroDivisionError) as error:
-    message = f"the boxes of the picture make no sense: {error!r}"
+    message = f"the boxes of the picture are invalid: {error!r}"
     raise MediaError(path, "unreadable", message) from error
 
 
 def _picture(path: str, found: boxes.Items, kind: bytes, grid: bytes) -> Picture:
   if kind in (b"iovl", b"iden", b"tmap"):
     message = (
-      f"its picture is made of others in a way ({kind.decode()}) that is not known here,"
-      " only tiles (grid) are; convert it to JPEG or PNG."
+      f"its picture is derived from others as {kind.decode()!r}; only tiles ('grid') are"
+      " supported; convert it to JPEG or PNG."
     )
     raise MediaError(path, "unsupported", message)
   own = found.properties.get(found.primary, [])
@@ -97,7 +97,7 @@ def _picture(path: str, found: boxes.Items, kind: bytes, grid: bytes) -> Picture
     rows, columns = grid[2] + 1, grid[3] + 1
     width, height = struct.unpack_from(">II" if grid[1] & 1 else ">HH", grid, 4)
     if len(items) != rows * columns:
-      raise ValueError(f"{len(items)} tiles in {rows} rows and {columns} columns")
+      raise ValueError(f"{len(items)} tiles for {rows} rows and {columns} columns")
   turns = tuple(part for part in own if part[0] in (b"clap", b"irot", b"imir"))
   profiles = [
     body[4:]
@@ -115,7 +115,7 @@ def _picture(path: str, found: boxes.Items, kind: bytes, grid: bytes) -> Picture
 def streams(
   container: av.container.InputContainer, picture: Picture
 ) -> list[av.VideoStream] | None:
-  """The streams of a picture's items, each once; None where one has none."""
+  """The streams of a picture's items, each once; None where one is missing."""
   by_item = {stream.id: stream for stream in container.streams.video}
   if not by_item.keys() >= set(picture.items):
     return None
@@ -165,9 +165,9 @@ def paint(
 
 
 def _check_tile(path: str, size: tuple[int, int], picture: Picture) -> None:
-  """Refuses tiles of which a row or a column would lie outside of the picture.
+  """Refuses tiles of which a row or a column would lie outside the picture.
 
-  All tiles are held at once, so that a small picture of great ones would fill memory.
+  All tiles are held at once, so a small picture of huge ones would fill memory.
   """
   rows = len(picture.items) // picture.columns
   (tall, wide), (height, width) = size, picture.size

@@ -1,8 +1,8 @@
-"""Motion JPEG: pictures one behind the other, which by its first bytes is one JPEG.
+"""Motion JPEG: concatenated pictures, whose first bytes look like a single JPEG.
 
-Phones, too, put a second JPEG behind a picture: a gain map, depth, the other eye. Such a
-picture has EXIF or an index of its parts; a stream has neither, and its pictures are of
-one size.
+Phones, too, append a second JPEG to a picture: a gain map, depth, the other eye. Such a
+picture has EXIF or an index of its parts; a stream has neither, and its pictures have one
+size.
 """
 
 import mmap
@@ -11,14 +11,14 @@ import re
 
 _END = 0xD9
 _START_OF_SCAN = 0xDA
-_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF: kinds of coding, with the size
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC}  # SOF markers, which hold the size
 _PHOTOS = ((0xE1, b"Exif"), (0xE2, b"MPF\0"))
-# Within coded pixels 0xff is followed by 0 or by a mark to restart at.
+# Within coded pixels 0xff is followed by 0 or by a restart marker.
 _MARK = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 
 def is_stream(path: str | os.PathLike) -> bool:
-  """Whether a file begins with two JPEGs of one size that are no photo's parts."""
+  """Whether a file begins with two JPEGs of one size that are not parts of a photo."""
   with open(path, "rb") as file:
     if file.read(3) != b"\xff\xd8\xff":
       return False
@@ -30,7 +30,7 @@ def is_stream(path: str | os.PathLike) -> bool:
 
 
 def _picture(data: mmap.mmap, start: int) -> tuple[bytes | None, int]:
-  """The size of a JPEG, as coded, and its end; None of a photo and a broken one."""
+  """The size of a JPEG, as coded, and its end; None for a photo or a broken one."""
   size, at = None, start + 2
   while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
     kind = data[at + 1]

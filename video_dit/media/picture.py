@@ -1,8 +1,8 @@
 """One decoded frame of PyAV as RGB pixels: colour, orientation, square pixels.
 
 Range and matrix are those that the frame declares; where it declares no matrix, frames
-of at most 720x576 pixels are BT.601 and larger ones BT.709, as players have it. High
-dynamic range (PQ, HLG) is tone-mapped to sRGB. Transparent pixels are laid on white.
+of at most 720x576 pixels are BT.601 and larger ones BT.709, as in players. High dynamic
+range (PQ, HLG) is tone-mapped to sRGB. Transparent pixels are composited on white.
 Interlaced frames stay as they are.
 """
 
@@ -25,13 +25,13 @@ import numpy as np
 
 _STANDARD_DEFINITION = 720 * 576
 _UNSPECIFIED = (2, 3)  # AVCOL_SPC_UNSPECIFIED, AVCOL_SPC_RESERVED
-# What swscale turns into packed RGB fast where sizes stay. Into planes of RGB it goes two
-# or three times as fast as into packed RGB else, to the same values (seen: swscale 9.5).
+# Formats that swscale converts to packed RGB fast where sizes stay. For others planar RGB
+# is two or three times as fast, with the same values (measured with swscale 9.5).
 _QUICK = ("yuv420p", "yuvj420p", "yuv422p", "yuvj422p", "yuva420p")
 
 
 class _Turn(NamedTuple):
-  """What brings a frame upright: first to be transposed, then to be reversed."""
+  """How to turn a frame upright: axes to transpose first, then to reverse."""
 
   transposed: bool = False
   flips_rows: bool = False
@@ -70,7 +70,7 @@ def displayed_size(
 
 
 class Painter:
-  """Makes RGB frames of one size from the decoded frames of one stream."""
+  """Converts the decoded frames of one stream to RGB frames of one size."""
 
   def __init__(
     self, stream: av.VideoStream, size: tuple[int, int] | None, *, upright: bool = True
@@ -79,8 +79,8 @@ class Painter:
 
     Args:
       stream: that the frames come from.
-      size: `(height, width)` of the frames made; None is each frame's displayed size.
-      upright: turns frames as they say; else they are left as they lie.
+      size: `(height, width)` of the result; None is each frame's displayed size.
+      upright: turns frames as they declare; else they stay as coded.
     """
     self.stream, self.size, self.upright = stream, size, upright
     self.scale = VideoReformatter()
@@ -104,14 +104,14 @@ class Painter:
     self, frame: av.VideoFrame, height: int, width: int, name: str
   ) -> av.VideoFrame:
     work = {"width": width, "height": height, "threads": 1}
-    # Full chroma keeps saturated colours exact; it counts only where sizes change.
+    # Full chroma keeps saturated colours exact; it matters only where sizes change.
     work["interpolation"] = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT
     if frame.colorspace in _UNSPECIFIED and _is_luma_chroma(frame):
       large = frame.height * frame.width > _STANDARD_DEFINITION
       work["src_colorspace"] = Colorspace.ITU709 if large else Colorspace.ITU601
     if frame.color_trc not in _HIGH_DYNAMIC_RANGE or _has_alpha(frame.format.name):
       return self.scale.reformat(frame, format=name, **work)
-    # Mapping tones costs far more than resizing, so it comes second.
+    # Tone mapping costs far more than resizing, so it comes second.
     small = self.scale.reformat(frame, format=frame.format.name, **work)
     mapper = _tone_mapper(
       threading.get_ident(), height, width, frame.format.name, frame.color_trc
@@ -127,7 +127,7 @@ class Painter:
 
 @functools.lru_cache(maxsize=16)
 def _tone_mapper(*work) -> VideoReformatter:
-  """One for each kind of work: its tables take seconds, and changed work drops them."""
+  """One for each kind of work: its tables take seconds, and other work discards them."""
   del work
   return VideoReformatter()
 
@@ -168,10 +168,10 @@ def _is_luma_chroma(frame: av.VideoFrame) -> bool:
 
 
 def _display_matrix(frame: av.VideoFrame) -> _Turn:
-  """What brings a frame upright."""
+  """How to turn a frame upright."""
   try:
-    # Not the frame's own `side_data`: once made, the two hold each other, and frames stay
-    # until the garbage collector comes by; 70 frames of 4K were 0.9 GB.
+    # Not the frame's own `side_data`: once made, the two refer to each other, and frames
+    # stay until the garbage collector runs; 70 frames of 4K took 0.9 GB.
     found = SideDataContainer(frame)  # type: ignore[call-arg]
     data: Any = found.get(SideData.DISPLAYMATRIX)  # type: ignore[call-overload]
   except ValueError:  # PyAV does not know the type of some other side data.

@@ -1,4 +1,4 @@
-"""What a media file says of itself, and what its first frame shows."""
+"""What a media file declares, and what its first frame shows."""
 
 import dataclasses
 import os
@@ -12,7 +12,7 @@ from video_dit.media.picture import displayed_size
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Probe:
-  """A media file in brief; whatever it declares can be a lie until it is decoded.
+  """A media file in brief; what it declares can be false until it is decoded.
 
   Attributes:
     kind: `video` (animated images too) or `image`.
@@ -20,7 +20,7 @@ class Probe:
     frames_per_second: average rate; 0 for an image.
     duration_seconds: of the video from its first frame on, where declared; 0 for an
       image.
-    frames: declared number of frames, where declared and believable.
+    frames: number of frames, where declared and plausible.
     codec: name of the codec or of the image format, in lower case.
     bit_depth: bits of a channel.
     rotation: counter-clockwise degrees that bring the coded frame upright.
@@ -40,19 +40,19 @@ class Probe:
 
 
 def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
-  """Reads the header and decodes one frame (of an image, nothing but the header).
+  """Reads the header and decodes one frame (of an image, only the header).
 
-  An animated image is gone through to its end, as only its frames know their times.
+  An animated image is read to its end, as only its frames hold their times.
 
   Args:
     path: the file.
-    limits: what sizes and durations are refused.
+    limits: on sizes and durations.
 
   Returns:
     What the file declares, as displayed.
 
   Raises:
-    MediaError: the file breaks a limit, is no media, or nothing of it decodes.
+    MediaError: the file breaks a limit, is not media, or nothing in it decodes.
   """
   path = os.fspath(path)
   with still.open_image(path, limits) as image:

@@ -6,7 +6,7 @@ import math
 import numpy as np
 from PIL import Image
 
-# How much of the pixel budget, in log area, one would give for the aspect ratio.
+# Weight of the pixel budget, in log area, against the aspect ratio.
 _AREA_WEIGHT = 0.1
 
 
@@ -44,7 +44,7 @@ def target_size(
     )
   scale = min(1.0, math.sqrt(max_pixels / (height * width)))
   best, best_cost = (grid, grid), math.inf
-  # A grid row too few or too many is made up for by columns; three rows are plenty.
+  # Columns compensate for a grid row too few or too many; three rows are plenty.
   top = max(1, min(math.ceil(height * scale / grid), max_pixels // grid**2))
   for rows in range(max(1, top - 3), top + 1):
     ideal = rows * width / height
@@ -68,7 +68,7 @@ def resize(frame_HWC: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     size: `(height, width)` of the result.
 
   Returns:
-    The uint8 frame of that size; the very same array where nothing changes.
+    The uint8 frame of that size; the same array where nothing changes.
   """
   height, width = size
   if frame_HWC.shape[:2] == (height, width):

@@ -5,7 +5,7 @@ become RGB; what is transparent is composited on white (`colours`). Orientation 
 applied.
 A gif, webp, png or avif with more than one frame is a clip with its own durations;
 a duration of 10 ms or less counts as 100 ms, as in browsers. The picture that a png shows
-in place of its animation is no part of it. JPEGs behind each other are a video.
+in place of its animation is not part of it. Concatenated JPEGs are a video.
 """
 
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from video_dit.media import motion_jpeg
 from video_dit.media.colours import to_rgb
 from video_dit.media.errors import MediaError
 
-# Only parsers of images proper: no PostScript, no fonts, no streams.
+# Only parsers of real images: no PostScript, no fonts, no streams.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "QOI")
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
@@ -57,7 +57,7 @@ def check_size(
       path,
       "too_large",
       f"{width}x{height} pixels a frame exceed media.max_source_pixels="
-      f"{media.max_source_pixels}; raise the limit if the file is honest.",
+      f"{media.max_source_pixels}; raise the limit if the size is genuine.",
     )
   if min(height, width) < media.min_side:
     raise MediaError(
@@ -72,18 +72,18 @@ def check_size(
 def open_image(
   path: str | os.PathLike, media: config.Media
 ) -> Iterator[Image.Image | None]:
-  """Opens an image by its header alone and checks its declared size.
+  """Opens an image, reading only its header, and checks its declared size.
 
   Args:
     path: any file.
     media: limits.
 
   Yields:
-    The image, not yet decoded; None where the file is no image, but motion JPEG perhaps.
+    The image, not yet decoded; None where the file is not an image (or is motion JPEG).
 
   Raises:
     MediaError: the size is beyond the limits (Pillow's own, 179 million pixels,
-      included), or the header makes no sense.
+      included), or the header is invalid.
   """
   with contextlib.ExitStack() as stack:
     image = None
@@ -102,7 +102,7 @@ def open_image(
       pass
     except MediaError:
       raise
-    except Exception as error:  # Parsers of broken headers raise anything.
+    except Exception as error:  # Parsers raise anything on broken headers.
       raise MediaError(path, "unreadable", f"the image does not open: {error}") from error
     if image is not None and image.format == "JPEG" and motion_jpeg.is_stream(path):
       image = None
@@ -126,7 +126,7 @@ def orientation(image: Image.Image) -> int:
     return 1
   try:
     value = image.getexif().get(_ORIENTATION, 1)
-  except Exception:  # Broken EXIF is no reason to lose an image.
+  except Exception:  # Broken EXIF is not a reason to lose an image.
     return 1
   return value if value in range(1, 9) else 1
 
@@ -138,7 +138,7 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
 
 
 def rotation(image: Image.Image) -> int:
-  """Counter-clockwise degrees that display the image upright, mirroring aside."""
+  """Counter-clockwise degrees that turn the image upright, ignoring mirroring."""
   return _TURNS.get(orientation(image), 0)
 
 
@@ -150,20 +150,20 @@ def is_animated(path: str | os.PathLike, image: Image.Image) -> bool:
     image: an opened image.
 
   Raises:
-    MediaError: `damaged` where the second image of a gif makes no sense.
+    MediaError: `damaged` where the second image of a gif is invalid.
   """
   if image.format not in ("GIF", "WEBP", "PNG", "AVIF"):
     return False
   try:
     return getattr(image, "is_animated", False)
-  except Exception as error:  # Parsers of broken files raise anything.
-    raise MediaError(path, "damaged", f"image 1 makes no sense: {error}") from error
+  except Exception as error:  # Parsers raise anything on broken files.
+    raise MediaError(path, "damaged", f"image 1 is invalid: {error}") from error
 
 
 def shown(
   path: str | os.PathLike, image: Image.Image
 ) -> Iterator[tuple[float, float, np.ndarray]]:
-  """Frames of an image with the time that each is shown.
+  """Frames of an image with the time at which each is shown.
 
   Args:
     path: the file, for messages.
@@ -178,7 +178,7 @@ def shown(
   """
   turn = orientation(image)
   seconds = 0.0
-  # Of a png, the picture for who shows no animation need not be a part of it.
+  # A png's fallback picture need not be part of its animation.
   first = 1 if getattr(image, "default_image", False) else 0
   for index in range(first, 1 << 31):
     try:
@@ -192,7 +192,7 @@ def shown(
       break
     except MediaError:
       raise
-    except Exception as error:  # Decoders of broken files raise anything.
+    except Exception as error:  # Decoders raise anything on broken files.
       reason = "truncated" if "truncated" in str(error) else "damaged"
       raise MediaError(path, reason, f"image {index} does not decode: {error}") from error
     yield seconds, duration if animated else 0.0, frame_HWC
@@ -227,7 +227,7 @@ def _has_trailer(path: str | os.PathLike) -> bool:
           return
         file.seek(size[0], os.SEEK_CUR)
 
-    file.seek(10)  # behind the signature and the screen's size
+    file.seek(10)  # after the signature and the screen's size
     skip_colours(int.from_bytes(file.read(3)[:1]))
     while kind := file.read(1):
       if kind == b";":

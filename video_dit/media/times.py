@@ -1,4 +1,4 @@
-"""When frames are shown: time stamps, mended where a clock leaps or is missing."""
+"""When frames are shown: time stamps, repaired where a clock jumps or is missing."""
 
 from collections import deque
 import math
@@ -10,16 +10,16 @@ _AHEAD_SECONDS = 10.0  # Also that of FFmpeg's own tools.
 
 
 class Times:
-  """Times of frames in seconds, rising, from 0 at the start of the stream.
+  """Times of frames in seconds, ascending, from 0 at the start of the stream.
 
-  A clock that was set back, as where files were joined, is mended on the packets, whose
-  times of decoding rise in every sound file: the packet behind the leap follows one frame
-  after the packet before it. In broadcasts' containers so is a leap ahead, and any step
-  back.
+  A clock that was set back, as where files were joined, is repaired on the packets, whose
+  decoding times ascend in every intact file: the packet after the jump counts as one
+  frame after the packet before it. In broadcast containers the same is done for a jump
+  ahead, and for any step back.
 
   Attributes:
-    leaps: of the clock, so far.
-    apart: seconds from the packet before the last one to the last one, once mended.
+    leaps: jumps of the clock, so far.
+    apart: repaired seconds between the last two packets.
   """
 
   def __init__(
@@ -37,8 +37,8 @@ class Times:
       tick: seconds of one unit of the time stamps.
       zero: time stamp, in seconds, that counts as the start; None is the first frame's.
       step: seconds of a frame, on average.
-      is_avi: there are no display times; the n-th frame gets the n-th time of decoding.
-      is_broadcast: the clock may leap ahead.
+      is_avi: there are no display times; the n-th frame gets the n-th decoding time.
+      is_broadcast: the clock may jump ahead.
     """
     self.leaps, self.apart = 0, 0.0
     self._tick, self._zero, self._step, self._is_avi = tick, zero, step, is_avi
@@ -46,11 +46,11 @@ class Times:
     self._ahead = max(_AHEAD_SECONDS, 10 * step) if is_broadcast else math.inf
     self._shift, self._last = 0, -math.inf
     self._before: int | None = None
-    self._top: int | None = None  # latest time of display so far
+    self._top: int | None = None  # latest display time so far
     self._decoding: deque[int | None] = deque()
 
   def add(self, packet: av.Packet) -> bool:
-    """Mends the times of a packet of the video in place; whether the clock leapt."""
+    """Repairs the times of a video packet in place; returns whether the clock jumped."""
     if not packet.size:
       return False
     leapt = packet.dts is not None and self._leaps(packet.dts)
@@ -66,7 +66,7 @@ class Times:
     return leapt
 
   def of_packet(self, packet: av.Packet) -> float | None:
-    """Seconds at which a packet's frame is shown, as far as known."""
+    """Seconds at which a packet's frame is shown, if known."""
     stamp = packet.dts if packet.pts is None else packet.pts
     return None if stamp is None else stamp * self._tick - (self._zero or 0.0)
 
@@ -87,11 +87,11 @@ class Times:
     return seconds
 
   def _leaps(self, stamp: int) -> bool:
-    """Whether a time of decoding leaps; what follows is shifted then."""
+    """Whether a decoding time jumps; if so, all that follows is shifted."""
     if self._before is None:
       return False
     self.apart = (stamp + self._shift - self._before) * self._tick
-    # Where frames are reordered a pause is in the times of display first.
+    # Where frames are reordered, a pause appears in the display times first.
     top = self._before if self._top is None else max(self._before, self._top)
     ahead = (stamp + self._shift - top) * self._tick
     if -self._back <= self.apart and ahead <= self._ahead:

@@ -1,6 +1,6 @@
 """Frames of video files: their times, and their pixels as displayed.
 
-Frames are decoded by one thread, so that damage is seen and not skipped over. PyAV's
+Frames are decoded by one thread, so that damage is noticed and not skipped. PyAV's
 logging is left as it is: setting its level can hang decoding.
 """
 
@@ -29,7 +29,7 @@ class Shown(NamedTuple):
 
   Attributes:
     seconds: since the start of the stream.
-    duration: seconds that it is shown where nothing follows.
+    duration: seconds that it is shown if nothing follows.
     pixels: makes the uint8 RGB frame `(H, W, 3)`; costly, so call it once.
   """
 
@@ -41,18 +41,18 @@ class Shown(NamedTuple):
 def shown(
   video: Video, size: tuple[int, int] | None = None, seek_seconds: float = 0.0
 ) -> Iterator[Shown]:
-  """Decodes in the order of display; pixels are converted only where asked for.
+  """Decodes in display order; pixels are converted only on request.
 
-  Times are those of the file, repaired where they run backwards. An AVI has times of
-  decoding only; the n-th frame shown gets the n-th of them.
+  Times are those of the file, repaired where they run backwards. An AVI has only decoding
+  times; the n-th frame shown gets the n-th of them.
 
   Args:
     video: an open video.
-    size: `(height, width)` of the frames made; None is the displayed size.
+    size: `(height, width)` of the frames; None is the displayed size.
     seek_seconds: frames earlier than the key frame before this time may be left out.
 
   Yields:
-    Frames with rising times.
+    Frames with ascending times.
 
   Raises:
     MediaError: `damaged` or `truncated` after the last good frame (not with
@@ -83,7 +83,7 @@ def shown(
 
 
 def still(video: Video) -> np.ndarray | None:
-  """The uint8 RGB picture `(H, W, 3)` of a HEIF file just opened; None of a video.
+  """The uint8 RGB picture `(H, W, 3)` of a HEIF file just opened; None for a video.
 
   Raises:
     MediaError: `damaged`.
@@ -94,23 +94,23 @@ def still(video: Video) -> np.ndarray | None:
 
 
 def _seek(video: Video, seconds: float) -> int:
-  """Goes near a time; returns how many coded frames are then still to be left out."""
+  """Seeks near a time; returns how many coded frames must still be skipped."""
   try:
     if video.is_broadcast and _leaps(video):
       return _key_before(video, seconds)
     stamp = int((seconds + (video.zero or 0.0)) / video.tick)
     video.container.seek(stamp, stream=video.stream)
   except av.error.FFmpegError as error:
-    message = f"{seconds:.2f} s can't be sought: {error}"
+    message = f"cannot seek to {seconds:.2f} s: {error}"
     raise MediaError(video.path, "unreadable", message) from error
   return 0
 
 
-_known: dict[tuple, bool] = {}  # whether clocks leap, by file
+_known: dict[tuple, bool] = {}  # whether clocks jump, by file
 
 
 def _leaps(video: Video) -> bool:
-  """Whether the clock of a broadcast leaps anywhere; found once for a file."""
+  """Whether the clock of a broadcast jumps anywhere; determined once per file."""
   stat = os.stat(video.path)
   file = video.path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
   if file not in _known:
@@ -125,7 +125,7 @@ def _key_before(video: Video, seconds: float) -> int:
   """Number of the last coded frame before a time that can be decoded by itself."""
   found = 0
   for number, (is_key, shown_at) in enumerate(coded(video)):
-    if shown_at > seconds + 1:  # Frames are not coded in the order of display.
+    if shown_at > seconds + 1:  # Frames are not coded in display order.
       break
     if is_key and shown_at <= seconds:
       found = number
@@ -133,15 +133,15 @@ def _key_before(video: Video, seconds: float) -> int:
 
 
 def _paint(video: Video, painter: Painter, frame: av.VideoFrame) -> np.ndarray:
-  """The pixels of a frame; what can't be converted is `unsupported`."""
+  """The pixels of a frame; a frame that cannot be converted is `unsupported`."""
   floating = "f32" in frame.format.name or "f16" in frame.format.name
   if floating and video.decoder.codec.name != "exr":
-    message = "floating-point pixels, whose white is not known; convert it to 8 bits."
+    message = "floating-point pixels, whose white is unknown; convert it to 8 bits."
     raise MediaError(video.path, "unsupported", message)
   try:
     return painter(frame)
   except (av.error.FFmpegError, ValueError, MemoryError) as error:
-    message = f"{frame.format.name} pixels can't be made RGB: {error}"
+    message = f"{frame.format.name} pixels cannot be converted to RGB: {error}"
     raise MediaError(video.path, "unsupported", message) from error
 
 
@@ -149,7 +149,7 @@ def first_frame(video: Video) -> av.VideoFrame:
   """Decodes the first frame, its size checked.
 
   Args:
-    video: a video just opened; it can't be decoded from its start afterwards.
+    video: a video just opened; it cannot be decoded from its start afterwards.
 
   Returns:
     PyAV's frame.
@@ -165,12 +165,12 @@ def first_frame(video: Video) -> av.VideoFrame:
 
 @dataclasses.dataclass
 class _Tally:
-  """What was met while decoding; times in seconds from the start of the stream.
+  """What decoding has met so far; times in seconds from the start of the stream.
 
   Attributes:
     frames: that came out.
     end: of the last of them.
-    packets: of the video that went in, those outside of an edit list aside.
+    packets: of the video that went in, except those outside an edit list.
     packet_end: end of the last of them.
     file_end: end of the last packet of any stream.
     interlaced: a frame may be made of two packets.
@@ -196,14 +196,14 @@ class _Tally:
     self.file_end = max(self.file_end, end)
     if of_video and packet.size and not packet.is_discard:
       self.packets += 1
-      # Its duration is often that from one time of decoding to the next.
+      # Its duration is often that from one decoding time to the next.
       self.packet_end = max(self.packet_end, stamp * tick - (video.zero or 0.0))
 
 
 def _decoded(
   video: Video, tally: _Tally, times: Times, skip: int = 0
 ) -> Iterator[av.VideoFrame]:
-  """Frames up to the first damage, which is put into the tally."""
+  """Frames up to the first damage, which is recorded in the tally."""
   packets = _packets(video, tally, times, skip)
   failures = 0
   while failures < _HOPELESS:
@@ -214,11 +214,11 @@ def _decoded(
       frames = video.decoder.decode(packet)
     except (av.error.FFmpegError, ValueError) as error:
       if not tally.frames:
-        failures += 1  # What was cut out of a stream begins with what can't be decoded.
+        failures += 1  # A part cut out of a stream begins with undecodable frames.
         continue
-      problem = "damaged", f"the decoder gave up at {tally.end:.2f} s: {error}"
+      problem = "damaged", f"decoding failed at {tally.end:.2f} s: {error}"
       if _is_over(packets):
-        problem = "truncated", f"broken off at {tally.end:.2f} s: {error}"
+        problem = "truncated", f"cut off at {tally.end:.2f} s: {error}"
       tally.problem = problem
       return
     for frame in frames:
@@ -229,11 +229,11 @@ def _decoded(
 
 
 def _packets(video: Video, tally: _Tally, times: Times, skip: int) -> Iterator[av.Packet]:
-  """Packets of the video but the first, their times mended, up to one that lost bytes.
+  """Packets of the video except the first, times repaired, up to one that lost bytes.
 
-  Where files were joined the numbers of their parts do not follow each other, so a packet
-  is marked as corrupt and yet is whole, or the one before it. The two behind it tell: the
-  clock leaps, or a frame that can be decoded by itself comes in time.
+  Where files were joined the numbers of their parts are not consecutive, so that an
+  intact packet is marked as corrupt, or the one before it. The next two packets tell: the
+  clock jumps, or a frame that can be decoded by itself comes in time.
   """
   marked: list[av.Packet] = []
   for packet in video.container.demux():
@@ -255,7 +255,7 @@ def _packets(video: Video, tally: _Tally, times: Times, skip: int) -> Iterator[a
     if marked or (packet.is_corrupt and tally.frames):
       marked.append(packet)
     elif packet.size or packet.dts is None:
-      yield packet  # An empty chunk repeats a frame; to PyAV it would be the end.
+      yield packet  # An empty chunk repeats a frame; PyAV would take it for the end.
 
 
 def _is_over(packets: Iterator[av.Packet]) -> bool:
@@ -267,14 +267,14 @@ def _is_over(packets: Iterator[av.Packet]) -> bool:
 
 
 def _missing(video: Video, tally: _Tally, times: Times) -> tuple[str, str] | None:
-  """Finds what a decoder leaves out without a word."""
+  """Finds what a decoder leaves out silently."""
   slack = 0.1 + 2 / video.frames_per_second
   reached = tally.end if video.exact else max(tally.end, tally.file_end)
-  told = None if times.leaps else video.duration  # A clock that leaps tells nothing.
+  told = None if times.leaps else video.duration  # A clock that jumps tells nothing.
   if told and reached < told - slack:
     return "truncated", f"ends at {reached:.2f} s of {told:.2f} s declared"
   lost_end = tally.end < tally.packet_end - 0.5 - 2 * slack
-  # Some packets are for reference alone; in interlaced video two make a frame.
+  # Some packets are only for reference; in interlaced video two make a frame.
   lost_frames = tally.frames < 0.75 * tally.packets and not tally.interlaced
   if lost_end or lost_frames:
     return "damaged", f"{tally.packets} packets give only {tally.frames} frames"

@@ -1,6 +1,6 @@
 """Clips to files: mp4, gif, png, and contact sheets of many clips.
 
-A file appears under its name only when it is whole.
+A file appears under its name only when it is complete.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -39,8 +39,8 @@ def write_video(
   `.mp4` is H.264 in BT.709: 4:2:0 where both sides are even, 4:4:4 where one is odd, so
   that every size is kept to the pixel (some browsers do not play 4:4:4). `.gif` has a
   palette for each frame and durations in hundredths of a second that add up to the
-  exact time; a frame equal to the one before prolongs it. `.png` holds the first frame
-  alone.
+  exact time; a frame equal to the one before extends it. `.png` holds only the first
+  frame.
 
   Args:
     path: file to write; its folder exists.
@@ -52,12 +52,14 @@ def write_video(
 
   Raises:
     ValueError: an unknown suffix, no frames, frames of several sizes or of another
-      type, or a rate that the format does not have.
+      type, or a rate that the format does not support.
   """
   path = pathlib.Path(path)
   writers = {".mp4": _write_mp4, ".gif": _write_gif, ".png": _write_png}
   if path.suffix.lower() not in writers:
-    raise ValueError(f"{path}: suffix {path.suffix!r} is none of {', '.join(writers)}.")
+    raise ValueError(
+      f"{path}: suffix {path.suffix!r} is not one of {', '.join(writers)}."
+    )
   if not frames_per_second >= LEAST_RATE:
     raise ValueError(
       f"{path}: frames_per_second={frames_per_second} must be at least {LEAST_RATE}."
@@ -76,13 +78,13 @@ def contact_sheet(
   columns: int = 8,
   side: int = 128,
 ) -> None:
-  """Draws clips below each other, each a label above a row of its frames.
+  """Draws clips below each other, each as a label above a row of its frames.
 
   Args:
     path: png file to write; its folder exists.
     rows: a label and a clip, uint8 `(F, H, W, 3)`, for each row.
-    columns: most frames of a row; of longer clips, evenly spread ones, the first and
-      the last included.
+    columns: most frames of a row; longer clips show evenly spaced ones, including the
+      first and the last.
     side: pixels of the longer side of a frame on the sheet.
 
   Raises:
@@ -136,7 +138,7 @@ def _checked(
   frames = iter(frames_FHWC)
   first = next(frames, None)
   if first is None:
-    raise ValueError(f"{path}: a clip has at least one frame.")
+    raise ValueError(f"{path}: a clip needs at least one frame.")
 
   def all_frames():
     for frame_HWC in itertools.chain([first], frames):
@@ -161,8 +163,8 @@ def _write_mp4(path, frames, frames_per_second, metadata, crf) -> None:
   options = {"movflags": "use_metadata_tags+faststart"}
   with av.open(os.fspath(path), "w", format="mp4", options=options) as container:
     container.metadata.update(metadata)
-    # The same frames give the same bytes: one thread whatever the cores, and no
-    # macroblock tree, with which now and then some bytes differ.
+    # The same frames give the same bytes: one thread, however many cores there are, and
+    # no macroblock tree, with which some bytes occasionally differ.
     quality = {"crf": str(crf), "preset": "medium", "threads": "1"}
     quality["x264-params"] = "mbtree=0"
     stream = container.add_stream("libx264", rate=rate, options=quality)
@@ -191,7 +193,7 @@ def _write_gif(path, frames, frames_per_second, metadata, crf) -> None:
     Image.fromarray(frame_HWC).quantize(256, method=Image.Quantize.MEDIANCUT)
     for frame_HWC in frames
   ]
-  # Rounded down: at the n-th tick of the rate the n-th frame is on show, never the last.
+  # Rounded down: at the n-th tick of the rate the n-th frame is shown, never the last.
   ticks = [int(100 * index / frames_per_second) for index in range(len(images) + 1)]
   durations = [10 * (stop - start) for start, stop in itertools.pairwise(ticks)]
   images[0].save(
@@ -215,7 +217,7 @@ def _write_png(path, frames, frames_per_second, metadata, crf) -> None:
 
 
 def _thumbnails(frames_FHWC: np.ndarray, columns: int, side: int) -> list[np.ndarray]:
-  """Evenly spread frames, scaled so that the longer side is `side` pixels."""
+  """Evenly spaced frames, scaled so that the longer side is `side` pixels."""
   count = len(frames_FHWC)
   spread = np.linspace(0, count - 1, min(columns, count)).round().astype(int)
   height, width = frames_FHWC[0].shape[:2]

@@ -17,7 +17,7 @@ _PROMPTS = flags.DEFINE_integer("prompts", 96, "held-out prompts", lower_bound=1
 def main(argv: list[str]) -> None:
   """Writes the media and says how many files there are."""
   if len(argv) > 1:
-    raise app.UsageError(f"{argv[1]!r} is no flag.")
+    raise app.UsageError(f"{argv[1]!r} is not a flag.")
   counts = demo.write_demo(
     _OUTPUT.value, _CLIPS.value, _SEED.value, prompts=_PROMPTS.value
   )

@@ -14,7 +14,7 @@ from video_dit.media import write
 from video_dit.media.shapes import captioning, rendering
 from video_dit.media.shapes import scene as scenes
 
-# Raised when other files come of the same settings.
+# Raised when the same settings give other files.
 _VERSION = 4
 _GIFS = 0.1
 _CRF = 12
@@ -64,7 +64,7 @@ def held_out_prompts(
         break
     else:
       raise ValueError(
-        f"n={n}: there are too few wordings for so many distinct prompts. Ask for fewer."
+        f"cannot make n={n} distinct prompts: there are too few wordings. Ask for fewer."
       )
     prompts[prompt] = scene
   return list(prompts.items())
@@ -103,10 +103,10 @@ def write_demo(
 
   Clip i depends on the seed and on i alone. Next to the folder go `prompts.jsonl`, the
   held-out prompts with their truth, and a marker with the settings, which is written
-  last: a folder of other settings, or of a run that was cut off, is made anew.
+  last: a folder with other settings, or of an interrupted run, is rebuilt.
 
   Args:
-    folder: where the media go; all that it held is removed where it is made anew.
+    folder: where the media go; emptied first if it is rebuilt.
     clips: number of clips.
     seed: of all scenes.
     prompts: number of held-out prompts.
@@ -115,7 +115,7 @@ def write_demo(
     Number of files of each suffix.
 
   Raises:
-    FileExistsError: the folder has files and was not made here.
+    FileExistsError: the folder has files that this function did not write.
   """
   folder = pathlib.Path(folder)
   marker = folder.with_name(folder.name + ".json")
@@ -126,7 +126,7 @@ def write_demo(
     ]
     if strange:
       raise FileExistsError(
-        f"{folder}: holds {strange[0]!r}, which is none of the demo's clips, and would"
+        f"{folder}: contains {strange[0]!r}, which is not a clip of the demo, and would"
         " be emptied. Name another folder."
       )
     marker.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ import numpy as np
 
 Colour = tuple[int, int, int]
 
-# Hues lie about 60 degrees apart, so that blur and compression never confuse two.
+# Hues are about 60 degrees apart, so that blur and compression never confuse two.
 COLOURS: dict[str, Colour] = {
   "red": (224, 36, 36),
   "yellow": (240, 208, 24),
@@ -26,7 +26,7 @@ BACKGROUNDS: dict[str, Colour] = {
   "white": (240, 240, 240),
 }
 # Half width and half height of a shape of radius 1. Areas: 3.14, 2.69 and 2.69. Shapes
-# differ in outline, not in corners, which so few tokens of so few pixels hardly show.
+# differ in outline, not in corners, which hardly show in so few tokens of so few pixels.
 EXTENTS: dict[str, tuple[float, float]] = {
   "circle": (1.0, 1.0),
   "bar": (1.2, 0.56),
@@ -54,8 +54,8 @@ LENGTHS: dict[int, float] = {5: 0.3, 9: 0.6, 13: 0.1}
 IMAGES = 0.25
 PAIRS = 0.1
 
-# Of the frame's short side: radii. Distance travelled: the least of the short side,
-# the greatest of the side that it goes along.
+# Radii, in short sides of the frame. Distance travelled: the least in short sides, the
+# greatest in lengths of the side that it moves along.
 RADIUS = (0.25, 0.285)
 RADIUS_OF_PAIR = (0.17, 0.19)
 TRAVEL = (0.27, 0.38)
@@ -63,10 +63,10 @@ MARGIN = 0.5
 
 
 def held_out(colour: str, shape: str, direction: str) -> bool:
-  """Whether training never shows this combination, in no scene.
+  """Whether no training scene shows this combination.
 
   Two of the twelve combinations of each colour are held out, four of each shape and
-  three of each direction; every pair of words still meets in training.
+  three of each direction; every pair of words still occurs in training.
   """
   index = list(COLOURS).index(colour) + 2 * SHAPES.index(shape)
   return (index + list(DIRECTIONS).index(direction)) % len(COLOURS) == 0
@@ -84,7 +84,7 @@ class Object:
   Attributes:
     colour, shape: its words.
     direction: of its motion; None in an image.
-    radius: in pixels; `EXTENTS` times it are half the bounding box.
+    radius: in pixels; `EXTENTS` times the radius is half the bounding box.
     start: row and column of the bounding box's centre in the first frame, in pixels.
     travel: pixels from the first frame to the last.
     brightness: factor on the colour.
@@ -141,7 +141,7 @@ def _random_object(
   radius = float(rng.uniform(*radii)) * short
   half_width, half_height = EXTENTS[shape]
   half = (half_height * radius, half_width * radius)
-  # Free play of the centre along rows and columns.
+  # Room for the centre along rows and columns.
   low = [box[i] + MARGIN + half[i] for i in range(2)]
   room = [max(box[2 + i] - 2 * (half[i] + MARGIN), 0.0) for i in range(2)]
   start = [low[i] + float(rng.uniform()) * room[i] for i in range(2)]
@@ -186,7 +186,7 @@ def random_scene(
   objects: int | None = None,
   words: tuple[str, str, str] | None = None,
 ) -> Scene:
-  """Draws a scene of the training distribution; what is given is not drawn.
+  """Draws a scene from the training distribution; arguments given are not drawn.
 
   Args:
     rng: source of all randomness.
@@ -196,7 +196,7 @@ def random_scene(
     words: colour, shape and direction of the one object, held out or not.
 
   Returns:
-    A scene whose combinations of words are none of `HELD_OUT`, unless `words` is.
+    A scene without combinations of `HELD_OUT`, unless `words` is one.
   """
   if frames is None:
     frames = 1 if rng.uniform() < IMAGES else _choose(rng, LENGTHS)
