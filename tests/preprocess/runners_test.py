@@ -145,7 +145,10 @@ def test_what_beam_does_not_know_is_refused(runner, options, message, capsys):
 
 def test_flags_of_runners_are_known():
   options = ["--project=p", "--region", "r", "--flink_master=h:8081"]
-  beam_runner.check("DataflowRunner", options, "gs://our-bucket/data")
+  output = "gs://our-bucket/data"
+  beam_runner.check("DataflowRunner", options, output)
+  with pytest.raises(ValueError, match=r"^--regoin=r: "):
+    beam_runner.check("DataflowRunner", [*options, "--regoin=r"], output)
 
 
 def test_dataflow_is_not_given_a_local_folder(tmp_path):
