@@ -26,7 +26,7 @@ def patchify(latent_FHWC: batch.Array, size: Extent) -> batch.Array:
     Tokens `(N, P)` with N = F H W / volume and P = volume * C.
 
   Raises:
-    ValueError: an extent is no multiple of its size.
+    ValueError: an extent is not a multiple of its size.
   """
   f, h, w, _ = latent_FHWC.shape
   grid((f, h, w), size)
@@ -53,7 +53,7 @@ def grid(extent: Extent, size: Extent) -> Extent:
   """Extent in tokens of a latent of this extent.
 
   Raises:
-    ValueError: an extent is no multiple of its size.
+    ValueError: an extent is not a multiple of its size.
   """
   if any(e % s or e < s for e, s in zip(extent, size, strict=True)):
     raise ValueError(

@@ -164,7 +164,7 @@ class Frozen:
     return clips_BFHWC[:, -(1 + self.time * (count - 1)) :]
 
   def _spread(self, array_B: np.ndarray) -> jax.Array:
-    """Puts a batch on the devices, filled up with copies of its first clip."""
+    """Puts a batch on the devices, padded with copies of its first clip."""
     count = len(array_B)
     # Powers of two bound the number of batch sizes that are compiled.
     each = -(-count // self._ways)

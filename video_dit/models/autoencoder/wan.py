@@ -311,7 +311,7 @@ class Wan(nnx.Module):
   """Encoder and decoder; pixels lie in [-1, 1], latents are as the encoder gives them.
 
   Attributes:
-    causal: a clip's beginning comes out alike, by the same chunks, whatever follows.
+    causal: the encoding of a prefix, in the same chunks, ignores later frames.
   """
 
   causal = True
@@ -333,7 +333,7 @@ class Wan(nnx.Module):
 
   @property
   def time(self) -> int:
-    """Frames of a latent frame, behind the first."""
+    """Frames per latent frame after the first."""
     return 2 ** sum(self.arch.temperal_downsample)
 
   @property

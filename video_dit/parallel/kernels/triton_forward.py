@@ -117,7 +117,7 @@ def visit_runs(runs_ref, visit, carry, size: int, parts: int = 1):
   Returns:
     The last carry, and the blocks visited.
   """
-  first, whole, behind, last = (runs_ref[n] for n in range(4))
+  first, whole, past, last = (runs_ref[n] for n in range(4))
 
   def unmasked(j, state):
     carry, count = state
@@ -126,7 +126,7 @@ def visit_runs(runs_ref, visit, carry, size: int, parts: int = 1):
   def masked(n, state):
     carry, count = state
     j = first + n
-    j += jnp.where(j >= whole, behind - whole, 0)
+    j += jnp.where(j >= whole, past - whole, 0)
     return visit(pl.ds(j * size, size), carry, True), count + 1
 
   part = jax.lax.rem(pl.program_id(2), parts)
@@ -136,8 +136,8 @@ def visit_runs(runs_ref, visit, carry, size: int, parts: int = 1):
     high = start + jax.lax.div(count * (part + 1), parts)
     return jax.lax.fori_loop(low, high, body, state)
 
-  state = loop(whole, behind - whole, unmasked, (carry, jnp.int32(0)))
-  return loop(0, (last - first) - (behind - whole), masked, state)
+  state = loop(whole, past - whole, unmasked, (carry, jnp.int32(0)))
+  return loop(0, (last - first) - (past - whole), masked, state)
 
 
 def dot(a: jax.Array, b: jax.Array, interpret: bool) -> jax.Array:
