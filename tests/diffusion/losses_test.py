@@ -39,18 +39,18 @@ def loss_of(prediction_NP, packing, **more):
 
   @jax.jit
   def compiled(prediction_NP, packing, more):
-    return losses.weighted_loss(
+    return losses.weighted_sum(
       pack(prediction_NP, layout), pack(TARGET, layout) + 1e-3, **packing, **more
     )
 
   return compiled(prediction_NP, packing, more)
 
 
-def test_it_is_the_weighted_mean_of_the_clips_means():
+def test_it_is_the_weighted_sum_of_the_clips_means():
   means = [SQUARES[:2].mean(), SQUARES[2:5].mean(), SQUARES[5:].mean()]
   loss, losses_RS = loss_of(PREDICTION, ONE)
   np.testing.assert_allclose(losses_RS[0], means, rtol=1e-6)
-  np.testing.assert_allclose(loss, (means[0] + 2 * means[1] + means[2]) / 4, rtol=1e-6)
+  np.testing.assert_allclose(loss, means[0] + 2 * means[1] + means[2], rtol=1e-6)
 
 
 def test_packing_changes_neither_loss_nor_gradient():
@@ -76,23 +76,23 @@ def test_accumulated_batches_add_up_to_the_whole():
   parts = 0.0
   for row in range(3):
     part = {k: v[row : row + 1] for k, v in THREE.items()}
-    parts += loss_of(PREDICTION, part, total_weight=jnp.float32(4))[0]
+    parts += loss_of(PREDICTION, part)[0]
   np.testing.assert_allclose(parts, whole, rtol=1e-6)
 
 
 def test_it_is_float32_whatever_comes():
-  loss, losses_RS = losses.weighted_loss(
+  loss, losses_RS = losses.weighted_sum(
     jnp.ones((1, 9, 4), jnp.bfloat16),
     jnp.zeros((1, 9, 4), jnp.bfloat16),
     *(ONE[k] for k in ("weights_RS", "segments_RN", "tokens_RS")),
   )
-  assert loss.dtype == losses_RS.dtype == jnp.float32 and loss == 1
+  assert loss.dtype == losses_RS.dtype == jnp.float32 and loss == 4
 
 
 def test_an_empty_batch_has_no_loss():
   zero = jnp.zeros((1, 2))
   x = jnp.ones((1, 9, 4))
-  loss, _ = losses.weighted_loss(
+  loss, _ = losses.weighted_sum(
     x, 2 * x, zero, jnp.zeros((1, 9), jnp.int32), zero.astype(jnp.int32)
   )
   assert loss == 0

@@ -1,4 +1,4 @@
-"""The loss of a batch of rows: what training lowers, and what held-out clips measure.
+"""The loss of a batch of rows: minimised in training, measured on held-out clips.
 
     x = alpha(t) x_0 + sigma(t) noise,   l_s as in `losses`, of prediction(x, t)
 
@@ -45,13 +45,12 @@ def at_times(
     predict: the network with its parameters.
     batch: packed rows.
     times_RS: of the segments.
-    given_RN: tokens that are clean, at time 0 and without a loss; None where none is.
+    given_RN: tokens that are clean, at time 0 and without a loss; None for none.
     seed, step: decide, with each segment's key, its noise.
     settings: process and prediction.
 
   Returns:
-    The sum of the weighted losses `()`, not yet divided by the weights' sum, and each
-    segment's own loss `(R, S)`, without gradient.
+    As `losses.weighted_sum`.
   """
   run = process.from_config(settings)
   patches_RNP = batch.patches.astype(jnp.float32)
@@ -75,14 +74,13 @@ def at_times(
   target_RNP = predictions.target(
     run, settings.prediction, patches_RNP, noise_RNP, times_RN
   )
-  return losses.weighted_loss(
+  return losses.weighted_sum(
     prediction_RNP,
     target_RNP,
     batch.weights,
     batch.segments,
     batch.tokens,
     counted_RN=None if given_RN is None else ~given_RN,
-    total_weight=jnp.float32(1.0),
   )
 
 

@@ -1,4 +1,4 @@
-"""Guidance: away from what the network says without the caption."""
+"""Guidance: moves away from the network's prediction without the caption."""
 
 import jax
 import jax.numpy as jnp
@@ -31,13 +31,13 @@ def within(
 ) -> jax.Array:
   """The scale at noise levels of an interval, and 1 elsewhere.
 
-  Guidance decides what is to be seen where there is much noise, and at little noise
-  costs variety and clean edges (Kynkäänniemi et al., 2024, arXiv:2404.07724).
+  At high noise guidance determines content; at low noise it costs variety and clean edges
+  (Kynkäänniemi et al., 2024, arXiv:2404.07724).
 
   Args:
     scale: of guidance, of any shape.
     times: noise levels in [0, 1], like `scale`.
-    interval: lowest and highest noise level at which the scale holds.
+    interval: lowest and highest noise level at which the scale applies.
   """
   lowest, highest = interval
   return jnp.where((times >= lowest) & (times <= highest), scale, 1.0)

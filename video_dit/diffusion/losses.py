@@ -4,14 +4,15 @@
                                         tokens and channels of segment s
 
 summed over all segments of the global batch. A long clip does not outweigh a short one,
-and packing, padding and sharding change nothing but the order of the additions.
+and packing, padding and sharding change nothing but the order of the additions. The
+numerator is computed here; the caller, who may add up several batches, divides.
 """
 
 import jax
 import jax.numpy as jnp
 
 
-def weighted_loss(
+def weighted_sum(
   prediction_RNP: jax.Array,
   target_RNP: jax.Array,
   weights_RS: jax.Array,
@@ -19,9 +20,8 @@ def weighted_loss(
   tokens_RS: jax.Array,
   *,
   counted_RN: jax.Array | None = None,
-  total_weight: jax.Array | None = None,
 ) -> tuple[jax.Array, jax.Array]:
-  """Mean squared error over segments, in float32.
+  """Weighted sum of the segments' mean squared errors, in float32.
 
   Args:
     prediction_RNP: the network's output.
@@ -29,13 +29,12 @@ def weighted_loss(
     weights_RS: weight of each segment; 0 where there is none.
     segments_RN: segment of each token; padding counts for nothing.
     tokens_RS: tokens of each segment.
-    counted_RN: bool, the tokens that count (those that are not given); all where
-      absent. A segment of which none counts has loss 0 and keeps its weight.
-    total_weight: what to divide by; the sum of the weights where absent. When one step
-      adds up several batches, pass the sum over all of them to each.
+    counted_RN: bool, the tokens that count (those that are not given); None counts all.
+      A segment of which none counts has loss 0 and keeps its weight.
 
   Returns:
-    The loss `()`, and each segment's own `(R, S)` for logging, without gradient.
+    The sum `()`, not divided by the weights' sum, and each segment's own loss `(R, S)`
+    for logging, without gradient.
   """
   error_RNP = prediction_RNP.astype(jnp.float32) - target_RNP.astype(jnp.float32)
   error_RN = jnp.mean(jnp.square(error_RNP), axis=-1)
@@ -45,18 +44,16 @@ def weighted_loss(
       counted_RN.astype(jnp.float32), segments_RN, tokens_RS.shape[1]
     )
   size_RS = jnp.maximum(tokens_RS.astype(jnp.float32), 1.0)
-  if total_weight is None:
-    total_weight = jnp.sum(weights_RS)
 
   # One weight for each token: its gradient is a product, with no scatter.
   share_RS = weights_RS / size_RS
   share_RN = jnp.take_along_axis(share_RS, jnp.maximum(segments_RN - 1, 0), axis=1)
   share_RN = jnp.where(segments_RN > 0, share_RN, 0.0)
-  loss = jnp.sum(share_RN * error_RN) / jnp.maximum(total_weight, 1e-9)
+  total = jnp.sum(share_RN * error_RN)
 
   fixed_RN = jax.lax.stop_gradient(error_RN)
   losses_RS = sum_by_segment(fixed_RN, segments_RN, tokens_RS.shape[1]) / size_RS
-  return loss, losses_RS
+  return total, losses_RS
 
 
 def sum_by_segment(

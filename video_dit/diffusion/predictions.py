@@ -1,10 +1,10 @@
-"""Predictions: noise, sample and velocity, and the way from each to the others.
+"""Predictions: noise, sample and velocity, and conversions between them.
 
 With `x_t = alpha x_0 + sigma noise` and `v = a noise - b x_0` (see `process`), any one
-of the three and x_t give the two others. From velocity there is no division. From noise
-one divides by alpha, from the sample by sigma: at the end where that is 0, x_t does not
-hold the answer. The divisor is kept above `FLOOR`, so the result is finite there, and
-exact everywhere else.
+of the three together with x_t gives the two others. From velocity there is no division.
+From noise one divides by alpha, from the sample by sigma: at the end where that is 0, x_t
+does not determine the answer. The divisor is kept above `FLOOR`, so the result is finite
+there, and exact everywhere else.
 """
 
 from typing import Literal
@@ -26,7 +26,18 @@ def target(
   noise: jax.Array,
   times: jax.Array,
 ) -> jax.Array:
-  """What a network that predicts `kind` is trained towards, like `x0`."""
+  """The target of a network that predicts `kind`.
+
+  Args:
+    process: of the training.
+    kind: of the prediction.
+    x0: data, `(..., P)`.
+    noise: like `x0`.
+    times: its shape is that of `x0`'s first axes.
+
+  Returns:
+    Noise, sample or velocity, like `x0`.
+  """
   if kind == "noise":
     return noise
   if kind == "sample":
@@ -73,7 +84,16 @@ def convert(
 ) -> jax.Array:
   """Turns a prediction of kind `source` into one of kind `wanted`.
 
-  Shapes as in `to_sample_and_noise`.
+  Args:
+    process: of x_t.
+    source: kind of `prediction`.
+    wanted: kind of the result.
+    prediction: like `x_t`.
+    x_t: `(..., P)`.
+    times: its shape is that of `x_t`'s first axes.
+
+  Returns:
+    The prediction of kind `wanted`, like `x_t`.
   """
   if source == wanted:
     return prediction

@@ -52,7 +52,7 @@ class Process:
     return self.alpha(times), self.sigma(times)
 
   def add_noise(self, x0: jax.Array, noise: jax.Array, times: jax.Array) -> jax.Array:
-    """Returns x_t.
+    """Returns x_t, like `x0`.
 
     Args:
       x0: data, `(..., P)`.
@@ -63,7 +63,7 @@ class Process:
     return trail(alpha, x0) * x0 + trail(sigma, x0) * noise
 
   def velocity(self, x0: jax.Array, noise: jax.Array, times: jax.Array) -> jax.Array:
-    """Returns the velocity that belongs to data and noise; shapes as in `add_noise`."""
+    """Returns the velocity of data and noise, like `x0`; arguments as in `add_noise`."""
     a, b = self.velocity_weights(times)
     return trail(a, x0) * noise - trail(b, x0) * x0
 
@@ -81,9 +81,9 @@ def flow() -> Process:
 def ddpm(schedule: Literal["linear", "cosine"] = "linear") -> Process:
   """DDPM's variance-preserving process of 1000 steps.
 
-  Step n (0 to 999, as DDPM and its descendants count) is time `(n + 1) / 1000`; time 0
-  is the data. Between two steps beta is constant, which is the continuous process whose
-  log alpha is linear there; at a step alpha and sigma are those of the table.
+  Step n (0 to 999, as in DDPM and its descendants) is time `(n + 1) / 1000`; time 0 is
+  the data. Between two steps beta is constant, which is the continuous process whose log
+  alpha is linear there; at a step alpha and sigma are those of the table.
   """
   return variance_preserving(betas(schedule))
 
@@ -130,7 +130,7 @@ def variance_preserving(variances: np.ndarray) -> Process:
   decays = np.concatenate([decay, [0.0]]).astype(np.float32)
 
   def locate(times):
-    # A float32 time is a few 1e-5 of a step off: what is that near a step is meant.
+    # A float32 time is off by a few 1e-5 of a step: so close to a step it is that step.
     position = jnp.clip(times * steps, 0.0, steps)
     nearest = jnp.round(position)
     position = jnp.where(jnp.abs(position - nearest) < 2e-4, nearest, position)

@@ -5,10 +5,10 @@ Divided by `alpha + sigma`, every process is the straight flow: with
 
     y = (1 - s) x_0 + s noise,    dy/ds = noise - x_0
 
-and both stay bounded at both ends. `euler` and `heun` are the methods of first and
-second order for this equation; on the flow process they are the usual ones. An Euler
-step here is the step of DDIM without noise (Song et al. 2020, arXiv:2010.02502,
-equation 12), whatever the process.
+and both stay bounded at both ends. `euler` and `heun` are the first- and second-order
+methods for this equation; on the flow process they are the usual ones. An Euler step here
+is DDIM's step without noise (Song et al. 2020, arXiv:2010.02502, equation 12), for any
+process.
 
 A sampler is a function `step(estimate, x, now, then, process, fresh)`; `sample` scans it
 over the times, so that any number of steps is compiled once.
@@ -28,7 +28,7 @@ from video_dit.diffusion import times as times_lib
 
 
 class Moment(NamedTuple):
-  """One time of a schedule: as the network gets it, and as each token has it."""
+  """One time of a schedule: as passed to the network, and per token."""
 
   network: jax.Array
   tokens: jax.Array
@@ -51,7 +51,7 @@ def euler(estimate, x, now, then, process, fresh=None) -> jax.Array:
 def heun(estimate, x, now, then, process, fresh=None) -> jax.Array:
   """Second order; two evaluations a step.
 
-  The slope is the mean of those at both ends of the step. A step that ends in the data
+  The slope is the mean of the slopes at both ends. A step that ends in the data
   is Euler's, as in Karras et al. 2022 (arXiv:2206.00364, algorithm 1).
   """
   del fresh
@@ -105,7 +105,7 @@ def from_config(sample: config.Sample) -> Step:
 def start_time(prediction: predictions.Kind) -> float:
   """The time to start from: 1, or just below it where noise is predicted.
 
-  At alpha = 0 the noise says nothing about the sample, so no sampler can start there.
+  At alpha = 0 the noise does not determine the sample, so no sampler can start there.
   """
   return 0.999 if prediction == "noise" else 1.0
 
@@ -147,13 +147,13 @@ def sample(
   fresh: Callable[[jax.Array], jax.Array] | None = None,
   trajectory: bool = False,
 ) -> jax.Array:
-  """Carries noise to data; one compilation for all steps.
+  """Samples data from noise; one compilation for all steps.
 
   Args:
-    denoise: `(x, t) -> prediction` like x. Gets x in float32, and t as `times` has it
-      without its first axis; where tokens are given, t is `(R, N)` and 0 at those.
+    denoise: `(x, t) -> prediction` like x. Gets x in float32, and t like `times` without
+      its first axis; where tokens are given, t is `(R, N)` and 0 at those.
     noise: x at the first time, `(..., P)` float32.
-    times: falling, `(steps + 1, ...)`: further axes are none, the first axes of
+    times: descending, `(steps + 1, ...)`; further axes are none, the first axes of
       `noise`, or `(R, S)` together with `segments_RN`.
     sampler: `euler`, `heun`, `DDIM()`, or any function like them.
     process: that the network was trained on.
@@ -168,7 +168,7 @@ def sample(
     Data like `noise`, or the trajectory.
 
   Raises:
-    ValueError: one of `given` and `given_RN` comes without the other.
+    ValueError: only one of `given` and `given_RN` was passed.
   """
   if (given is None) != (given_RN is None):
     raise ValueError("`given` and `given_RN` go together: pass both, or neither.")

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from video_dit import config
 
-# What a draw is for; one segment's draws never share bits.
+# Purposes of draws; one segment's draws never share bits.
 PURPOSES = TIMES, NOISE, GIVEN, OTHER = range(4)
 
 
@@ -20,7 +20,7 @@ def segment_keys(
   step: int | jax.Array,
   purpose: int,
 ) -> jax.Array:
-  """Random keys of segments, `(R, S)` typed keys: the clip's own, and the run's below.
+  """Random keys of segments, `(R, S)` typed keys: the run's folded into the clip's.
 
   Args:
     keys_RS2: stable keys of the clips, uint32.
@@ -65,7 +65,7 @@ def segment_times(
     normal_RS = jax.vmap(jax.vmap(jax.random.normal))(keys_RS)
     times_RS = jax.nn.sigmoid(diffusion.time_mean + diffusion.time_std * normal_RS)
   else:
-    # Centred in float32's steps, so that neither end is ever drawn.
+    # Centred between float32's steps, so that neither end is ever drawn.
     times_RS = segment_uniform(keys_RS2, seed, step, TIMES) * (1 - 2**-23) + 2**-24
   return shift_times(times_RS, segment_shift(tokens_RS, diffusion))
 
@@ -82,14 +82,17 @@ def shift_times(times: jax.Array, shift: jax.Array | float) -> jax.Array:
   """Moves times towards noise: `s t / (1 + (s - 1) t)` (arXiv:2403.03206, eq. 23).
 
   Args:
-    times: in [0, 1]; 0 and 1 stay.
-    shift: a number, or one like `times`.
+    times: in [0, 1], of any shape; 0 and 1 stay.
+    shift: above 0: a number, or an array that broadcasts with `times`.
+
+  Returns:
+    Times in [0, 1], like `times`.
   """
   return shift * times / (1.0 + (shift - 1.0) * times)
 
 
 def token_times(times_RS: jax.Array, segments_RN: jax.Array) -> jax.Array:
-  """Each token's segment's time, or any other number, `(R, N)`; 0 in padding."""
+  """The time (or any other value) of each token's segment, `(R, N)`; 0 in padding."""
   times_RN = jnp.take_along_axis(times_RS, jnp.maximum(segments_RN - 1, 0), axis=1)
   return jnp.where(segments_RN > 0, times_RN, 0.0)
 
@@ -97,7 +100,7 @@ def token_times(times_RS: jax.Array, segments_RN: jax.Array) -> jax.Array:
 def token_indices(segments_RN: jax.Array) -> jax.Array:
   """Index of each token in its segment, from 0, `(R, N)` int32.
 
-  A segment's tokens stand together and in order. Padding counts like a segment.
+  A segment's tokens are contiguous and in order. Padding counts like a segment.
   """
   place_RN = jnp.broadcast_to(
     jnp.arange(segments_RN.shape[1], dtype=jnp.int32)[None], segments_RN.shape
@@ -124,7 +127,7 @@ def noise(
   Args:
     keys_RS2: stable keys of the clips, uint32.
     segments_RN: segment of each token.
-    indices_RN: index of each token in its segment, as `token_indices` gives.
+    indices_RN: index of each token in its segment, from `token_indices`.
     seed: of the run.
     step: of the run.
     patch_dim: P.

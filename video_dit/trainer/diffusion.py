@@ -1,4 +1,4 @@
-"""The DiT's objective: segments at times of their own, some with given frames.
+"""The DiT's objective: each segment at its own time, some with given frames.
 
 A segment draws its time and its noise from its key, so a clip sees the same ones
 whatever row, device or micro-batch it lands in. With chance `given_probability` its
@@ -72,8 +72,8 @@ def given_tokens(
 ) -> jax.Array:
   """Which tokens are given, `(R, N)` bool.
 
-  A segment of several latent frames gives, by a coin, its first one or more: one in
-  half of the cases, else any number that leaves one to generate.
+  In a segment of several latent frames, with chance `probability`, the first one or more
+  are given: one in half of the cases, else any number that leaves one to generate.
   """
   at_RN = jnp.maximum(batch.segments - 1, 0)
   ids_S = jnp.arange(1, batch.tokens.shape[1] + 1, dtype=batch.segments.dtype)
@@ -84,7 +84,7 @@ def given_tokens(
   span_RS = jnp.maximum(last_RS - first_RS, 0).astype(jnp.float32)
 
   draw_RS = times.segment_uniform(batch.keys, seed, step, times.GIVEN)
-  # One draw serves coin and number: where the coin holds, u is uniform again.
+  # One draw decides chance and number: below the chance, u is uniform again.
   u_RS = draw_RS / probability
   many_RS = 1.0 + jnp.floor(jnp.maximum(2.0 * u_RS - 1.0, 0.0) * span_RS)
   num_RS = jnp.where(u_RS < 1.0, jnp.minimum(many_RS, span_RS), 0.0)

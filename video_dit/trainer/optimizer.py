@@ -32,7 +32,7 @@ def direction(config: config_lib.Optimizer, axes) -> optax.GradientTransformatio
 
 
 def _adam(config: config_lib.Optimizer) -> optax.GradientTransformation:
-  """Adam in float32, whose moments wait in `moments_dtype` between steps."""
+  """Adam in float32, with moments stored in `moments_dtype` between steps."""
   adam = optax.scale_by_adam(b1=config.beta1, b2=config.beta2, eps=config.epsilon)
   if config.moments_dtype == "float32":
     return adam

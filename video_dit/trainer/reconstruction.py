@@ -41,7 +41,7 @@ def loss(
   terms = config.reconstruction
   pixels = to_unit(windows.clips)
   mean, logvar = model.encode(pixels.astype(config.train.compute_dtype))
-  # From then on the encoder stands still and the decoder learns to mend.
+  # From then on the encoder is frozen and the decoder learns to repair.
   mending = step >= terms.noise_from * config.train.steps
   if terms.noise:
     mean, logvar = (
@@ -68,7 +68,7 @@ def loss(
 def heldout(
   model: Autoencoder, windows: Windows, level: jax.Array, config: config_lib.Config
 ) -> Sums:
-  """Totals without noise: what the frozen autoencoder will do to these windows."""
+  """Totals without noise, as the frozen autoencoder would reconstruct the windows."""
   del level  # reconstruction has no noise level
   pixels = to_unit(windows.clips)
   mean, _ = model.encode(pixels.astype(config.train.compute_dtype))

@@ -1,4 +1,4 @@
-"""The trainer: sharded birth of a state, and the step that takes it forward.
+"""The trainer: sharded initialisation of a state, and the step that updates it.
 
 A `Trainer` ties an objective, an optimiser and a mesh together and holds no arrays.
 Parameters and optimiser are float32; the objective decides the dtype of the arithmetic.
@@ -52,7 +52,7 @@ class Trainer(Generic[T]):
   Args:
     objective: what is trained.
     config: of the run.
-    mesh: over which state and batches are laid.
+    mesh: over which state and batches are sharded.
 
   Raises:
     ValueError: the model holds more than parameters, or does not divide over the mesh.
@@ -107,9 +107,9 @@ class Trainer(Generic[T]):
     return sum(x.size for x in jax.tree.leaves(self.abstract.params))
 
   def init(self) -> TrainState:
-    """A fresh state: every shard is born on its own device, the same on any mesh.
+    """A fresh state: every shard is made on its own device, the same on any mesh.
 
-    Where the task has weights to start from, the state has those.
+    Where the task has weights to start from, they are used.
     """
     if self.objective.initial is not None:
       params = self.objective.initial(self.mesh)
@@ -117,7 +117,7 @@ class Trainer(Generic[T]):
       with jax.set_mesh(self.mesh):
         begin = jax.jit(self._begin, out_shardings=self.shardings, donate_argnums=0)
         return begin(params)
-    # As NumPy's: what lies on this host's device cannot be put on those of others.
+    # As NumPy arrays: an array on this host's device cannot be moved to other hosts'.
     key = np.asarray(jax.random.key_data(jax.random.key(self.config.seed)))
     with jax.set_mesh(self.mesh):
       fresh = jax.jit(self._fresh, out_shardings=self.shardings)
@@ -173,7 +173,7 @@ class Trainer(Generic[T]):
     )
 
   def _gradient(self, params: Params, batch: Any, step: jax.Array) -> tuple[Params, Sums]:
-    """Gradient of the whole batch's loss, one micro-batch after the other.
+    """Gradient of the whole batch's loss, computed one micro-batch at a time.
 
     Losses and weights are summed over the micro-batches and divided once, so that the
     result does not depend on how many there are; but for `reconstruction.noise`, whose
@@ -209,10 +209,10 @@ class Trainer(Generic[T]):
 
 
 def micro_batches(batch: Any, parts: int, mesh: jax.sharding.Mesh) -> Any:
-  """Cuts a batch's rows into so many micro-batches, stacked in a new first axis.
+  """Splits a batch's rows into `parts` micro-batches, stacked in a new first axis.
 
   Every device keeps its own rows, and a micro-batch takes neighbours of each: rows that
-  `data.balance_rows` made equal work run at once.
+  `data.balance_rows` gave equal work run at once.
   """
   ways = math.prod(mesh.shape[axis] for axis in partition.ROWS)
   form = "(ways parts r) ... -> parts (ways r) ..."
@@ -220,7 +220,7 @@ def micro_batches(batch: Any, parts: int, mesh: jax.sharding.Mesh) -> Any:
 
 
 def _num_axes(params: nnx.State) -> dict[str, Any]:
-  """For each parameter its number of named axes: a stack's layer axis has none."""
+  """For each parameter its number of named axes; a stack's layer axis has no name."""
 
   def count(_, variable):
     return len(variable.get_metadata().get("axes") or ())

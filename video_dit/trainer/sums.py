@@ -1,4 +1,4 @@
-"""What a loss hands to the step: totals that add up over micro-batches."""
+"""What a loss returns to the step: totals that add up over micro-batches."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ Totals = dict[str, tuple[jax.Array, jax.Array]]
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sums:
-  """Totals of one batch. Those of several batches add up to those of all of them.
+  """Totals of one batch; those of several batches add up.
 
   Attributes:
     loss: float32, sum of weighted losses; this is what is differentiated.

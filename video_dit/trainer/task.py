@@ -1,6 +1,6 @@
-"""What the trainer must know of a problem: a model, its loss and its batches' layout.
+"""What the trainer must know about a problem: a model, its loss and batch layout.
 
-Nothing here opens data, so a task can be compiled where there are none.
+Nothing here opens data, so a task can be compiled without any.
 """
 
 from collections.abc import Callable
@@ -33,7 +33,7 @@ class Task:
     weight: of the average step; each step's gradient is its total over this, so that a
       clip counts the same in a step of many clips as in one of few. None divides by the
       step's own weight.
-    initial: mesh -> the float32 parameters that a new run starts from, laid over it;
+    initial: mesh -> the float32 parameters that a new run starts from, sharded over it;
       None draws them.
   """
 
@@ -54,7 +54,7 @@ def check_mesh(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
   if config.data.rows % ways:
     raise ValueError(
       f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
-      f" of the mesh. Choose a multiple of {ways}, or a mesh with less of the two."
+      f" of the mesh. Choose a multiple of {ways}, or a mesh with smaller data or fsdp."
     )
   if config.objective == "reconstruction":
     return
@@ -62,7 +62,7 @@ def check_mesh(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
     raise ValueError(
       f"config.dit.heads={config.dit.heads} does not divide over"
       f" tensor={mesh.shape['tensor']} of the mesh. Choose a multiple of it, or a mesh"
-      " with less of it."
+      " with a smaller tensor axis."
     )
   if config.data.row_length % mesh.shape["context"]:
     raise ValueError(
@@ -100,7 +100,7 @@ def reconstruction_task(config: config_lib.Config) -> Task:
 
 
 def rows_layout(mesh: jax.sharding.Mesh) -> Batch:
-  """Where each array of a batch lies: per-token arrays are split over `context` too."""
+  """Layout of each array of a batch: per-token arrays are split over `context` too."""
   by_token = ("patches", "segments", "positions", "frames")
   names = [field.name for field in dataclasses.fields(Batch)]
   tokens, rows = partition.tokens_sharding(mesh), partition.rows_sharding(mesh)
@@ -108,6 +108,6 @@ def rows_layout(mesh: jax.sharding.Mesh) -> Batch:
 
 
 def windows_layout(mesh: jax.sharding.Mesh) -> Windows:
-  """Windows lie by rows."""
+  """Layout of windows: split by rows."""
   rows = partition.rows_sharding(mesh)
   return Windows(clips=rows, keys=rows)
