@@ -96,7 +96,7 @@ def _tree() -> dict:
     ("dit.rope_fractions", (0.5, 0.5, 0.5), ["config.dit.rope_fractions", "sum to 1"]),
     ("data.caption_dropout", 1.5, ["config.data.caption_dropout=1.5", "0 and 1"]),
     ("mesh.context", 3, ["config.data.row_length=32768", "multiple of mesh.context=3"]),
-    ("sample.height", 250, ["config.sample.height=250", "multiple of", "256 is near"]),
+    ("sample.height", 250, ["config.sample.height=250", "multiple of", "try 256"]),
     ("sample.guidance_interval", (0.9, 0.2), ["guidance_interval=(0.9, 0.2)", "[0, 1]"]),
     ("sample.frames", 16, ["config.sample.frames=16", "autoencoder.time=4"]),
     ("ingest.max_text", 1.5, ["config.ingest.max_text=1.5", "0 and 1"]),

@@ -236,6 +236,6 @@ def test_what_it_does_not_fit_is_refused_before_it_is_read(folder, tmp_path):
     interop.transformer_weights(other, 5, 11)
   with pytest.raises(ValueError, match=r"config\.dit\.checkpoint=.*no published"):
     interop.with_transformer(_config(tmp_path / "nowhere"))
-  with pytest.raises(ValueError, match=r"alone"):
+  with pytest.raises(ValueError, match=r"only supported with dit.architecture='wan'"):
     own = dataclasses.replace(config.dit, architecture="adaln", text_length=0)
     config_lib.parse(config_lib.to_dict(dataclasses.replace(config, dit=own)))

@@ -23,7 +23,7 @@ def template(**leaves: Any):
     **leaves: top-level values, `name` and `objective` at least.
 
   Returns:
-    A locked `ml_collections.ConfigDict`: a key that is not there cannot be set.
+    A locked `ml_collections.ConfigDict`: unknown keys cannot be set.
   """
   import ml_collections
 
@@ -44,7 +44,7 @@ def to_dict(config: Config) -> dict[str, Any]:
 
 
 def to_text(config: Config) -> str:
-  """The config as sorted `dotted.key: value` lines, one a leaf, values in JSON."""
+  """The config as sorted `dotted.key: value` lines, one per leaf, values in JSON."""
   return "".join(f"{key}: {json.dumps(value)}\n" for key, value in leaves(config))
 
 
@@ -63,7 +63,7 @@ def leaves(config: Config) -> Iterator[tuple[str, Any]]:
 
 
 def from_text(text: str) -> Config:
-  """Reads back what `to_text` wrote."""
+  """Reads what `to_text` wrote."""
   tree: dict[str, Any] = {}
   for line in text.splitlines():
     key, value = line.split(": ", 1)

@@ -11,14 +11,14 @@ from video_dit.config.sections import Autoencoder, Config, Text
 
 
 def check(config: Config, values: Mapping[str, Any]) -> None:
-  """Holds a config to every rule, ranges before what computes with them.
+  """Checks a config against every rule, ranges before what computes with them.
 
   Args:
-    config: to be checked; its types are right.
+    config: to be checked; its types are already checked.
     values: its leaves by dotted key.
 
   Raises:
-    ValueError: the first rule that is broken, with key, value and rule.
+    ValueError: the first broken rule, with key, value and rule.
   """
   _check_ranges(values)
   check_autoencoder(config.autoencoder)
@@ -115,7 +115,7 @@ def _check_media(config: Config) -> None:
 
 
 def _check_ingest(ingest: Ingest) -> None:
-  """What is chosen by measures has to be measured."""
+  """Limits on measured values need measuring."""
   plain = Ingest()
   names = """max_black max_frozen max_black_seconds max_frozen_seconds min_motion
   max_motion min_sharpness max_text near_duplicates""".split()
@@ -134,7 +134,7 @@ def _is_power_of_two(value: int) -> bool:
 
 
 def check_autoencoder(ae: Autoencoder) -> None:
-  """Holds an autoencoder's sizes to the rules between them."""
+  """Checks an autoencoder's sizes against each other."""
   _require(_is_power_of_two(ae.patch), "autoencoder.patch", ae.patch, "a power of two")
   _require(
     ae.space % ae.patch == 0 and _is_power_of_two(ae.space // ae.patch),
@@ -196,7 +196,7 @@ def _check_dit(config: Config) -> None:
     wan or not dit.checkpoint,
     "dit.checkpoint",
     dit.checkpoint,
-    "published transformers are read for dit.architecture='wan' alone",
+    "published transformers are only supported with dit.architecture='wan'",
   )
   for key, only in (("process", "flow"), ("prediction", "velocity")):
     value = getattr(config.diffusion, key)
@@ -207,7 +207,7 @@ def _check_dit(config: Config) -> None:
       f"must be {only!r} with dit.checkpoint: published transformers have learnt that",
     )
   _require(
-    wan or not dit.text_length, "dit.text_length", dit.text_length, "is 0 but in 'wan'"
+    wan or not dit.text_length, "dit.text_length", dit.text_length, "is 0 except in 'wan'"
   )
   _require(
     not dit.text_length or dit.text_length >= config.text.max_tokens,
@@ -248,7 +248,7 @@ def _check_sizes(config: Config) -> None:
       value % grid == 0,
       f"sample.{key}",
       value,
-      f"must be a multiple of autoencoder.space * dit.patch = {grid}; {near} is near",
+      f"must be a multiple of autoencoder.space * dit.patch = {grid}; try {near}",
     )
   lowest, highest = config.sample.guidance_interval
   _require(

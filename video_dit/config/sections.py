@@ -1,4 +1,4 @@
-"""Every setting, its default and what it means: one frozen dataclass a section."""
+"""Every setting, its default and its meaning: one frozen dataclass per section."""
 
 import dataclasses
 from typing import Literal
@@ -10,7 +10,7 @@ Split = Literal["split", "refuse"]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Mesh:
-  """Sizes of the mesh axes; `data` takes the devices that the others leave."""
+  """Sizes of the mesh axes; `data` takes the remaining devices."""
 
   fsdp: int = 1
   tensor: int = 1
@@ -35,8 +35,8 @@ class Media:
     workers: processes that probe and decode.
     validation_fraction: share of clips, chosen by key, put in the validation split.
     shard_records: records in one ArrayRecord file.
-    tile_pixels: most pixels of a frame that are encoded at once: what the devices have
-      memory for. Larger frames are encoded in tiles that overlap.
+    tile_pixels: most pixels of a frame that are encoded at once, limited by device
+      memory. Larger frames are encoded in overlapping tiles.
   """
 
   frames_per_second: float = 24.0
@@ -62,7 +62,7 @@ class Autoencoder:
   Attributes:
     checkpoint: folder that the autoencoder's training run exported, or a published
       checkpoint (docs/checkpoints.md); empty only where the autoencoder itself is
-      trained. Of a published one only `channels`, `space` and `time` must be said here.
+      trained. For a published one, set only `channels`, `space` and `time` here.
     channels: latent channels.
     space: pixels per latent row and column; a power of two times `patch`.
     time: frames per latent frame, after the first; a power of two.
@@ -89,10 +89,10 @@ class Text:
 
   Attributes:
     tokenizer: a SentencePiece model file, or the folder of a published tokenizer. Empty
-      takes the one that lies with the checkpoint, or trains one on the captions.
+      takes the one beside the checkpoint, or trains one on the captions.
     checkpoint: folder or file of a published T5 v1.1, UMT5 or CLIP text encoder
-      (docs/checkpoints.md), whose sizes then count instead of those here; or the `text`
-      folder of a data set. Empty draws frozen random weights.
+      (docs/checkpoints.md), whose sizes then replace those here; or the `text` folder of
+      a data set. Empty draws frozen random weights.
     dtype: of the arithmetic, and of a published encoder's weights in memory.
     vocabulary: pieces of a tokenizer trained here.
     width, depth, heads, head_size, mlp_width: the encoder's sizes (T5's d_model,
@@ -120,38 +120,38 @@ class Text:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class DiT:
-  """The diffusion transformer; everything that decides a parameter's shape.
+  """The diffusion transformer: architecture and sizes, and how it is computed.
 
   Attributes:
     architecture: `adaln` is this project's own (models/dit/model.py), `wan` is that of
       Wan 2.1 (models/dit/wan.py).
     checkpoint: folder or file of a published transformer of that architecture, which a
       new run starts from (docs/checkpoints.md). Its sizes, positions and `text_length`
-      count instead of those here.
+      replace those here.
     width, depth, heads: of the transformer; heads divide the width.
     mlp_ratio: width of the MLP over `width`.
     patch: latent frames, rows and columns of one token.
     rope_fractions: shares of the head size rotated by time, height and width.
     rope_theta: base of the rotary frequencies.
-    rope_side: side, in tokens, that the geometric mean of a clip's grid is scaled to;
+    rope_side: side, in tokens, to which the geometric mean of a clip's grid is scaled;
       0 keeps plain indices.
     rope_seconds: seconds of video per unit of temporal position; 0 counts tokens.
-    frequencies: of the embedding of times, cosines and sines together.
+    frequencies: of the time embedding, cosines and sines together.
     norm_epsilon: added to the mean square in every norm.
-    text_length: of `wan`: captions count as filled up with zeros to so many tokens, which
-      are attended; 0 attends to the caption alone.
+    text_length: for `wan`: length in tokens to which captions count as zero-padded; the
+      padding is attended to. 0 attends to the caption alone.
     remat: what a block's forward pass saves: `none` recomputes nothing, `block`
       recomputes all, `attention` keeps attention's output and log-sum-exp, `dots` these
-      and what every linear map puts out, `offload` attention's in host memory, where the
-      blocks' inputs wait too (GPU and TPU).
-    unroll: blocks that one turn of the compiled loop over them holds. Small blocks run
-      faster without a loop (`unroll` of `depth`), and compile longer.
+      and the output of every linear map, `offload` attention's in host memory, together
+      with the blocks' inputs (GPU and TPU).
+    unroll: blocks in one iteration of the compiled loop over them. Small blocks run
+      faster without a loop (`unroll` of `depth`), but take longer to compile.
     context: how queries meet the keys of other devices of the mesh's `context` axis:
       `gather` them, pass them around a `ring`, trade tokens for heads (`all_to_all`), or
-      `both`; `auto` trades heads as far as they divide and rings the rest.
+      `both`; `auto` trades heads as far as they divide and uses a ring for the rest.
     attention: the kernel of one device (parallel/local.py); `auto` chooses by device and
-      shape, and says in the log what it took. `splash` cuts rows in blocks of 512 tokens,
-      `splash_256` and `splash_1024` in such.
+      shape, and logs its choice. `splash` cuts rows into blocks of 512 tokens,
+      `splash_256` and `splash_1024` into blocks of those sizes.
   """
 
   architecture: Literal["adaln", "wan"] = "adaln"
@@ -230,7 +230,8 @@ class Data:
     long: a clip longer than a row: `split` into runs of latent frames, or `refuse`.
     lookahead: clips that the packer chooses among.
     balance_rows: neighbouring rows of a step whose summed work is kept equal: as many as
-      one device takes. 1 is equal work on any mesh; more need fewer like rows in a step.
+      one device takes. 1 gives equal work on any mesh; with more, the rows of a step may
+      differ more.
     caption_dropout: chance that a clip's caption is replaced by the empty one.
     window_frames, window_side: pixels' training window.
     threads: threads that read ahead in each process.
@@ -260,10 +261,10 @@ class Optimizer:
     learning_rate: greatest learning rate.
     warmup_steps: steps of linear warm-up.
     schedule: after warm-up: `constant`, or `cosine` down to `final_fraction`.
-    final_fraction: last learning rate over the greatest.
+    final_fraction: last learning rate as a fraction of the greatest.
     beta1, beta2, epsilon: of Adam.
     weight_decay: applied to matrices, not to biases and norms.
-    clip_norm: greatest global gradient norm; 0 clips nothing.
+    clip_norm: greatest global gradient norm; 0 turns clipping off.
     moments_dtype: of Adam's two moments between steps; bfloat16 halves their memory.
   """
 
@@ -290,8 +291,8 @@ class Reconstruction:
     kl: of the divergence from the unit normal, summed over a latent, per pixel.
     noise: greatest noise added to latents before decoding, in units of each channel's
       deviation over the batch, or the micro-batch with `train.accumulate` (RAE, Zheng et
-      al., 2025, arXiv:2510.11690): the decoder learns to mend what a generator gets
-      slightly wrong. 0 adds none.
+      al., 2025, arXiv:2510.11690): the decoder learns to repair a generator's small
+      errors. 0 adds none.
     noise_from: share of the training after which it is added, and the encoder, whose
       latents the generator has to learn, gets no more gradient from the decoder.
   """
@@ -307,7 +308,7 @@ class Reconstruction:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Train:
-  """Length and rhythm of a run; a period of 0 steps never comes.
+  """Length and periods of a run; a period of 0 steps is off.
 
   Attributes:
     steps: optimiser steps.
