@@ -36,7 +36,7 @@ def local_attention(
   *,
   kernel: str = "auto",
 ) -> tuple[jax.Array, jax.Array]:
-  """Attends one device's queries to its keys; returns what merging other keys needs.
+  """Attends one device's queries to one device's keys, in a form that can be merged.
 
   Both results are differentiable. Results over disjoint keys merge to that over all:
   with lse = logaddexp(lse1, lse2), out = out1 exp(lse1 - lse) + out2 exp(lse2 - lse).

@@ -266,7 +266,7 @@ def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dic
   description = folder / DESCRIPTION
   if not description.is_file():
     raise ValueError(
-      f"config.text.checkpoint={str(folder)!r}: no {DESCRIPTION} there, so it is no"
+      f"config.text.checkpoint={str(folder)!r}: no {DESCRIPTION} there, so it is not a"
       " text encoder that was saved here. Give the `text` folder of a preprocessed data"
       " set or a published encoder, or leave it empty to draw frozen random weights."
     )
@@ -277,7 +277,7 @@ def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dic
     if found.get(name) != wanted:
       raise ValueError(
         f"{folder}: the text encoder there has {name}={found.get(name)}, the config"
-        f" {wanted}. Set config.text.{name} to that, or make the data set anew."
+        f" {wanted}. Set config.text.{name} to that, or rebuild the data set."
       )
   try:
     stored = safetensors.numpy.load_file(folder / WEIGHTS)
@@ -291,7 +291,7 @@ def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dic
       got = stored[name].shape if name in stored else "nothing"
       raise ValueError(
         f"{folder / WEIGHTS}: {name} is {got}, expected {shape.shape}. The file does not"
-        f" belong to the {DESCRIPTION} beside it; make the data set anew."
+        f" belong to the {DESCRIPTION} beside it; rebuild the data set."
       )
     return jnp.asarray(stored[name])
 
