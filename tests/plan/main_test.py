@@ -47,11 +47,11 @@ def test_all_programs_are_planned_and_written(tmp_path):
     (["--topology=v9:4x4"], ["v9:4x4", "v5p", "gpu:"]),
     ([], ["--topology is missing"]),
     (["--topology=cpu:8", "--mesh=cpu:8"], ["topology's"]),
-    (["--topology=cpu:8", "--stages=trane"], ["'trane' is no stage"]),
+    (["--topology=cpu:8", "--stages=trane"], ["'trane' is not a stage"]),
     (["--topology=cpu:8", "--search", "--tries=0"], ["--tries=0", "above 0"]),
     (["--topology=cpu:8", "--search", "--stages=sample"], ["a search plans the train"]),
-    (["--topology=cpu:8", "--clips=²"], ["'²' is no number of tokens"]),
-    (["--topology=cpu:8", "--json=/no/such/folder/x.json"], ["is no folder"]),
+    (["--topology=cpu:8", "--clips=²"], ["'²' is not a number of tokens"]),
+    (["--topology=cpu:8", "--json=/no/such/folder/x.json"], ["is not a folder"]),
   ],
 )
 def test_what_is_wrong_is_said_in_one_message(arguments, words):

@@ -284,7 +284,7 @@ def test_rows_hold_the_clips_that_are_named():
   config = _config(data={"row_length": 100, "row_segments": 9})
   assert mix_lib.of(config).tokens == (100,)
   assert mix_lib.of(config, (20, 35)).tokens == (20, 35, 20)
-  with pytest.raises(ValueError, match="does not lie in a row of 100"):
+  with pytest.raises(ValueError, match="does not fit into a row of 100"):
     mix_lib.of(config, (101,))
   tokens = np.array(mix_lib.of(config, (20, 35)).tokens, np.float64)
   halves = [tokens, 2 * tokens]

@@ -1,1 +1,1 @@
-"""Plans a run on chips that are not there: memory, time and cost."""
+"""Plans a run on chips that need not be present: memory, time and cost."""

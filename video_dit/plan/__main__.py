@@ -1,4 +1,4 @@
-r"""Plans a run on chips that are not there: memory, time and cost of its programs.
+r"""Plans a run on chips that need not be present: memory, time and cost.
 
   python -m video_dit.plan --config=configs/xl.py --topology=v5p:4x4x4
   python -m video_dit.plan --config=configs/xl.py --topology=gpu:h100x64 --price=2.5
@@ -14,11 +14,11 @@ flags:
   --topology=v5p:4x4x4            of v4, v5e, v5p, v6e, 7x; or gpu:h100x64, or cpu:8
   --mesh=fsdp=8,context=2         mesh axes; data takes the rest
   --clips=1280,4096               tokens of the clips in a row [one clip a row]
-  --price=4.2                     of a chip-hour, for the cost
+  --price=4.2                     price of a chip-hour, for the cost
   --stages=train,sample,encode    which programs [all; train for a search]
   --json=FILE                     writes the figures
   --search                        tries meshes, remat policies and block sizes, ranks them
-  --tries=12                      of a search, at most
+  --tries=12                      the most plans of a search
 """
 
 import json
@@ -35,11 +35,11 @@ flags.define_config()
 flags.define_mesh()
 absl_flags.DEFINE_string("topology", None, "v5p:4x4x4, gpu:h100x64 or cpu:8")
 absl_flags.DEFINE_string("clips", "", "tokens of the clips in a row")
-absl_flags.DEFINE_float("price", None, "of a chip-hour")
+absl_flags.DEFINE_float("price", None, "price of a chip-hour")
 absl_flags.DEFINE_string("stages", "", "train,sample,encode")
 absl_flags.DEFINE_string("json", None, "file that the figures are written to")
 absl_flags.DEFINE_bool("search", False, "try meshes, remat policies and block sizes")
-absl_flags.DEFINE_integer("tries", 12, "of a search, at most")
+absl_flags.DEFINE_integer("tries", 12, "the most plans of a search")
 
 
 def main() -> None:
@@ -49,13 +49,13 @@ def main() -> None:
   spec = mesh_lib.parse(values.mesh)
   if spec.platform:
     raise ValueError(
-      f"--mesh={values.mesh}: the devices are the topology's. Give axes alone, like"
+      f"--mesh={values.mesh}: the devices are the topology's. Give only axes, like"
       " --mesh=fsdp=8."
     )
   if values.price is not None and values.price < 0:
     raise ValueError(f"--price={values.price}: must not be negative.")
   if values.tries < 1:
-    raise ValueError(f"--tries={values.tries}: must be above 0, the plans of a search.")
+    raise ValueError(f"--tries={values.tries}: must be above 0.")
   stages = _stages(values.stages, ("train",) if values.search else run.STAGES)
   if values.search and stages != ("train",):
     raise ValueError(
@@ -91,7 +91,7 @@ def _json_path(name: str | None) -> pathlib.Path | None:
     return None
   path = pathlib.Path(name)
   if not path.parent.is_dir() or path.is_dir():
-    raise ValueError(f"--json={name}: {path.parent} is no folder, or {path} is one.")
+    raise ValueError(f"--json={name}: {path.parent} is not a folder, or {path} is one.")
   return path
 
 
@@ -99,7 +99,9 @@ def _clips(text: str) -> tuple[int, ...]:
   parts = [part for part in text.split(",") if part]
   for part in parts:
     if not part.isdecimal() or int(part) == 0:
-      raise ValueError(f"--clips={text}: {part!r} is no number of tokens, like 4096.")
+      raise ValueError(
+        f"--clips={text}: {part!r} is not a number of tokens. Write it like 4096."
+      )
   return tuple(map(int, parts))
 
 
@@ -108,7 +110,7 @@ def _stages(text: str, default: tuple[str, ...]) -> tuple[str, ...]:
   for stage in stages:
     if stage not in run.STAGES:
       raise ValueError(
-        f"--stages={text}: {stage!r} is no stage. Stages: {', '.join(run.STAGES)}."
+        f"--stages={text}: {stage!r} is not a stage. Stages: {', '.join(run.STAGES)}."
       )
   return stages
 

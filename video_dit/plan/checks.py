@@ -1,4 +1,4 @@
-"""What training would refuse, found without devices and before anything is compiled."""
+"""Finds what training would refuse, without devices and before compiling."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from video_dit.trainer import task as task_lib
 
 
 def parameters(config: config_lib.Config, mesh) -> Any:
-  """The abstract parameters of a run, held to what training holds config and mesh to.
+  """The abstract parameters of a run, checked as training checks config and mesh.
 
   Args:
     config: of the run.
@@ -30,7 +30,7 @@ def parameters(config: config_lib.Config, mesh) -> Any:
 
 
 def accepts(config: config_lib.Config, axes: dict[str, int]) -> bool:
-  """Whether a run of the config would begin on a mesh of these axes."""
+  """Whether a run of the config would start on a mesh with these axes."""
   try:
     rules.check(config, dict(config_lib.leaves(config)))
     parameters(config, abstract_mesh(axes))
@@ -40,5 +40,5 @@ def accepts(config: config_lib.Config, axes: dict[str, int]) -> bool:
 
 
 def abstract_mesh(axes: dict[str, int]) -> jax.sharding.AbstractMesh:
-  """A mesh of these axes that has no devices."""
+  """A mesh with these axes and without devices."""
   return jax.sharding.AbstractMesh(tuple(axes.values()), tuple(axes))

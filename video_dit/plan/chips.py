@@ -1,4 +1,4 @@
-"""What is known of each chip: memory, peak, clock, bandwidths, and the fractions used.
+"""What is known about each chip: memory, peak, clock, bandwidths and fractions reached.
 
 Peaks, memories and bandwidths are the vendors'. `clock` turns the compiler's cycles into
 seconds. `link` is what two of a TPU's links carry between chips, as collectives were seen
@@ -57,14 +57,14 @@ class Chip:
     return back if backward else ahead
 
   def note_on_heads(self, width: int, heads: int) -> str:
-    """Says whether heads leave matrix units empty in attention; '' if they fill them."""
+    """Says whether heads leave matrix units partly idle in attention; '' if not."""
     size, full = width // heads, max(self.attention)[0]
     if size % full == 0:
       return ""
     wide = -(-width // full) * full
     return (
       f"heads of {size} leave part of {self.name}'s matrix units empty in attention;"
-      f" where sizes are yours to choose, heads of {full} fill them, as with"
+      f" if you can choose the sizes, heads of {full} fill them, as with"
       f" --config.dit.width={wide} --config.dit.heads={wide // full}"
     )
 
@@ -179,7 +179,7 @@ def parse(text: str) -> Topology:
   """Reads `v5p:4x4x4`, `gpu:h100x64` or `cpu:8`.
 
   Raises:
-    ValueError: a chip or a form that is not known; names those that are.
+    ValueError: an unknown chip or form; names the known ones.
   """
   known = (
     f"{', '.join(f'{t}:AxB[xC]' for t in _TPUS)}, gpu:{{{','.join(_GPUS)}}}xN, cpu:N"
@@ -200,5 +200,5 @@ def parse(text: str) -> Topology:
     example = f"{name}:4x4"
   hint = f" Did you mean {near[0]}?" if near and name not in _TPUS else ""
   if name in (*_TPUS, "cpu", "gpu"):
-    hint = f" It is written like {example}."
-  raise ValueError(f"--topology={text}: is not known.{hint} Known: {known}.")
+    hint = f" Write it like {example}."
+  raise ValueError(f"--topology={text} is not a known topology.{hint} Known: {known}.")

@@ -14,7 +14,7 @@ from video_dit.plan.chips import CHIPS, Chip, Topology
 
 
 def chip_of(topology: Topology) -> Chip:
-  """What is known of the topology's chip; of this machine, measured, for `cpu`."""
+  """What is known about the topology's chip; for `cpu`, this machine is measured."""
   if topology.platform != "cpu":
     return CHIPS[topology.chip]
   peak = _measure() / topology.count
@@ -37,8 +37,8 @@ def mesh_of(
   """The mesh over all devices of a topology.
 
   Args:
-    topology: whose devices are used; none has to be there.
-    axes: sizes that were given; `data` takes the rest.
+    topology: whose devices are used; none has to exist here.
+    axes: the given sizes; `data` takes the rest.
     defaults: sizes of the config.
 
   Raises:
@@ -73,7 +73,7 @@ def _tpu(topology: Topology) -> list:
       f"--topology={topology.text}: the TPU compiler is not installed. Install it with"
       " pip install 'video_dit[plan]'."
     ) from error
-  # The compiler would look for a TPU's host, and for other processes that hold it.
+  # The compiler would look for a TPU host, and for other processes that hold it.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   from jax.experimental import topologies
@@ -87,7 +87,7 @@ def _tpu(topology: Topology) -> list:
   except Exception as error:  # of JAX's runtime, or of its own checks
     first = str(error).splitlines()[0] if str(error) else repr(error)
     raise ValueError(
-      f"--topology={topology.text}: the TPU compiler knows no such slice ({first})."
+      f"--topology={topology.text}: unknown TPU slice ({first})."
       f" Slices of {topology.chip} are like {_example(topology.chip)}."
     ) from error
   return list(found.devices)
@@ -106,8 +106,8 @@ def _cpu(topology: Topology) -> list:
   devices = jax.devices("cpu")
   if len(devices) < topology.count:
     raise ValueError(
-      f"--topology={topology.text}: JAX runs with {len(devices)} simulated devices"
-      " already. Ask for as many, or plan in a process of its own."
+      f"--topology={topology.text}: JAX already runs with {len(devices)} simulated"
+      " devices. Ask for as many, or plan in a separate process."
     )
   return devices[: topology.count]
 
@@ -115,7 +115,7 @@ def _cpu(topology: Topology) -> list:
 def start(topology: Topology) -> None:
   """Keeps JAX to the CPU, with the topology's simulated devices."""
   jax.config.update("jax_platforms", "cpu")
-  if topology.platform != "cpu":  # Programs for devices that are not there can't be kept.
+  if topology.platform != "cpu":  # Programs for absent devices cannot be cached.
     jax.config.update("jax_enable_compilation_cache", False)
   if topology.platform == "cpu":
     try:

@@ -17,7 +17,7 @@ GB = 1e9
 def program_figures(
   program: Program, chip: Chip, mesh: dict[str, int], mix: mix_lib.Mix
 ) -> dict[str, Any]:
-  """What one program costs on one device; no seconds where it does not fit."""
+  """What one program costs on one device; without seconds where it does not fit."""
   memory = dict(program.memory)
   figures: dict[str, Any] = {
     "compile_seconds": program.seconds,
@@ -38,7 +38,7 @@ def program_figures(
 
 
 def cost_figures(cost: Cost) -> dict[str, Any]:
-  """A cost as it is written to JSON; all of one device."""
+  """A cost as written to JSON; all for one device."""
   collectives = [
     {"axes": axes, "kind": kind, **dataclasses.asdict(part)}
     for (axes, kind), part in sorted(cost.collectives.items())
@@ -101,8 +101,8 @@ def host_figures(
     state_bytes: of the whole state.
     batch_bytes: of a whole step's batch.
     config: of the run.
-    hosts: that there are.
-    share: of a step's rows that a host makes; hosts that share rows make them all.
+    hosts: their number.
+    share: of a step's rows that a host makes; hosts that share rows each make them all.
   """
   ahead = config.data.prefetch + config.data.threads + 1
   base = 2e9  # Python, JAX, the compiler

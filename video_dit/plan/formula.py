@@ -3,9 +3,9 @@
 step      sum over matrix products, attention forward, attention backward and elementwise
           work of FLOPs over a share of the peak, or bytes over memory bandwidth
 links     parameters gathered forward and backward and gradients scattered, in the dtype
-          of the products, over the slower of the links that an axis crosses, half hidden;
-          over tensor, what goes into three products of a block is gathered and what comes
-          out scattered: forward, backward, and as far as the backward pass makes it again
+          of the products, over the slowest link that an axis crosses, half hidden; over
+          tensor, the inputs of three products of a block are gathered and the outputs
+          scattered: forward, backward, and where the backward pass recomputes them
 memory    state by the partition; saved inputs of each block; one block's own arrays
 """
 
@@ -23,8 +23,8 @@ from video_dit.plan.chips import Chip
 # backward, in XLA's programs for H100: norms, modulations, rotations, residuals, casts.
 _PASSES = 120
 
-# Attention's backward pass over its forward pass: seven products of a pair of blocks, in
-# two kernels, instead of two.
+# Attention's backward pass relative to its forward pass: seven products of a pair of
+# blocks, in two kernels, instead of two.
 _BACKWARD = 3.5
 
 # What a block saves, in widths of the row: its input; with it attention's output; with
@@ -95,7 +95,7 @@ def figures(
 
 
 def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int):
-  """Traffic of each axis; half of what waits for no result at once is hidden."""
+  """Traffic of each axis; half of what is not needed at once is hidden."""
   per_device = params / mesh["tensor"]
   found = []
   # Devices from the first to the last of a group: axes are laid out innermost last.

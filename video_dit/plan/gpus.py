@@ -1,7 +1,7 @@
-"""GPUs that are not there, for XLA's own compiler for them.
+"""Descriptions of GPUs, so that XLA compiles for them without one present.
 
 JAX's CUDA plugin (`pip install 'video_dit[plan]'`) compiles without a GPU, and without
-CUDA's libraries, for what a target description says. The chips' figures are NVIDIA's
+CUDA's libraries, for any target description. The chips' figures are NVIDIA's
 (data sheets and whitepapers of A100, H100 and H200; the CUDA C++ Programming Guide's
 table per compute capability) and, where those round, OpenXLA's descriptions of the same.
 """
@@ -15,7 +15,7 @@ import jax
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Gpu:
-  """What the compiler has to know of a GPU.
+  """What the compiler has to know about a GPU.
 
   Attributes:
     kind: as JAX names the device.
@@ -25,7 +25,7 @@ class Gpu:
     clock: GHz.
     memory: bytes.
     bandwidth: bytes/s of the memory.
-    cache: bytes of the second level.
+    cache: bytes of the second-level cache.
     shared: bytes of shared memory of a core; a program may use all but 1 KiB.
   """
 
@@ -121,10 +121,10 @@ def has_compiler() -> bool:
 
 
 def devices(gpu: Gpu, count: int, per_host: int) -> list[jax.Device]:
-  """So many GPUs, on hosts of at most `per_host`, none of which has to be there.
+  """A number of GPUs, on hosts of at most `per_host`; none has to be present.
 
   Raises:
-    ValueError: the compiler does not take the description.
+    ValueError: the compiler refuses the description.
   """
   # The plugin would look for a driver's libraries.
   os.environ.setdefault("JAX_SKIP_CUDA_CONSTRAINTS_CHECK", "1")
@@ -141,7 +141,7 @@ def devices(gpu: Gpu, count: int, per_host: int) -> list[jax.Device]:
   except Exception as error:  # of JAX's runtime, or of its own checks
     first = str(error).splitlines()[0] if str(error) else repr(error)
     raise ValueError(
-      f"JAX's CUDA plugin makes no {gpu.kind} to compile for ({first}). Install the"
-      " versions of constraints.txt, or leave the plugin out: plans are by formula then."
+      f"JAX's CUDA plugin cannot compile for {gpu.kind} ({first}). Install the versions"
+      " of constraints.txt, or uninstall the plugin: plans are then made by formula."
     ) from error
   return list(found.devices)

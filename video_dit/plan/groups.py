@@ -10,7 +10,7 @@ from video_dit.plan.hlo import Instruction
 
 
 def members(instruction: Instruction, num_devices: int) -> list[int]:
-  """Devices of the first group of a collective, by their place in the mesh."""
+  """Devices of the first group of a collective, by their position in the mesh."""
   text = instruction.text
   named = re.search(r"replica_groups=mesh\[([^\]]*)\]\s*\{([^}]*)\}", text)
   if named:
@@ -41,7 +41,7 @@ def _named(axes: str, chosen: str) -> list[int]:
   for name, before, size in re.findall(r"'([^']+)'(?::\((\d+)\)(\d+))?", chosen):
     index[list(sizes).index(name)] = slice(None)
     if size:
-      # A part of an axis: so many members, as far apart as what lies within them.
+      # A part of an axis: members spaced by the product of the axes inside it.
       within = sizes[name] // (int(before) * int(size))
       index[list(sizes).index(name)] = slice(0, within * int(size), within)
   return np.atleast_1d(ids[tuple(index)]).ravel().tolist()

@@ -55,7 +55,7 @@ class Array:
 
   @property
   def padded_bytes(self) -> float:
-    """Bytes in memory: the minor dimensions are filled up to the tile."""
+    """Bytes in memory: the minor dimensions are padded to the tile."""
     dims = list(self.dims)
     for axis, tile in zip(self.minor, reversed(self.tile), strict=False):
       dims[axis] = -(-dims[axis] // tile) * tile
@@ -90,7 +90,7 @@ class Instruction:
 
   @functools.cached_property
   def backend(self) -> dict[str, Any]:
-    """The backend's configuration; empty where there is none that is JSON."""
+    """The backend's configuration; empty where it is missing or not JSON."""
     at = self.text.find("backend_config={")
     if at < 0:
       return {}

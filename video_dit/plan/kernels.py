@@ -1,9 +1,9 @@
 """Matrix FLOPs of the attention kernels, which the compiler does not count.
 
-They are known by the names that `parallel/kernels/` gives them, and whether keys are the
-row's own or its text's by the scope that the model calls them in: as many keys as queries
-may be either. Of the blocks of queries and keys, those are visited that the rows'
-segments ask for.
+They are recognised by the names that `parallel/kernels/` gives them. The scope in which
+the model calls them tells whether keys are the row's own or its text's: with as many keys
+as queries they could be either. Only the blocks of queries and keys that the rows'
+segments need are visited.
 """
 
 import re
@@ -13,7 +13,7 @@ from video_dit.plan.mix import Mix
 from video_dit.plan.walk import Kernel
 
 # Matrix products of a visited pair of blocks, whether of a backward pass, and whether the
-# blocks are the keys'. The last is that of TPU, the two before it those of GPU.
+# blocks are the keys'. The last entry is the TPU's, the two before it the GPU's.
 _PRODUCTS = {
   "packed_attention_forward": (2, False, False),
   "packed_attention_backward_queries": (3, True, False),
@@ -22,8 +22,8 @@ _PRODUCTS = {
 }
 # Scopes of the model that call a kernel, and whether keys are those of the row's text.
 SCOPES = {"self_attention": False, "cross_attention": True}
-# FLOP/s, forward and backward, over those with blocks of 512, by a block's shorter side:
-# as the compiler's schedules for v5p have it (tests/benchmarks/schedule.py).
+# FLOP/s, forward and backward, relative to blocks of 512, by a block's shorter side:
+# from the compiler's schedules for v5p (tests/benchmarks/schedule.py).
 _PACES = {128: (0.69, 0.82), 256: (0.72, 0.71), 1024: (1.0, 1.0)}
 
 
@@ -31,14 +31,14 @@ class Kernels:
   """Says what a custom call does.
 
   Args:
-    mix: that lies in the rows.
+    mix: content of the rows.
   """
 
   def __init__(self, mix: Mix):
     self._mix = mix
 
   def __call__(self, where: Computation, call: Instruction) -> Kernel | None:
-    """FLOPs of one call; None where the kernel, or who calls it, is not known."""
+    """FLOPs of one call; None where the kernel, or its caller, is unknown."""
     found = re.search("|".join(_PRODUCTS), call.text)
     scope = re.search(rf"\b({'|'.join(SCOPES)})\b", call.op_name)
     if not found or not scope:
@@ -61,10 +61,10 @@ class Kernels:
     return Kernel(2.0 * products * pairs * size, backward, head_size=size, pace=pace)
 
 
-_LOOPED = 64  # tokens of the blocks that a GPU's kernels loop over
+_LOOPED = 64  # tokens of the blocks that GPU kernels loop over
 
-# Rows, heads, head size; tokens and a block's tokens of what the kernel owns, and of the
-# other side.
+# Rows, heads, head size; tokens, and tokens per block, of the side that the kernel owns
+# and of the other side.
 _Read = tuple[int, int, int, tuple[int, int], tuple[int, int]]
 
 

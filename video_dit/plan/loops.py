@@ -1,7 +1,7 @@
 """How often the loops of a compiled module run.
 
-The compiler says so itself for some loops. For the others a counter is followed: where
-it begins, what is added to it, and what it is compared with.
+For some loops the compiler says so itself. For the others a counter is followed: its
+start, its increment, and the constant it is compared with.
 """
 
 import re
@@ -12,7 +12,7 @@ _THROUGH = ("copy", "bitcast", "convert", "copy-done", "copy-start", "reshape")
 
 
 def trips(module: Module, where: Computation, loop: Instruction) -> int | None:
-  """Times that the body of a `while` runs; None where the text does not say."""
+  """How often the body of a `while` runs; None where the text does not say."""
   known = loop.backend.get("known_trip_count", {}).get("n")
   if known is not None:
     return int(known)
@@ -33,7 +33,7 @@ def trips(module: Module, where: Computation, loop: Instruction) -> int | None:
     "GT": start - limit,
     "GE": start - limit + 1,
   }.get(direction)
-  # The compiler leaves out a loop that never runs: no turns at all is a counter misread.
+  # The compiler removes a loop that never runs: zero iterations is a misread counter.
   return -(-span // abs(step)) if span is not None and span > 0 else None
 
 
@@ -75,7 +75,7 @@ def _start(
 
 
 def _step(module: Module, body: Computation, index: int) -> int | None:
-  """What one turn adds to the counter; 1 where the addition is hidden in a fusion."""
+  """The counter's increment; 1 where the addition is hidden in a fusion."""
   root = next(i for i in body.values() if i.root)
   if root.opcode != "tuple":
     return 1
@@ -88,7 +88,7 @@ def _step(module: Module, body: Computation, index: int) -> int | None:
 
 
 def _source(where: Computation, instruction: Instruction | None) -> Instruction | None:
-  """What an instruction is a copy of."""
+  """The source that an instruction copies."""
   while instruction is not None and instruction.opcode in _THROUGH:
     instruction = where.get(instruction.operands[0])
   return instruction

@@ -1,7 +1,7 @@
-"""What lies in the rows of a planned step: how long the clips are, and what that costs.
+"""The content of a planned step's rows: how long the clips are, and what that costs.
 
 A plan has no data. Rows hold clips of the lengths that the user names, or one clip each,
-which is the most attention that a row can ask for.
+which is the most attention that a row can need.
 """
 
 from collections.abc import Sequence
@@ -26,7 +26,7 @@ class Mix:
   Attributes:
     tokens: of each clip.
     text: caption tokens of each clip.
-    length: of the row; what the clips leave is padding.
+    length: of the row; the rest is padding.
   """
 
   tokens: tuple[int, ...]
@@ -46,7 +46,7 @@ class Mix:
 
   @functools.cache  # noqa: B019
   def visited(self, block: int, key_block: int, *, text: int = 0) -> float:
-    """Share of query-key pairs that a kernel visits which skips whole blocks.
+    """Share of query-key pairs visited by a kernel that skips whole blocks.
 
     Over a context axis it is the mean of the devices' shares.
 
@@ -79,7 +79,7 @@ def of(config: config_lib.Config, clips: Sequence[int] = ()) -> Mix:
   for clip in wanted:
     if not 0 < clip <= length:
       raise ValueError(
-        f"--clips={clip}: a clip of {clip} tokens does not lie in a row of {length}"
+        f"--clips={clip}: a clip of {clip} tokens does not fit into a row of {length}"
         " (config.data.row_length). Name fewer tokens, or make rows longer."
       )
   tokens: list[int] = []
@@ -103,14 +103,14 @@ def step_flops(config: config_lib.Config, mix: Mix, patch_dim: int) -> float:
 
 
 def patch_dim(config: config_lib.Config) -> int:
-  """Numbers of one token."""
+  """Values of one token."""
   return config.autoencoder.channels * math.prod(config.dit.patch)
 
 
 def abstract_rows(
   config: config_lib.Config, mesh: jax.sharding.Mesh, rows: int, dtype=np.float16
 ) -> Batch:
-  """Shapes and layout of a batch of rows, as the loader hands them over."""
+  """Shapes and layout of a batch of rows, as the loader returns them."""
   one = batch_lib.blank(
     1,
     config.data.row_length,

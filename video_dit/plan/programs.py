@@ -1,4 +1,4 @@
-"""The programs that a run is made of, compiled for devices that need not be there.
+"""The programs of a run, compiled for devices that need not be present.
 
 All arrays are abstract: shapes, dtypes and layouts. The training step is the one that
 `train` runs, the sampler's program that of `sample`, the encoders' those of `preprocess`.
@@ -38,8 +38,8 @@ class Program:
   Attributes:
     text: of the compiled module; empty where it does not fit.
     memory: bytes of a device by class; `total` is the compiler's own.
-    seconds: that compiling took.
-    too_large: what the compiler says where the program does not fit, else empty.
+    seconds: how long compiling took.
+    too_large: the compiler's message where the program does not fit, else empty.
     shapes: of the arguments, for the parts of the memory and the checkpoint.
   """
 
@@ -113,9 +113,9 @@ def encoding(
 
   Args:
     config: whose autoencoder's sizes count.
-    mesh: over all of whose devices the clips are spread.
+    mesh: over whose devices the clips are spread.
     size: height and width in pixels.
-    clips: at once, over all devices.
+    clips: encoded at once, over all devices.
   """
   arch = config.autoencoder
   graph, shapes = nnx.split(nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0))))
@@ -203,7 +203,7 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
 def _compile(
   lower: Callable[[], Any], mesh: jax.sharding.Mesh, parts: dict, shapes: Any = None
 ) -> Program:
-  """Compiles; a program that needs more memory than there is comes back without text."""
+  """Compiles; a program that does not fit into memory is returned without text."""
   began = time.monotonic()
   with jax.set_mesh(mesh):
     lowered = lower()
@@ -233,7 +233,7 @@ def _compile(
     "temporaries": float(found.temp_size_in_bytes),
     "code": float(found.generated_code_size_in_bytes),
   }
-  # Outputs that take no argument's place, and what the layout pads arguments with.
+  # Outputs that reuse no argument's memory, and the padding of arguments.
   memory["other"] = total - sum(memory.values())
   memory["host"] = float(
     found.host_temp_size_in_bytes + found.host_argument_size_in_bytes
@@ -251,11 +251,11 @@ def _compile(
 def _text(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> str:
   """The compiled module as text."""
   try:
-    # A GPU's kernels are in it, as bytes.
+    # It contains GPU kernels as bytes.
     return re.sub(r' ir = "[^"]*",', "", compiled.as_text() or "")
   except jax.errors.JaxRuntimeError:
-    # JAX does not take back what libtpu gives a chip's sparse cores (large gathers); the
-    # compiler writes the same text down itself.
+    # JAX cannot parse what libtpu assigns to a chip's sparse cores (large gathers); the
+    # compiler can write the same text itself.
     with tempfile.TemporaryDirectory(prefix="video_dit_plan") as folder:
       lowered.compile({"xla_dump_to": folder, "xla_dump_hlo_as_text": True})
       found = sorted(pathlib.Path(folder).glob("*.after_codegen.txt"))
@@ -265,10 +265,10 @@ def _text(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> str:
 
 
 def needed(message: str, known: float) -> dict[str, float]:
-  """Bytes of temporaries, and in all, that a compiler's refusal names.
+  """Bytes of temporaries, and in total, from a compiler's refusal.
 
   Args:
-    message: of libtpu, which states either all that is used or the temporaries alone.
+    message: of libtpu, which states either the total or only the temporaries.
     known: bytes of the arguments.
   """
   used = _gibibytes(r"Used ([\d.]+)([KMGT]) of", message)

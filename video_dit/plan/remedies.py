@@ -1,6 +1,6 @@
 """What is too large in a plan that does not fit, and what would make it fit.
 
-A change is named only if the program takes it, on as many devices.
+A change is named only if the program accepts it, on as many devices.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ def lines(
   named = ", ".join(f"{part} {memory[part] / GB:.1f} GB" for part in largest[:3])
   found = [
     f"{memory['total'] / GB:.1f} GB are needed, {memory['available'] / GB:.1f} GB are"
-    f" there: {over / GB:.1f} GB too much.",
+    f" available: {over / GB:.1f} GB too much.",
     f"The largest: {named}.",
   ]
   state = sum(memory.get(part, 0.0) for part in ("parameters", "ema", "optimizer"))
@@ -36,7 +36,7 @@ def lines(
   if diffuses and config.dit.remat in ("none", "dots"):
     found.append("--config.dit.remat=attention recomputes what the blocks save now.")
   if diffuses and config.dit.remat == "attention":
-    found.append("--config.dit.remat=block saves the blocks' inputs alone.")
+    found.append("--config.dit.remat=block saves only the blocks' inputs.")
   ways = mesh["data"] * mesh["fsdp"]
   if config.data.rows > ways:
     found += _of_rows(config, mesh, ways)
@@ -64,11 +64,11 @@ def _of_state(state: float, config: config_lib.Config, mesh: dict[str, int]) -> 
 
 
 def _of_rows(config: config_lib.Config, mesh: dict[str, int], ways: int) -> Iterator[str]:
-  """Fewer rows at once, and as many in all."""
+  """Fewer rows at once, the same total."""
   parts = config.data.rows // ways
   fewer, flags = _in_turn(config, ways, parts)
   if checks.accepts(fewer, mesh):
-    yield f"A device has {parts} rows at once: {flags} takes them one after the other."
+    yield f"A device has {parts} rows at once: {flags} processes them one by one."
 
 
 def _of_row(config: config_lib.Config, mesh: dict[str, int]) -> Iterator[str]:
@@ -91,7 +91,7 @@ def _of_row(config: config_lib.Config, mesh: dict[str, int]) -> Iterator[str]:
 def _in_turn(
   config: config_lib.Config, rows: int, parts: int
 ) -> tuple[config_lib.Config, str]:
-  """A config of so many rows at once, in more micro-batches, and its flags."""
+  """A config with `rows` rows at once, in more micro-batches, and its flags."""
   accumulate = config.train.accumulate * parts
   data = {"rows": rows, "balance_rows": 1}
   flags = f"--config.data.rows={rows} --config.train.accumulate={accumulate}"

@@ -1,4 +1,4 @@
-"""Activations: what the forward loop over the layers leaves for the backward one."""
+"""Activations: what the forward loop over the layers saves for the backward one."""
 
 from video_dit.plan import loops
 from video_dit.plan.hlo import Computation, Instruction, Module
@@ -10,7 +10,7 @@ _THROUGH = (
 
 
 def saved_bytes(module: Module) -> float:
-  """Bytes of main memory that loops fill turn by turn and later loops read."""
+  """Bytes of main memory that loops fill iteration by iteration and later loops read."""
   return sum(_saved(module, where) for where in module.computations.values())
 
 
@@ -49,7 +49,7 @@ def _made_by(
 
 
 def _is_passed_on(module: Module, loop: Instruction, index: int) -> bool:
-  """Whether a loop hands this part on unchanged."""
+  """Whether a loop passes this part on unchanged."""
   body = module.computations[loop.calls["body"][0]]
   root = next(i for i in body.values() if i.root)
   if root.opcode != "tuple":

@@ -26,7 +26,7 @@ class Request:
   Attributes:
     config: of the run.
     topology: that it would run on.
-    axes: mesh axes that were given.
+    axes: the given mesh axes.
     clips: tokens of the clips in a row; empty for one clip a row.
     price: of a chip-hour, in any currency; None leaves out the cost.
     stages: of `STAGES`.
@@ -67,7 +67,7 @@ def plan(
   if request.topology.platform == "tpu" and trains_dit and not config.dit.checkpoint:
     note = chip.note_on_heads(config.dit.width, config.dit.heads)
     notes += [note] if note else []
-  # More rows a step need fewer steps for the config's tokens.
+  # With more rows a step, the config's tokens take fewer steps.
   steps = config.train.steps * rows / config.data.rows
   found = _head(request, chip, dict(mesh.shape), mix) | {"notes": notes}
   any_mix = mix or mix_lib.of(config)
@@ -89,13 +89,13 @@ def is_by_formula(topology: Topology) -> bool:
 
 
 def _filled(request: Request, mesh: dict[str, int]) -> tuple[Request, list[str]]:
-  """Gives each device a row where the config has fewer rows than they are."""
+  """Gives each device a row where the config has fewer rows than devices."""
   config, ways = request.config, mesh["data"] * mesh["fsdp"]
   if config.data.rows >= ways:
     return request, []
   note = (
     f"the config's {config.data.rows} rows a step are fewer than data x fsdp = {ways}:"
-    f" planned with one each, as --config.data.rows={ways}"
+    f" planned with one each, as with --config.data.rows={ways}"
   )
   if config.data.balance_rows > 1:
     note += " --config.data.balance_rows=1"
@@ -151,7 +151,7 @@ def _training(
 
 
 def _check_sampling(config: config_lib.Config) -> None:
-  """Refuses what sampling would refuse of a clip of the config's own size.
+  """Refuses the config's own clip size where sampling would refuse it.
 
   Raises:
     ValueError: it is off the grid, or longer than a sampling row.
@@ -215,7 +215,7 @@ def _encoding(config: config_lib.Config, chip: Chip, mesh, mix) -> dict[str, Any
     "clip": {"frames": sample.frames, "height": sample.height, "width": sample.width},
   }
   if pixels.get("step_seconds") and text.get("step_seconds"):
-    # The first frame's chunk costs about a frame's share of the others.
+    # The first frame's chunk costs about one frame's share of the others.
     chunks = sample.frames / arch.time
     seconds = pixels["step_seconds"] * chunks / clips + text["step_seconds"] / captions
     found |= {
@@ -245,11 +245,11 @@ def _most_rows(mesh: jax.sharding.Mesh, rows: int) -> float:
 
 
 def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
-  """A DiT's training on GPUs that are not there."""
+  """A DiT's training, by formula, on GPUs."""
   config = request.config
   if mix is None:
     raise ValueError(
-      f"--topology={request.topology.text}: only the DiT is planned by formula, this"
+      f"--topology={request.topology.text}: only the DiT is planned by formula, but this"
       " config trains the autoencoder. Plan it with cpu:N or a TPU topology."
     )
   if "train" not in request.stages:
@@ -268,7 +268,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   mesh = checks.abstract_mesh(axes)
   params = sum(x.size for x in jax.tree.leaves(checks.parameters(config, mesh)))
   notes.append(
-    "by formula: pip install 'video_dit[plan]' has XLA's compiler for GPUs, which says"
+    "by formula: pip install 'video_dit[plan]' adds XLA's compiler for GPUs, which gives"
     " memory, FLOPs and traffic, and needs no GPU"
   )
   left = [stage for stage in request.stages if stage != "train"]

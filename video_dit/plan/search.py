@@ -1,6 +1,6 @@
-"""Tries meshes, remat policies, ways over `context` and block sizes, and ranks them.
+"""Tries meshes, remat policies, `context` modes and block sizes, and ranks them.
 
-Plans that fit come first, by their seconds for a token.
+Plans that fit come first, by seconds per token.
 """
 
 from collections.abc import Callable, Iterator
@@ -23,12 +23,12 @@ def search(
   """Plans the training step in many ways.
 
   Args:
-    request: axes that it gives are kept.
-    tries: plans at most; likely ones come first.
+    request: its given axes are kept.
+    tries: the most plans; likely ones come first.
     say: called with each choice.
 
   Returns:
-    The plans, each with its `choice`: those that fit, by their seconds for a token, then
+    The plans, each with its `choice`: those that fit, by seconds per token, then
     the others.
   """
   count = request.topology.count
@@ -62,7 +62,7 @@ def _choices(
 ) -> Iterator[tuple[dict[str, int], dict[str, Any]]]:
   """Meshes and settings of the model, likely ones first.
 
-  By formula all ways over `context` are alike: the config's own is taken.
+  By formula all `context` modes are alike: the config's own is taken.
   """
   config = request.config
   policies: list[dict[str, Any]]
@@ -78,12 +78,12 @@ def _choices(
       yield axes, policy | way
       if number == 0 and _has_blocks(request):
         for kernel in _values("attention"):
-          if kernel.startswith("splash_"):  # those of `auto`, in other blocks
+          if kernel.startswith("splash_"):  # as `auto`, with other blocks
             yield axes, policy | way | {"attention": kernel}
 
 
 def _has_blocks(request: run.Request) -> bool:
-  """Whether attention goes by the kernel whose blocks may be cut otherwise."""
+  """Whether attention uses the kernel whose block size may be changed."""
   config = request.config
   return (
     config.objective == "diffusion"
@@ -94,7 +94,7 @@ def _has_blocks(request: run.Request) -> bool:
 
 
 def _values(name: str) -> list[str]:
-  """What a setting of the transformer may be."""
+  """The possible values of a setting of the transformer."""
   return list(get_args(get_type_hints(config_lib.DiT)[name]))
 
 

@@ -1,7 +1,7 @@
 """Bytes of memory that a fusion reads and writes.
 
 An operand that is only sliced inside counts its slices, and a result that is an operand
-with a part replaced counts the part: a loop over blocks holds stacks of all of them.
+with a part replaced counts that part: a loop over blocks holds stacks of all of them.
 """
 
 from video_dit.plan.hlo import Computation, Instruction

@@ -3,8 +3,8 @@
 A computation's instructions run one after the other, in the order of the schedule:
 
     fusion      the compiler's own `estimated_cycles` over the clock; where it has none,
-                the larger of matrix FLOPs over what products reach of the peak and bytes
-                over bandwidth
+                the larger of matrix FLOPs over the share of the peak that products reach
+                and bytes over bandwidth
     kernel      its matrix FLOPs over the share of the peak that such kernels reach
     collective  bytes that leave the device over the links' bandwidth; one that is started
                 early costs only what is left when it is waited for
@@ -47,7 +47,7 @@ class Kernel:
     flops: of its matrix products.
     backward: whether of a backward pass.
     head_size: of its heads.
-    pace: FLOP/s over those with the usual blocks.
+    pace: FLOP/s relative to the usual blocks.
   """
 
   flops: float
@@ -64,7 +64,7 @@ class Collected:
     count: how often it runs in a step.
     bytes: that leave each device.
     seconds: on the links.
-    exposed: of these, seconds that nothing hides.
+    exposed: of these, seconds that are not hidden.
   """
 
   count: float = 0.0
@@ -83,7 +83,7 @@ class Cost:
     kernel_flops: of kernels alone.
     bytes: read and written in the device's memory, by fusions and single operations.
     collectives: by (mesh axes, kind).
-    unknown: loops whose number of turns the text does not say; counted once.
+    unknown: loops whose trip count is not in the text; counted once.
     kernels: FLOPs of each kernel by name.
   """
 
@@ -101,11 +101,11 @@ class Cost:
 
   @property
   def total(self) -> float:
-    """Seconds in all."""
+    """Total seconds."""
     return sum(self.seconds.values())
 
   def add(self, other: "Cost", times: float = 1.0) -> None:
-    """Adds another's cost, so many times."""
+    """Adds another's cost, `times` over."""
     for kind, value in other.seconds.items():
       self.seconds[kind] += times * value
     for name, value in other.kernels.items():
@@ -162,7 +162,7 @@ class Walker:
         self._finish(cost, started.pop(instruction.operands[0], None))
       elif not opcode.endswith("-update"):
         self._run(cost, where, instruction)
-    # What is still on its way at the end is waited for by another computation.
+    # Transfers still in flight at the end are awaited by another computation.
     for entry in started.values():
       self._finish(cost, entry)
     return cost
@@ -239,7 +239,7 @@ class Walker:
     return "tpu_custom_call" in target or "triton" in target or "mosaic" in target
 
   def _transfer(self, where, start):
-    """Key, cost on the links or None, and seconds of an operation begun early."""
+    """Key, cost on the links or None, and seconds of an operation started early."""
     kind = start.opcode.removesuffix("-start")
     if kind in COLLECTIVES:
       return (*self._collective(where, start, kind), "collective")
@@ -259,7 +259,7 @@ class Walker:
     return None, Collected(seconds=array.bytes / rate), "host" if host else "copy"
 
   def _finish(self, cost: Cost, entry) -> None:
-    """Waits for what was started: only what the work since has not hidden costs."""
+    """Waits for what was started; only what the work since has not hidden is charged."""
     if entry is None:
       return
     since, key, part, kind = entry
@@ -277,7 +277,7 @@ class Walker:
     named = [where[name] for name in instruction.operands if name in where]
     given = sum(operand.bytes for operand in named)
     sent = {
-      # A device hands on all parts but its own.
+      # A device passes on all parts but its own.
       "all-gather": given * (ways - 1),
       "reduce-scatter": given * (ways - 1) / ways,
       "all-reduce": 2 * given * (ways - 1) / ways,

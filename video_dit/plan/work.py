@@ -1,15 +1,13 @@
-"""FLOPs of matrix products and convolutions in a compiled module, a library's too.
+"""FLOPs of matrix products and convolutions in a compiled module, libraries included.
 
-Two a multiply-add, as models count them; padding and dilation that only meet zeros count
-nothing, so that the compiler's way of writing a product as a convolution costs no more.
+Two per multiply-add, as models count them; padding and dilation that only meet zeros
+count nothing, so that a product that the compiler writes as a convolution costs no more.
 """
 
 import math
 import re
 
 from video_dit.plan.hlo import Computation, Instruction
-
-OPCODES = ("dot", "convolution")
 
 
 def flops(where: Computation, instruction: Instruction) -> float:
@@ -29,7 +27,7 @@ def flops(where: Computation, instruction: Instruction) -> float:
 
 
 def _target(instruction: Instruction) -> str:
-  """The library's function that is called; empty for what is no such call."""
+  """The library function that is called; empty if it is not such a call."""
   if instruction.opcode != "custom-call":
     return ""
   return instruction.attribute("custom_call_target").strip('"')
@@ -48,7 +46,7 @@ def _convolution(where: Computation, convolution: Instruction) -> float:
   source, taps, out = found.groups()
   inputs, kernel = (where[name].arrays[0].dims for name in convolution.operands[:2])
   output = convolution.arrays[0].dims
-  # A library's gradients: the labels and the window are those of the forward pass.
+  # For a library's gradients, labels and window are those of the forward pass.
   if "BackwardInput" in _target(convolution):
     inputs, output = output, inputs
   elif "BackwardFilter" in _target(convolution):
@@ -72,7 +70,7 @@ _KEYS = (("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
 
 
 def _window(convolution: Instruction) -> dict[str, list[int]]:
-  """Settings of each spatial axis; of the padding, that in front."""
+  """Settings of each spatial axis; for the padding, that in front."""
   text = convolution.attribute("window").strip("{}")
   found: dict[str, list[int]] = {}
   for item in text.split():
@@ -86,7 +84,7 @@ def _pairs(
 ) -> int:
   """Pairs of output and tap that meet an input, along one axis."""
   total = 0
-  # Both are symmetric in output and tap; the shorter is walked.
+  # Both are symmetric in output and tap; the loop is over the shorter.
   short, long = (taps, out) if taps <= out else (out, taps)
   by_short, by_long = (spread, stride) if taps <= out else (stride, spread)
   last = (size - 1) * dilate
