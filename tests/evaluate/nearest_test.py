@@ -44,5 +44,5 @@ def test_no_generated_clip_has_no_neighbour():
 
 
 def test_no_training_clip_is_refused():
-  with pytest.raises(ValueError, match="no clip to compare"):
+  with pytest.raises(ValueError, match="no clips to compare"):
     nearest.nearest(clips(1, 0), [])

@@ -146,7 +146,7 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
     run.judge(sources(workdir, tmp_path), config)
   for torn in ('{"file": "0.mp4", "pro', '{"file": "0.mp4"}', "[]"):
     (tmp_path / "samples.jsonl").write_text(torn)
-    with pytest.raises(ValueError, match=r"samples.jsonl:1: is no sample's record"):
+    with pytest.raises(ValueError, match=r"samples.jsonl:1: is not a sample record"):
       run.judge(sources(workdir, tmp_path), config)
   other = tmp_path / "other.jsonl"
   other.write_text(json.dumps({"prompt": "never sampled", "colour": "red"}) + "\n")
@@ -164,10 +164,13 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
   unnamed = sources(workdir, None, clips=tmp_path / "nowhere")
   assert run.judge(unnamed, config) == [] and run._clips(unnamed) is None
   other.with_suffix(".parquet").write_bytes(b"no table")
-  for name, message in (("nowhere", "no such file"), ("other.parquet", "no Parquet")):
+  for name, message in (
+    ("nowhere", "no such file"),
+    ("other.parquet", "not a Parquet file"),
+  ):
     with pytest.raises(ValueError, match=rf"--training=.*{name}: .*{message}.*Name the"):
       run.judge(sources(workdir, None, clips=tmp_path / name, named=True), config)
-  with pytest.raises(ValueError, match="--prompts is for samples"):
+  with pytest.raises(ValueError, match="--prompts needs samples"):
     run.judge(sources(workdir, None, prompts=other), config)
 
 

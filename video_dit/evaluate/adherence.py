@@ -1,6 +1,6 @@
 """Adherence: what the pixels of a clip of one moving shape show, by a fixed rule.
 
-The rule sees decoded pixels alone. The background is the median of the frames' rims;
+The rule sees only decoded pixels. The background is the median of the frames' borders;
 what differs from it is foreground, and its largest connected piece is the object.
 
 - colour: the hue that most of the object's pixels have, among the demo's colours.
@@ -8,10 +8,10 @@ what differs from it is foreground, and its largest connected piece is the objec
 - shape: the demo's shape that, drawn with the object's area and centre, overlaps it
   best, averaged over frames.
 - wholeness: in nearly all frames one compact piece holds nearly all foreground, and it
-  keeps its size, which is one that rendered clips have.
+  keeps its size, which is in the range of rendered clips.
 
-Each answer is None where the pixels give no clear one, so that noise, a blank clip or a
-smear is right less often than a guess.
+Each answer is None where the pixels are not clear, so that noise, a blank clip or a smear
+is right less often than a guess.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ from scipy import ndimage, spatial
 from video_dit.media import shapes
 from video_dit.media.shapes import rendering
 
-# Distances in RGB: what differs visibly from the background, and least saturation.
+# Distances in RGB: least visible difference from the background, and least saturation.
 VISIBLE = 48.0
 SATURATION = 50.0
 # Degrees of hue to the nearest colour; neighbours are 50 to 60 apart.
 HUE = 27.0
 HUE_SHARE = 0.6
-# In terms of the frame's short side: areas that a frame's object may have, areas that
-# are as in rendered clips, and travel.
+# In units of the frame's short side: areas that a frame's object may have, areas as in
+# rendered clips, and travel.
 OBJECT_AREA = (0.025, 0.4)
 WHOLE_AREA = (0.05, 0.3)
 LEAST_TRAVEL = 0.16
@@ -48,15 +48,11 @@ TOLERANCE = 8
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Measured:
-  """What a clip shows; None where there is no clear answer.
+  """What a clip shows; None where the answer is not clear.
 
   Attributes:
     colour, direction, shape, background: words of the demo's captions.
     whole: one connected object that keeps its size.
-    area: median area of the object over the squared short side of the frame.
-    travel: rows and columns travelled over the short side, down and right.
-    overlap: with the best shape, from 0 to 1.
-    piece_share: median share of the foreground that the object holds.
   """
 
   colour: str | None
@@ -64,10 +60,6 @@ class Measured:
   shape: str | None
   background: str
   whole: bool
-  area: float
-  travel: tuple[float, float]
-  overlap: float
-  piece_share: float
 
 
 def _hues(colours: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -93,7 +85,7 @@ def _colour(pixels: np.ndarray) -> str | None:
 
 
 def _background(frames_FHWC: np.ndarray) -> np.ndarray:
-  """Returns the median colour of the frames' rims, `(3,)`."""
+  """Returns the median colour of the frames' borders, `(3,)`."""
   rim = np.ones(frames_FHWC.shape[1:3], bool)
   rim[1:-1, 1:-1] = False
   return np.median(frames_FHWC[:, rim].astype(np.float64), axis=(0, 1))
@@ -133,7 +125,7 @@ def _overlaps(piece: np.ndarray) -> np.ndarray:
 
 
 def _travel(centres: np.ndarray, frames: np.ndarray, last: int) -> np.ndarray:
-  """Returns the distance `(2,)` that a line through the centres goes in the clip."""
+  """Returns the travel `(2,)` over the clip of a line fitted to the centres."""
   if len(frames) < 2:
     return np.zeros(2)
   time = frames - frames.mean()
@@ -142,7 +134,7 @@ def _travel(centres: np.ndarray, frames: np.ndarray, last: int) -> np.ndarray:
 
 
 def _direction(travel: np.ndarray) -> str | None:
-  """Returns the direction of a travel over the short side."""
+  """Returns the direction of a travel in short sides."""
   axis = int(np.argmax(np.abs(travel)))
   along, across = np.abs(travel[axis]), np.abs(travel[1 - axis])
   if along < LEAST_TRAVEL or along < STRAIGHTNESS * across:
@@ -159,12 +151,12 @@ def measure(frames_FHWC: np.ndarray) -> Measured:
     frames_FHWC: decoded frames, uint8.
 
   Raises:
-    ValueError: other pixels than that.
+    ValueError: frames of another shape or dtype.
   """
   if frames_FHWC.ndim != 4 or frames_FHWC.shape[-1] != 3:
-    raise ValueError(f"frames {frames_FHWC.shape}: want (frames, height, width, 3).")
+    raise ValueError(f"frames {frames_FHWC.shape}: must be (frames, height, width, 3).")
   if frames_FHWC.dtype != np.uint8:
-    raise ValueError(f"frames of {frames_FHWC.dtype}: want uint8.")
+    raise ValueError(f"frames of {frames_FHWC.dtype}: must be uint8.")
   count, short = len(frames_FHWC), min(frames_FHWC.shape[1:3])
   background = _background(frames_FHWC)
   distance_FHW = np.linalg.norm(frames_FHWC - background, axis=-1)
@@ -177,14 +169,12 @@ def measure(frames_FHWC: np.ndarray) -> Measured:
   enough = len(present) >= max(1, count - count // TOLERANCE)
 
   colour = direction = shape = None
-  travel, overlaps = np.zeros(2), np.zeros(len(shapes.SHAPES))
   if enough:
     colour = _colour(
       np.concatenate([frames_FHWC[i][pieces[i] & _core(pieces[i])] for i in present])
     )
     centres = np.array([np.mean(np.nonzero(pieces[i]), axis=1) for i in present])
-    travel = _travel(centres, present, count - 1) / short
-    direction = _direction(travel)
+    direction = _direction(_travel(centres, present, count - 1) / short)
     overlaps = np.mean([_overlaps(pieces[i]) for i in present], axis=0)
     if overlaps.max() >= LEAST_OVERLAP:
       shape = shapes.SHAPES[int(overlaps.argmax())]
@@ -201,15 +191,11 @@ def measure(frames_FHWC: np.ndarray) -> Measured:
     shape=shape,
     background=names[int(np.argmin(np.linalg.norm(greys - background, axis=1)))],
     whole=enough and _is_whole(pieces, areas, shares),
-    area=float(np.median(areas)),
-    travel=(float(travel[0]), float(travel[1])),
-    overlap=float(overlaps.max()),
-    piece_share=float(np.median(shares)),
   )
 
 
 def _core(piece: np.ndarray) -> np.ndarray:
-  """Returns a piece without its rim, whose colours are mixed with the background."""
+  """Returns a piece without its border, whose colours mix with the background."""
   core = ndimage.binary_erosion(piece)
   return core if core.any() else piece
 

@@ -24,8 +24,8 @@ class Nearest:
   Attributes:
     pairs: the generated clips that are nearest to a training clip, nearest first.
     distances: of every generated clip to the training clip nearest to it.
-    compared: training clips looked at.
-    total: training clips there are.
+    compared: training clips compared with.
+    total: all training clips.
   """
 
   pairs: list[report.Pair]
@@ -34,13 +34,13 @@ class Nearest:
   total: int
 
   def note(self) -> str:
-    """What the distances are."""
+    """Explains the distances."""
     return (
       f"Each generated clip is compared with {self.compared:,} of {self.total:,} training"
       " clips. The distance is the root mean square of the differences of pixel values"
-      " (0 to 255), all clips brought to one small grid: 0 is a copy. Over all generated"
-      f" clips the smallest distance is {self.distances.min():.1f} and the median"
-      f" {np.median(self.distances):.1f}. Below are the nearest ones."
+      " (0 to 255), with all clips resampled to one small grid: 0 is a copy. Over all"
+      f" generated clips the smallest distance is {self.distances.min():.1f} and the"
+      f" median {np.median(self.distances):.1f}. Below are the nearest ones."
     )
 
 
@@ -58,11 +58,11 @@ def find_nearest(
     judged: generated clips, at least one.
     clips: of training.
     media: limits for decoding.
-    most: training clips to compare with, evenly spread.
-    shown: pairs kept.
+    most: training clips to compare with, evenly spaced.
+    shown: number of pairs kept.
 
   Returns:
-    What was found; None where no training clip can be read.
+    The result; None where no training clip can be read.
   """
   num = min(most, len(clips))
   chosen = clips.take(i * len(clips) // num for i in range(num))
@@ -99,7 +99,7 @@ def make_specials(
   clips: training.Clips,
   judged: Sequence[measure.Judged],
 ) -> list[tuple[str, np.ndarray]]:
-  """Generates an image, and a size and a length that no training clip has.
+  """Generates an image, and clips of a size and a length that no training clip has.
 
   Args:
     generator: of the run.
@@ -107,7 +107,7 @@ def make_specials(
     judged: samples, whose prompts are taken first; the training captions otherwise.
 
   Returns:
-    What each is, with its prompt, and its frames.
+    For each, what it is with its prompt, and its frames.
   """
   moving = [j.sample.prompt for j in judged if j.sample.settings.get("frames", 2) > 1]
   if not moving:
@@ -134,7 +134,7 @@ def make_specials(
 
 
 def _as_image(judged: measure.Judged) -> str:
-  """The prompt of a still of what a sample shows, in the words of the demo."""
+  """The prompt of a still image of what a sample shows, in the demo's words."""
   truth = judged.sample.truth
   ground = f" on {truth['background']}" if "background" in truth else ""
   return f"a photo of a {truth.get('colour', '')} {truth.get('shape', '')}{ground}"
@@ -147,13 +147,13 @@ def reconstruct(
   *,
   most: int = 6,
 ) -> list[report.Pair]:
-  """Originals beside what the autoencoder makes of them, of different sizes.
+  """Originals of different sizes beside their reconstructions.
 
   Args:
     frozen: the autoencoder.
-    clips: best those that it was not trained on.
+    clips: preferably those that it was not trained on.
     media: limits for decoding.
-    most: pairs.
+    most: the largest number of pairs.
   """
   pairs = []
   chosen = clips.spread(most)

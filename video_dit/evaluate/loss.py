@@ -17,8 +17,8 @@ def by_level(
 ) -> dict[float, float]:
   """Mean loss over held-out clips at each of `config.evaluate.times`.
 
-  Every clip weighs the same and has the same noise in every run, also in training's own
-  held-out loss. All its tokens are at the level itself, unshifted.
+  Every clip weighs the same and has the same noise in every run, and also in training's
+  held-out loss. All its tokens are at exactly that level, unshifted.
 
   Args:
     generator: holds the weights.

@@ -21,7 +21,7 @@ CHANCE = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Judged:
-  """One sample, what its pixels show, and what of it is right.
+  """One sample, what its pixels show, and which of it is right.
 
   Attributes:
     sample: its record.
@@ -55,7 +55,7 @@ def judge(sample: samples_lib.Sample, frames_FHWC: np.ndarray) -> Judged:
 
 
 def count(judged: Iterable[Judged]) -> dict[str, share.Share]:
-  """Shares that are right, by measure; a sample counts where it says what is right."""
+  """Shares that are right, by measure; a sample counts where it has truth."""
   judged = list(judged)
   shares = {}
   for name in MEASURES:

@@ -38,8 +38,8 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Finds the training clip nearest to each generated clip.
 
-  Memory grows with the generated clips alone: training clips are looked at one by one,
-  and may come from a generator.
+  Memory grows only with the generated clips: training clips are read one by one, and may
+  come from a generator.
 
   Args:
     generated: clips `(F, H, W, 3)` uint8 of any sizes and lengths.
@@ -51,7 +51,7 @@ def nearest(
     the root mean square of the differences of pixel values, from 0 to 255.
 
   Raises:
-    ValueError: no training clip.
+    ValueError: there is no training clip.
   """
   targets = np.zeros((len(generated), *grid, 3), np.float32)
   for index, clip in enumerate(generated):
@@ -63,5 +63,5 @@ def nearest(
     closer = square < squares
     indices[closer], squares[closer] = index, square[closer]
   if len(generated) and indices[0] < 0:
-    raise ValueError("training: there is no clip to compare with. Name a full data set.")
+    raise ValueError("training: there are no clips to compare with. Name a data set.")
   return indices, np.sqrt(squares)

@@ -35,7 +35,7 @@ class Pair:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Findings:
-  """All that was found; what is empty was not asked for.
+  """All findings; empty ones were not requested.
 
   Attributes:
     facts: about the run, by name.
@@ -44,7 +44,7 @@ class Findings:
     shares: what is right, by measure.
     nearest: generated clips beside the nearest training clips.
     nearest_note: how distances are measured.
-    specials: generated clips of kinds that training never showed, by what they are.
+    specials: generated clips of kinds that training never showed, by kind.
     reconstructions: originals beside what the autoencoder makes of them.
   """
 
@@ -61,7 +61,7 @@ class Findings:
 def write_json(path: pathlib.Path, findings: Findings, extra: Mapping[str, Any]) -> None:
   """Writes `evaluation.json`.
 
-  Fractions stand under the name of their measure; counts, 95 % intervals and chance
+  Fractions are stored by the name of their measure; counts, 95 % intervals and chance
   under `measures`, the held-out loss by noise level under `heldout_loss`.
 
   Args:
@@ -83,14 +83,14 @@ def write_json(path: pathlib.Path, findings: Findings, extra: Mapping[str, Any])
 
 
 def write_page(path: pathlib.Path, findings: Findings) -> None:
-  """Writes `report.html`; all pictures are inside it, so that it can be passed on."""
+  """Writes `report.html` with all pictures inside, so that it can be shared."""
   page = page_lib.Page("Evaluation")
   page.facts(findings.facts)
   if findings.shares:
     page.heading("Do the clips follow their prompts?")
     page.paragraph(
       "Measured from the decoded pixels of the files by a fixed rule. Chance is what a"
-      " blind guess among the words gets; an answer that is not clear counts as wrong."
+      " blind guess among the words gets; an unclear answer counts as wrong."
     )
     page.table(
       [_share_row(name, share) for name, share in findings.shares.items()],
@@ -116,7 +116,7 @@ def write_page(path: pathlib.Path, findings: Findings) -> None:
 
 
 def write_sheet(path: pathlib.Path, findings: Findings) -> None:
-  """Writes the contact sheet: prompts beside frames of a part of the samples."""
+  """Writes the contact sheet: prompts beside frames of some of the samples."""
   judged = _spread(findings.judged, SHEET)
   rows = [(j.sample.prompt or "(empty prompt)", j.frames_FHWC) for j in judged]
   rows += list(findings.specials)
@@ -141,7 +141,7 @@ def _add_samples(page: page_lib.Page, judged: Sequence[measure.Judged]) -> None:
   page.heading("Prompts and what was generated")
   shown = _spread(judged, SHOWN)
   if len(shown) < len(judged):
-    page.paragraph(f"{len(shown)} of {len(judged)}, evenly spread.")
+    page.paragraph(f"{len(shown)} of {len(judged)}, evenly spaced.")
   pictures = []
   for one in shown:
     verdict = one.verdict()
@@ -165,7 +165,7 @@ def _add(page: page_lib.Page, pictures: Sequence[tuple[str, np.ndarray]]) -> Non
 
 
 def _spread(items: Sequence[Any], most: int) -> list[Any]:
-  """At most `most` of the items, evenly spread, in order."""
+  """At most `most` of the items, evenly spaced, in order."""
   if len(items) <= most:
     return list(items)
   return [items[i * len(items) // most] for i in range(most)]

@@ -15,14 +15,14 @@ from video_dit.parallel import hosts
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Sources:
-  """What is looked at.
+  """What is evaluated.
 
   Attributes:
-    samples: folder of samples; None shows none.
-    prompts: file with the truth of their prompts; None takes what they recorded.
-    clips: `clips.parquet` of the data set, which may not be here.
-    named: someone named it, so that it must be here.
-    media: folder of its media files, where they have moved since; None: they have not.
+    samples: folder of samples; None for no samples.
+    prompts: file with the truth of their prompts; None takes what the samples recorded.
+    clips: `clips.parquet` of the data set, which may be missing.
+    named: the user named `clips`, so it must exist.
+    media: folder of its media files if they have moved; None if they have not.
     nearest: training clips that samples are compared with; 0 compares with none.
   """
 
@@ -38,14 +38,14 @@ def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
   """Decodes the samples and, with `config.evaluate.adherence`, measures them.
 
   Raises:
-    ValueError: there are no samples where they should be, or none has truth; or there is
-      no table where someone said.
+    ValueError: there are no samples in their folder, or none has truth; or a named table
+      is missing.
   """
   if sources.named:
     training.check(sources.clips)
   if sources.samples is None:
     if sources.prompts is not None:
-      raise ValueError("--prompts is for samples: name them with --samples=FOLDER.")
+      raise ValueError("--prompts needs samples: name them with --samples=FOLDER.")
     return []
   found = samples_lib.read(sources.samples)
   if sources.prompts is not None:
@@ -72,17 +72,17 @@ def evaluate(
   sources: Sources,
   folder: pathlib.Path,
 ) -> tuple[pathlib.Path, ...]:
-  """Measures what is left to measure; the leading process writes it all.
+  """Measures the rest; the leading process writes all results.
 
   Args:
     generator: of the run.
     judged: its samples, from `judge`.
-    sources: what is looked at.
+    sources: what is evaluated.
     folder: of the results; made where missing.
 
   Returns:
-    Paths of the page, the numbers and, where there are clips to show, the picture, of
-    what this process wrote.
+    Paths that this process wrote: the page, the numbers and, if there are clips to show,
+    the picture.
   """
   config = generator.config
   extra: dict[str, Any] = {"checkpoint": generator.step, "name": config.name}
@@ -141,7 +141,7 @@ def _losses(generator: generator_lib.Generator) -> dict[float, float]:
 
 
 def _clips(sources: Sources) -> tuple[training.Clips, training.Clips] | None:
-  """Training and validation clips; None where the table is not here."""
+  """Training and validation clips; None where the table is missing."""
   if not sources.clips.is_file():
     hosts.say(f"no training clips to compare with: {sources.clips} is missing")
     return None

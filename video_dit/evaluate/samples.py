@@ -20,7 +20,7 @@ class Sample:
   Attributes:
     path: its file.
     prompt: what was asked for.
-    truth: words that it must show; empty where nobody said.
+    truth: words that it must show; empty where unknown.
     settings: the rest of its record.
   """
 
@@ -34,7 +34,7 @@ def read(folder: pathlib.Path) -> list[Sample]:
   """Reads `samples.jsonl`.
 
   Raises:
-    ValueError: there is none, it is empty or damaged, or a file that it names is gone.
+    ValueError: there is none, it is empty or damaged, or a file that it names is missing.
   """
   records = folder / "samples.jsonl"
   if not records.is_file():
@@ -48,12 +48,12 @@ def read(folder: pathlib.Path) -> list[Sample]:
       path = folder / line.pop("file")
       parts = {"prompt": line.pop("prompt"), "truth": line.pop("truth")}
     except (ValueError, KeyError, TypeError, AttributeError):
-      raise ValueError(f"{records}:{number}: is no sample's record.") from None
+      raise ValueError(f"{records}:{number}: is not a sample record.") from None
     if not path.is_file():
       raise ValueError(f"{records}:{number}: {path} is missing. Sample again.")
     found.append(Sample(path=path, **parts, settings=line))
   if not found:
-    raise ValueError(f"{records}: holds no sample. Sample again.")
+    raise ValueError(f"{records}: contains no samples. Sample again.")
   return found
 
 
@@ -65,7 +65,7 @@ def with_truth(samples: Sequence[Sample], path: pathlib.Path) -> list[Sample]:
     path: a file of prompts whose lines hold any of colour, shape, direction.
 
   Raises:
-    ValueError: a line is none of a prompt, no line says what its clip must show, or no
+    ValueError: a line is not a prompt, no line says what its clip must show, or no
       prompt of the file was sampled.
   """
   lines = [(line["prompt"], prompts_lib.truth(line)) for line in prompts_lib.read(path)]

@@ -1,4 +1,4 @@
-"""Shares of samples that are right, with how far chance could have moved them."""
+"""Shares of samples that are right, with their confidence intervals."""
 
 import dataclasses
 import math
@@ -13,7 +13,7 @@ class Share:
   Attributes:
     right: number that are right.
     n: number measured.
-    chance: share that blind guessing gets right; None where there is no such thing.
+    chance: share that blind guessing gets right; None where undefined.
   """
 
   right: int
@@ -38,7 +38,7 @@ class Share:
     return max(0.0, middle - half), min(1.0, middle + half)
 
   def to_json(self) -> dict[str, float | int | list[float] | None]:
-    """All of it, for `evaluation.json`."""
+    """All values, for `evaluation.json`."""
     return {
       "fraction": self.fraction,
       "right": self.right,

@@ -29,7 +29,7 @@ def choose(
 
   Args:
     sizes: how many training clips have each frames, height and width.
-    prompts: of moving clips, at least one; they take turns.
+    prompts: of moving clips, at least one; used in turn.
     image_prompts: of the image; empty takes `prompts`.
     grid: that requests must fit.
     row_length: tokens of a sampling row.
@@ -37,7 +37,7 @@ def choose(
     seed: of the first.
 
   Returns:
-    Up to three; one is left out where nothing new fits a row.
+    Up to three; those for which nothing new fits a row are left out.
   """
   moving = [size for size in sizes if size[0] > 1]
   frames, height, width = max(moving or sizes, key=lambda size: sizes[size])

@@ -15,7 +15,7 @@ _GAP = 3
 
 
 def strip(frames_FHWC: np.ndarray, *, count: int = COUNT) -> np.ndarray:
-  """Evenly spread frames of one clip, the first and the last among them.
+  """Evenly spaced frames of one clip, including the first and the last.
 
   Args:
     frames_FHWC: uint8.

@@ -45,7 +45,7 @@ class Clip:
     """Reads the clip again: `(frames, height, width, 3)` uint8.
 
     Raises:
-      MediaError: the file is gone or no good.
+      MediaError: the file is missing or unusable.
     """
     media = dataclasses.replace(media, frames_per_second=self.frames_per_second or 0.0)
     frames = decode.frames(
@@ -155,7 +155,7 @@ def _places(path: pathlib.Path, media: pathlib.Path) -> Callable[[str], str]:
 
 
 def check(path: pathlib.Path) -> None:
-  """Refuses a table that is not there or not one of clips; none is read.
+  """Refuses a table that is missing or not one of clips; reads none of them.
 
   Raises:
     ValueError: the path, and what it should be.
@@ -166,7 +166,9 @@ def check(path: pathlib.Path) -> None:
   try:
     found = pyarrow.parquet.read_schema(path).names
   except (OSError, pa.ArrowInvalid) as error:
-    raise ValueError(f"--training={path}: is no Parquet file ({error}). {what}") from None
+    raise ValueError(
+      f"--training={path}: is not a Parquet file ({error}). {what}"
+    ) from None
   missing = [name for name in _COLUMNS if name not in found]
   if missing:
     raise ValueError(f"--training={path}: has no column {missing[0]!r}. {what}")

@@ -17,14 +17,14 @@ def line_chart(
   """Draws one or more lines over a common pair of axes.
 
   Args:
-    series: name to `(x, y)` points; points that are not finite, and on a log axis not
-      positive, are left out.
+    series: name to `(x, y)` points; those that are not finite, or not positive on a log
+      axis, are left out.
     title: above the chart.
     x: name of the horizontal axis.
     log_y: logarithmic vertical axis.
 
   Returns:
-    An `<svg>` element; it says so where there is nothing to draw.
+    An `<svg>` element, which says so if there is nothing to draw.
   """
   drawn = {name: _drawable(points, log_y) for name, points in series.items()}
   drawn = {name: points for name, points in drawn.items() if points}
@@ -47,7 +47,7 @@ def line_chart(
 
 
 def _drawable(points: Points, log_y: bool) -> list[tuple[float, float]]:
-  """Finite points, the vertical ones in log10 on a log axis, at most 600 of them."""
+  """Finite points, with log10 of y on a log axis, at most 600 of them."""
   kept = [
     (float(px), math.log10(py) if log_y else float(py))
     for px, py in points

@@ -1,4 +1,4 @@
-"""Histograms as inline SVG: one bar a bin, parts of it stacked."""
+"""Histograms as inline SVG: one bar per bin, with stacked parts."""
 
 from collections.abc import Mapping, Sequence
 import html
@@ -21,7 +21,7 @@ def histogram(
     title: above the chart.
 
   Returns:
-    An `<svg>` element; it says so where there is nothing to draw.
+    An `<svg>` element, which says so if there is nothing to draw.
   """
   head = (
     f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'

@@ -1,7 +1,7 @@
 """Pages of HTML that open anywhere: everything escaped, no script, no network.
 
-A `Page` is a list of elements. Text goes in as text and is escaped here; pictures and
-videos go in as bytes, within the page, or as the path of a file beside it.
+A `Page` is a list of elements. Text is passed in plain and is escaped here; pictures and
+videos are embedded as bytes, or linked as files beside the page.
 """
 
 import base64
@@ -56,14 +56,14 @@ class Page:
     self._parts.append(f"<p>{html.escape(text)}</p>")
 
   def code(self, text: str) -> None:
-    """Text in a fixed-width face, line breaks kept."""
+    """Text in a fixed-width font, with line breaks kept."""
     self._parts.append(f"<pre>{html.escape(text)}</pre>")
 
   def table(self, rows: Iterable[Sequence[Any]], header: Sequence[str] = ()) -> None:
-    """A table; numbers are aligned right and shown to four figures.
+    """A table; numbers are right-aligned and shown to four digits.
 
     Args:
-      rows: of cells; anything but numbers is shown as its text.
+      rows: of cells; anything but numbers is shown as text.
       header: names of the columns.
     """
     lines = []
@@ -87,8 +87,8 @@ class Page:
 
     Args:
       items: captions and files (png, jpg, gif, webp, mp4).
-      folder: where the page will lie: files are linked relative to it. None puts their
-        bytes into the page.
+      folder: where the page will be: files are linked relative to it. None embeds their
+        bytes in the page.
 
     Raises:
       ValueError: a file of another kind.
@@ -106,7 +106,7 @@ class Page:
     )
 
   def write(self, path: str | os.PathLike) -> None:
-    """Writes the page; a reader sees the old page or the new one, whole."""
+    """Writes the page; a reader sees the complete old page or the new one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(path.name + ".partial")
@@ -130,7 +130,7 @@ def _cell(value: Any, tag: str) -> str:
 def _figure(caption: str, path: pathlib.Path, folder: pathlib.Path | None) -> str:
   if path.suffix.lower() not in _KINDS:
     raise ValueError(
-      f"{path}: a page shows {', '.join(_KINDS)}, not {path.suffix!r}. Write one"
+      f"{path}: a page can show {', '.join(_KINDS)}, not {path.suffix!r}. Write one"
       " of these."
     )
   tag, kind = _KINDS[path.suffix.lower()]
