@@ -207,6 +207,27 @@ def test_of_equal_clips_the_set_keeps_what_it_holds(pixels, tmp_path):
   assert reasons == [("a.mp4", "duplicate"), ("b.mp4", "near_duplicate")]
 
 
+def test_what_looks_like_a_clip_that_failed_is_encoded_by_the_next_run(pixels, tmp_path):
+  folder, out = tmp_path / "in", tmp_path / "out"
+  folder.mkdir()
+  clip = scenes.texture(9, speed=2)
+  write.write_video(folder / "a.mp4", clip, 8.0)
+  write.write_video(folder / "b.mp4", clip[:, ::2, ::2], 8.0)
+  config = _change(pixels, "ingest", near_duplicates=True)
+  run.preprocess(config, folder, out)
+  shutil.rmtree(out / "pixels")
+  stat = (folder / "a.mp4").stat()
+  (folder / "a.mp4").write_bytes(bytes(stat.st_size))
+  os.utime(folder / "a.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns))
+  outcome = run.preprocess(config, folder, out)
+  assert (outcome.counts.clips, outcome.made.written) == (1, 0)
+  said = "1 in place of clips that failed: run again to encode them"
+  assert said in summary.text(outcome, config)
+  outcome = run.preprocess(config, folder, out)
+  assert (outcome.counts.clips, outcome.made.written) == (1, 1)
+  assert said not in summary.text(outcome, config)
+
+
 def test_changed_captions_are_refused_or_made_anew(pixels, media, copy, tmp_path):
   changed = tmp_path / "in"
   shutil.copytree(media, changed)

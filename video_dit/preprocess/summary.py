@@ -53,6 +53,9 @@ def _clips(outcome: run.Outcome) -> Rows:
   kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.kinds.items()))
   splits = ", ".join(f"{n:,} {split}" for split, n in sorted(counts.splits.items()))
   yield "clips", f"{counts.clips:,}" + (f" ({kinds}; {splits})" if counts.clips else "")
+  left = counts.clips - outcome.made.written - outcome.made.reused
+  if left > 0:
+    yield "", f"{left:,} in place of clips that failed: run again to encode them"
   if counts.clips and not counts.splits["validation"]:
     yield "", "no validation split: raise config.media.validation_fraction to have one"
   yield "frames", f"{counts.frames:,} ({counts.frames_dropped:,} dropped behind clips)"
