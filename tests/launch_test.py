@@ -1,10 +1,12 @@
 """The launch files, with stand-ins for the commands of a cloud and of a cluster."""
 
+import importlib.metadata
 import os
 import pathlib
 import shutil
 import subprocess
 
+from packaging.requirements import Requirement
 import pytest
 import yaml
 
@@ -216,3 +218,13 @@ def test_an_environment_for_an_accelerator_serves_to_run_as_well(call, tmp_path)
   for name in ("gpu", "tpu"):
     assert setup(name) == [f"{tmp_path}[{name}]"]
     assert setup(name) == setup("run") == []
+
+
+def test_the_library_for_tpus_is_pinned_where_jax_lets_it():
+  lines = (_LAUNCH.parent / "constraints.txt").read_text().splitlines()
+  pins = [Requirement(line) for line in lines if line.startswith("libtpu")]
+  (pin,) = (pin for pin in pins if pin.marker is None or pin.marker.evaluate())
+  asked = map(Requirement, importlib.metadata.requires("jax") or [])
+  (wanted,) = (asks for asks in asked if asks.name == "libtpu")
+  assert [specifier.version for specifier in pin.specifier if specifier.operator == "=="]
+  assert all(wanted.specifier.contains(each.version) for each in pin.specifier)

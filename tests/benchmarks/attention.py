@@ -8,7 +8,7 @@
 The first compares, on the CPU, `chunked` with chunks of queries against all keys under a
 mask: processor seconds of outputs and gradients, the compiler's temporary memory, and the
 largest difference. The second compiles the kernels of TPU for chips that are not here
-(pip install 'video_dit[plan]'). The third is for a GPU: kernels of ours, and PyTorch's
+(extra `plan`). The third is for a GPU: kernels of ours, and PyTorch's
 flash attention over the segments, forward and with the backward pass, in bfloat16; each
 in a process of its own, with FLOP/s of the segments alone and how far results lie from
 PyTorch's. (With --dtype=float32 and few tokens it runs on a CPU, too.)

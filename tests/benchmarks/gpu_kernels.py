@@ -4,9 +4,9 @@
 
 For each GPU, dtype and head size: blocks, warps and stages, programs that share a block,
 shared memory, and, by NVIDIA's assembler, registers of a thread and bytes spilled from
-them; `wgmma` are Hopper's products of a warp group, `mma` those of a warp. Needs pip
-install 'video_dit[plan]', and for the assembler nvidia-cuda-nvcc. Nothing is run, so
-nothing is timed. It takes four minutes; others by --sizes=64,256 and --dtypes=float32.
+them; `wgmma` are Hopper's products of a warp group, `mma` those of a warp. Needs the
+extra `plan`, and for the assembler nvidia-cuda-nvcc. Nothing is run, so nothing is timed.
+It takes four minutes; others by --sizes=64,256 and --dtypes=float32.
 """
 
 import functools
@@ -20,6 +20,7 @@ from absl import app, flags
 import jax
 import jax.numpy as jnp
 
+from video_dit import extras
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel.kernels import triton
 from video_dit.parallel.kernels.triton_sizes import (
@@ -58,7 +59,7 @@ def main(argv) -> None:
   jax.config.update("jax_platforms", "cpu")
   jax.config.update("jax_enable_compilation_cache", False)
   if not gpus.has_compiler():
-    sys.exit("JAX's CUDA plugin is not installed: pip install 'video_dit[plan]'.")
+    sys.exit(f"JAX's CUDA plugin is not installed: {extras.command('plan')}.")
   names = ("GPU", "dtype", "heads", "pass", "blocks,warps/parts", "shared", "registers")
   print(_LINE.format(*names, "spilled", "wgmma", "mma"))
   for gpu in _GPUS:

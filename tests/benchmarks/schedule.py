@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.schedule --topology=v5p:2x2x1 --blocks=256,512,1024
 
-Compiles the kernels for a chip that is not here (pip install 'video_dit[plan]'), has the
+Compiles the kernels for a chip that is not here (extra `plan`), has the
 compiler write its final schedule, and counts the bundles of instructions, one a cycle, of
 the loop's body for blocks that one segment fills, and for others. Beside it stands what
 the matrix units need at their peak: a visit takes at least the longer of the two. Stalls

@@ -76,7 +76,7 @@ def test_unknown_kernels_and_missing_libraries_are_refused(monkeypatch):
   with pytest.raises(ValueError, match=r"not a kernel\. Choose one of auto, dense"):
     local.choose("flash", (1, 8, 1, 4), 8)
   monkeypatch.setattr(local, "_has_tokamax", lambda: False)
-  with pytest.raises(ValueError, match=r"pip install 'video_dit\[tokamax\]'"):
+  with pytest.raises(ValueError, match=r"-c constraints.txt -e '\.\[tokamax\]'"):
     local.choose("tokamax", (1, 8, 1, 4), 8)
 
 

@@ -229,7 +229,7 @@ def test_without_their_compiler_gpus_are_planned_by_formula(monkeypatch):
   request = _request(topology=chips.parse("gpu:h100x64"), axes={"fsdp": 8}, price=2.5)
   found = run.plan(request)
   assert found["estimated_by"] == "formula"
-  assert any("pip install 'video_dit[plan]'" in note for note in found["notes"])
+  assert any("-e '.[plan]'" in note for note in found["notes"])
   assert (found["chips"], found["hosts"]) == (64, 8)
   assert 0 < found["mfu"] < 1
   assert found["memory"]["parameters"] == pytest.approx(4 * found["parameters"] / 8)

@@ -10,17 +10,18 @@ import sys
 import pytest
 
 from video_dit import config as config_lib
+from video_dit import extras
 from video_dit.plan import chips, devices, gpus
 
 _TPU = pytest.mark.skipif(
   importlib.util.find_spec("libtpu") is None,
-  reason="libtpu is not installed: pip install 'video_dit[plan]'",
+  reason=f"libtpu is not installed: {extras.command('plan')}",
 )
 
 
 _GPU = pytest.mark.skipif(
   not gpus.has_compiler(),
-  reason="JAX's CUDA plugin is not installed: pip install 'video_dit[plan]'",
+  reason=f"JAX's CUDA plugin is not installed: {extras.command('plan')}",
 )
 
 
@@ -53,7 +54,7 @@ def test_an_unknown_topology_names_the_known_ones(text):
 
 def test_a_missing_compiler_names_the_extra(monkeypatch):
   monkeypatch.setitem(sys.modules, "libtpu", None)
-  with pytest.raises(ValueError, match=r"pip install 'video_dit\[plan\]'"):
+  with pytest.raises(ValueError, match=r"-c constraints.txt -e '\.\[plan\]'"):
     devices.mesh_of(chips.parse("v5p:2x2x2"), {}, config_lib.Mesh())
 
 

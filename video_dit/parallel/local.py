@@ -14,6 +14,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
+from video_dit import extras
 from video_dit.parallel.kernels import chunked, dense
 
 KERNELS = (
@@ -131,7 +132,7 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
   if kernel == "tokamax" and not _has_tokamax():
     raise ValueError(
       "config.dit.attention='tokamax': Tokamax is not installed. Install it with"
-      " pip install 'video_dit[tokamax]', or choose 'auto'."
+      f" {extras.command('tokamax')}, or choose 'auto'."
     )
   gpu = platform in _GPU
   if gpu and kernel in ("tokamax", "cudnn") and not _gpu_is_here():
@@ -161,7 +162,7 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
     elif gpu and _has_tokamax():
       name, why = "triton", "a GPU that is not present"
     elif gpu:
-      name, why = "triton", "a GPU without Tokamax: pip install 'video_dit[tokamax]'"
+      name, why = "triton", f"a GPU without Tokamax: {extras.command('tokamax')}"
     else:
       name, why = "chunked", f"a long row on {platform}"
   _say(name, why, kind, shape, keys)

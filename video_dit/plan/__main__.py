@@ -6,8 +6,9 @@ r"""Plans a run on chips that need not be present: memory, time and cost.
   python -m video_dit.plan --config=configs/xl.py --topology=v5p:2x2x2 --search
 
 Compiles the real training step, the sampler and the encoders for the topology, with
-abstract arrays and no weights. TPUs and GPUs need pip install 'video_dit[plan]'; without
-it GPUs are planned by formula. How the seconds are estimated: docs/performance.md.
+abstract arrays and no weights. TPUs and GPUs need the extra `plan`
+(pip install -c constraints.txt -e '.[plan]'); without it GPUs are planned by formula. How
+the seconds are estimated: docs/performance.md.
 
 flags:
   --config=configs/X.py[:preset]  what to plan; --config.a.b=value overrides a leaf

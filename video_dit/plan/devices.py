@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit import extras
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.plan import gpus
 from video_dit.plan.chips import CHIPS, Chip, Topology
@@ -71,7 +72,7 @@ def _tpu(topology: Topology) -> list:
   except ImportError as error:
     raise ValueError(
       f"--topology={topology.text}: the TPU compiler is not installed. Install it with"
-      " pip install 'video_dit[plan]'."
+      f" {extras.command('plan')}."
     ) from error
   # The compiler would look for a TPU host, and for other processes that hold it.
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")

@@ -1,6 +1,6 @@
 """Descriptions of GPUs, so that XLA compiles for them without one present.
 
-JAX's CUDA plugin (`pip install 'video_dit[plan]'`) compiles without a GPU, and without
+JAX's CUDA plugin (extra `plan`) compiles without a GPU, and without
 CUDA's libraries, for any target description. The chips' figures are NVIDIA's
 (data sheets and whitepapers of A100, H100 and H200; the CUDA C++ Programming Guide's
 table per compute capability) and, where those round, OpenXLA's descriptions of the same.

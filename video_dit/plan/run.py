@@ -8,6 +8,7 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
+from video_dit import extras
 from video_dit.data import loader
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
@@ -255,8 +256,8 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   if "train" not in request.stages:
     raise ValueError(
       f"--stages={','.join(request.stages)}: only the training step is planned by"
-      " formula. Install XLA's compiler for GPUs, which needs no GPU, with pip install"
-      " 'video_dit[plan]', or ask for --stages=train."
+      " formula. Install XLA's compiler for GPUs, which needs no GPU, with"
+      f" {extras.command('plan')}, or ask for --stages=train."
     )
   sizes = devices.axis_sizes(
     request.topology, request.topology.count, request.axes, config.mesh
@@ -268,7 +269,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   mesh = checks.abstract_mesh(axes)
   params = sum(x.size for x in jax.tree.leaves(checks.parameters(config, mesh)))
   notes.append(
-    "by formula: pip install 'video_dit[plan]' adds XLA's compiler for GPUs, which gives"
+    f"by formula: {extras.command('plan')} adds XLA's compiler for GPUs, which gives"
     " memory, FLOPs and traffic, and needs no GPU"
   )
   left = [stage for stage in request.stages if stage != "train"]

@@ -17,6 +17,8 @@ import shutil
 import tempfile
 from typing import Any, TypeVar
 
+from video_dit import extras
+
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _ONE_SLASH = re.compile(r"(?!tfds:)[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
 # What goes wrong on the disk here, whatever asked for it.
@@ -62,14 +64,14 @@ def filesystem(url: str) -> tuple[Any, str]:
     import fsspec
   except ImportError as error:
     raise ValueError(
-      f"{url}: remote paths need fsspec. Install pip install 'video_dit[remote]'."
+      f"{url}: remote paths need fsspec. Install them with {extras.command('remote')}."
     ) from error
   try:
     system, path = fsspec.core.url_to_fs(url)
   except ImportError as error:
     raise ValueError(
-      f"{url}: {kind}:// needs a package that is not installed ({error}). Install"
-      " pip install 'video_dit[remote]'."
+      f"{url}: {kind}:// needs a package that is not installed ({error}). Install it with"
+      f" {extras.command('remote')}."
     ) from error
   except ValueError as error:
     raise ValueError(

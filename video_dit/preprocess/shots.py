@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit import extras
 
 # The detectors count frames; this rate only turns them into times and back.
 _RATE = 25.0
@@ -54,7 +55,7 @@ def check(ingest: config_lib.Ingest) -> None:
   except ImportError as error:
     raise ValueError(
       f"config.ingest.shots={ingest.shots!r} needs PySceneDetect ({error}). Install it:"
-      " pip install 'video_dit[shots]', or set config.ingest.shots=off."
+      f" {extras.command('shots')}, or set config.ingest.shots=off."
     ) from error
 
 

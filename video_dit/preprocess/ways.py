@@ -6,6 +6,7 @@ import importlib.util
 import os
 
 from video_dit import config as config_lib
+from video_dit import extras
 from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import held as held_lib
 from video_dit.preprocess import ingest, shots, workers
@@ -49,8 +50,8 @@ class Way:
       return
     if not _has_beam():
       raise ValueError(
-        f"--runner={self.runner} needs Apache Beam. Install it: pip install"
-        " 'video_dit[beam]' (docs/ingest.md says at which versions), or pass"
+        f"--runner={self.runner} needs Apache Beam. Install it with"
+        f" {extras.command('beam')}, or pass"
         f" --runner={POOL}."
       )
     from video_dit.preprocess import beam_runner

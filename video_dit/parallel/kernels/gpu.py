@@ -1,6 +1,6 @@
 """Forward passes on GPU by libraries: Tokamax's kernels, and cuDNN's through `jax.nn`.
 
-Tokamax (optional, `video_dit[tokamax]`) takes a first and a last key for each query and
+Tokamax (the extra `tokamax`) takes a first and a last key for each query and
 skips the blocks outside; its Mosaic kernels run on Hopper and Blackwell, Triton's on
 others. cuDNN takes a mask, so its work grows with the square of the row: it is never
 chosen automatically. The backward pass of both is this project's (triton.py). Neither has
