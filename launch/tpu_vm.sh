@@ -44,11 +44,22 @@ make() {
   tpu create --accelerator-type="$TYPE" --version="$RUNTIME" ${SPOT:+--spot}
 }
 
+# The project's files, without what .gitignore names (data, runs, environments).
+pack() {
+  if [ -e .git ]; then
+    git ls-files -z --cached --others --exclude-standard |
+      tar --null --files-from=- --ignore-failed-read -czf "$1"
+  else
+    tar --exclude='./.venv*' --exclude=./clips --exclude=./data --exclude=./out \
+      --exclude=./runs --exclude=./try -czf "$1" .
+  fi
+}
+
 installed=video_dit/.installed # left on each VM where all of `install` is done
 
 install() {
   archive=${archive:-$(mktemp --suffix=.tar.gz)} || return
-  tar --exclude=./.git --exclude='./.venv*' --exclude=./out -czf "$archive" . || return
+  pack "$archive" || return
   gcloud compute tpus tpu-vm scp "$archive" "$TPU:video_dit.tar.gz" --zone="$ZONE" \
     --worker=all || return
   everywhere "set -e

@@ -78,6 +78,33 @@ def test_an_environment_that_cannot_be_installed_ends_it(call, tmp_path):
   assert _on_tpu(call, "create", failures=100).returncode != 0
 
 
+@pytest.mark.parametrize("with_git", [True, False])
+def test_a_tpu_is_sent_the_project_without_its_data(with_git, call, tmp_path):
+  shutil.copy(_LAUNCH.parent / ".gitignore", tmp_path)
+  for folder in ("configs", "clips", "data", "runs", ".venv-3.12"):
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "file").touch()
+  if with_git:
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+  # A TPU that is made keeps what it is sent.
+  copy = 'case "$*" in *" scp "*) tar -tzf "$5" > sent ;; esac\n'
+  done = call("tpu_vm.sh", "create", commands={"gcloud": f"#!/bin/bash\n{copy}"})
+  assert done.returncode == 0, done.stderr
+  sent = {line.removeprefix("./") for line in (tmp_path / "sent").read_text().splitlines()}
+  assert {"configs/file", "launch/tpu_vm.sh"} <= sent
+  assert not [name for name in sent if name.startswith(("clips", "data", "runs", ".venv"))]
+
+
+def test_an_image_holds_nothing_that_git_leaves_out():
+  def names(path: pathlib.Path) -> set[str]:
+    lines = [line for line in path.read_text().splitlines() if line[:1] != "#"]
+    return {line.strip("/").removeprefix("**/") for line in lines}
+
+  ignored = names(_LAUNCH.parent / ".gitignore")
+  left_out = names(_LAUNCH / "Dockerfile.dockerignore")
+  assert {n for n in ignored if not n.endswith("_cache")} < left_out
+
+
 @pytest.mark.parametrize(("cores", "given"), [("8", ["--cpus-per-task=8"]), ("", [])])
 def test_slurm_hands_each_task_its_cores(cores, given, call, tmp_path):
   srun = '#!/bin/bash\nprintf "%s\\n" "$@" > arguments; touch run/finished.json\n'
