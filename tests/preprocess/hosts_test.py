@@ -193,6 +193,6 @@ def test_a_host_is_there_once(config, media, tmp_path):
   folder = tmp_path / "out" / "work" / "hosts" / "1"
   with (
     lock.held(folder, flag="--host", wait_seconds=0),
-    pytest.raises(lock.Busy, match=r"is at work there.*another --host"),
+    pytest.raises(lock.Busy, match=r"is using this folder.*another --host"),
   ):
     run.preprocess(pixels, media, tmp_path / "out", host=1, hosts=2, wait_seconds=0)
