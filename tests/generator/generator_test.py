@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -10,6 +11,7 @@ from tests import tiny
 from video_dit import config as config_lib
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
+from video_dit.generator import sampler as sampler_lib
 
 
 @pytest.fixture(scope="module")
@@ -117,6 +119,37 @@ def test_guidance_outside_of_its_interval_is_off(workdir, generator):
   found = latents(unguided, requests[:1]) + latents(unguided, requests[1:])
   for one, other in zip(found, plain, strict=True):
     np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_what_guidance_does_not_ask_for_is_not_evaluated(workdir, monkeypatch):
+  calls, predict = [], sampler_lib.Sampler.predict
+
+  def counted(self, *args, **kwargs):
+    jax.debug.callback(lambda: calls.append(1))
+    return predict(self, *args, **kwargs)
+
+  monkeypatch.setattr(sampler_lib.Sampler, "predict", counted)
+
+  def count(**sample) -> int:
+    calls.clear()
+    latents(load(workdir, **sample), [ask(seed=1)])
+    jax.effects_barrier()
+    return len(calls)
+
+  once, steps = count(guidance=1.0), tiny.CONFIG.sample.steps
+  assert once > 0
+  assert count() == 2 * once
+  assert count(guidance_interval=(0.0, 0.0)) == once
+  # Of the first step alone, which is at a noise level of 1.
+  assert count(guidance_interval=(1.0, 1.0)) == once + once // steps
+
+
+def test_company_that_is_guided_at_other_steps_changes_nothing(workdir):
+  generator = load(workdir, guidance_interval=(0.7, 0.9))
+  company = [ask(seed=2, frames=1), ask(seed=3, frames=21)]
+  (alone,) = latents(generator, [ask(seed=1)])
+  beside = latents(generator, [ask(seed=1), *company])[0]
+  np.testing.assert_allclose(beside, alone, rtol=1e-5, atol=1e-5)
 
 
 def test_given_frames_stay_and_the_rest_follows_them(generator):

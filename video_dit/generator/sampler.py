@@ -46,7 +46,8 @@ class Sampler:
   """Samples groups of rows; one compilation serves all sizes, lengths and prompts.
 
   A second one is made when a request has given frames, because their tokens have times
-  of their own, and another when nothing is guided, which saves half the work.
+  of their own, and another when nothing is guided, which saves half the work. So do steps
+  at noise levels outside of `sample.guidance_interval`.
 
   Args:
     config: sampler, steps, process and prediction.
@@ -134,12 +135,23 @@ class Sampler:
     def denoise(x_RNP, times):
       if not guided:
         return predict(x_RNP, times, captions)
-      # One after the other: the model is compiled once and takes the memory of one.
-      with_caption, without = jax.lax.map(lambda c: predict(x_RNP, times, c), both)
-      if not has_given:
-        times = times_lib.token_times(times, segments_RN)
-      scale = guidance_lib.within(scale_RN, times, config.sample.guidance_interval)
-      return guidance_lib.guide(with_caption, without, scale)
+      interval = config.sample.guidance_interval
+      times_RN = times if has_given else times_lib.token_times(times, segments_RN)
+      scale = guidance_lib.within(scale_RN, times_RN, interval)
+      guides = jnp.any((scale != 1) & (segments_RN > 0))
+      num = 2 if interval == (0.0, 1.0) else 1 + guides
+
+      def add(i, found):
+        caption = jax.tree.map(lambda x: x[i], both)
+        return found.at[i].set(predict(x_RNP, times, caption))
+
+      # One after the other: the model is compiled once and takes the memory of one. The
+      # second is not evaluated where nothing is guided at these times.
+      like = jax.eval_shape(predict, x_RNP, times, captions)
+      neither = jnp.zeros((2, *like.shape), like.dtype)
+      neither = partition.constrain(neither, None, "rows", "tokens", None)
+      with_caption, without = jax.lax.fori_loop(0, num, add, neither)
+      return guidance_lib.guide(with_caption, without, jnp.where(guides, scale, 1.0))
 
     noise_RNP = times_lib.noise(
       arrays["keys"],

@@ -80,7 +80,9 @@ def step_batch(config: config_lib.Config, mesh) -> Any:
 
 
 def sampling(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
-  """The program that turns the noise of a group of rows into latents, with guidance."""
+  """The program that turns the noise of a group of rows into latents, always guided."""
+  sample = dataclasses.replace(config.sample, guidance_interval=(0.0, 1.0))
+  config = dataclasses.replace(config, sample=sample)
   graphdef, shapes = generator.abstract_model(
     config, config.autoencoder.channels, config.text.width
   )
