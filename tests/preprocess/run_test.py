@@ -136,12 +136,13 @@ def test_summary_tells_all(done, config):
   for part in (
     "9 (9 looked at now)",
     "9 lines + 1 more of long videos = 6 clips + 4 rejects",
-    "1 image, 5 video; 6 train",
+    "1 image, 5 videos; 6 train",
     "no validation split",
     "duplicate",
     "6 written, 0 there before",
     "rows of 64 tokens",
-    "3 dropped behind clips",
+    "3 left over after the last clip",
+    "out/report.html",
   ):
     assert part in text, text
 

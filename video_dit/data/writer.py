@@ -331,9 +331,11 @@ class ShardWriter:
     self._keys -= {line["key"] for line in part.lines}
     for path in (part.path, self._data(part.name)):
       path.unlink(missing_ok=True)
+    number = len(self._keys)
+    safe = "record before it is" if number == 1 else "records before it are"
     return DiskError(
       f"{part.path}: could not write the current shard ({error}). The"
-      f" {len(self._keys):,} records before it are safe. Free some space, and run again."
+      f" {number:,} {safe} safe. Free some space, and run again."
     )
 
   def _sweep(self) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from video_dit import config as config_lib
 from video_dit.data import pack, pieces, reader
-from video_dit.preprocess import ingest, run
+from video_dit.preprocess import data_report, ingest, run
 
 # Planning more clips than this for one number would take longer than it is worth.
 _MOST_PLANNED = 200_000
@@ -50,7 +50,9 @@ def _input(outcome: run.Outcome) -> Rows:
 
 def _clips(outcome: run.Outcome) -> Rows:
   counts = outcome.counts
-  kinds = ", ".join(f"{n:,} {kind}" for kind, n in sorted(counts.kinds.items()))
+  kinds = ", ".join(
+    f"{n:,} {kind}{'' if n == 1 else 's'}" for kind, n in sorted(counts.kinds.items())
+  )
   splits = ", ".join(f"{n:,} {split}" for split, n in sorted(counts.splits.items()))
   yield "clips", f"{counts.clips:,}" + (f" ({kinds}; {splits})" if counts.clips else "")
   left = counts.clips - outcome.made.written - outcome.made.reused
@@ -58,7 +60,8 @@ def _clips(outcome: run.Outcome) -> Rows:
     yield "", f"{left:,} in place of clips that failed: run again to encode them"
   if counts.clips and not counts.splits["validation"]:
     yield "", "no validation split: raise config.media.validation_fraction to have one"
-  yield "frames", f"{counts.frames:,} ({counts.frames_dropped:,} dropped behind clips)"
+  left = f"{counts.frames_dropped:,} left over after the last clip of a video"
+  yield "frames", f"{counts.frames:,} ({left})"
   captions = [f"{counts.captions_empty:,} empty"]
   if counts.captions_recoded:
     captions.append(
@@ -78,6 +81,7 @@ def _rejects(outcome: run.Outcome) -> Rows:
     yield "", "unreachable: run the same command again to try those again"
   if counts.rejects:
     yield "", f"each with its reason in {_path(outcome, ingest.REJECTS)}"
+  yield "report", _path(outcome, data_report.HTML)
 
 
 def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
