@@ -90,13 +90,10 @@ def test_a_tpu_is_sent_the_project_without_its_data(with_git, call, tmp_path):
   copy = 'case "$*" in *" scp "*) tar -tzf "$5" > sent ;; esac\n'
   done = call("tpu_vm.sh", "create", commands={"gcloud": f"#!/bin/bash\n{copy}"})
   assert done.returncode == 0, done.stderr
-  sent = {
-    line.removeprefix("./") for line in (tmp_path / "sent").read_text().splitlines()
-  }
+  lines = (tmp_path / "sent").read_text().splitlines()
+  sent = {line.removeprefix("./") for line in lines}
   assert {"configs/file", "launch/tpu_vm.sh"} <= sent
-  assert not [
-    name for name in sent if name.startswith(("clips", "data", "runs", ".venv"))
-  ]
+  assert not [n for n in sent if n.startswith(("clips", "data", "runs", ".venv"))]
 
 
 def test_an_image_holds_nothing_that_git_leaves_out():

@@ -5,6 +5,17 @@ import numpy as np
 from video_dit.evaluate import strips
 
 
+def test_frames_of_a_pair_stand_above_each_other():
+  wide = np.zeros((3, 36, 72, 3), np.uint8)
+  both = strips.pair(wide, wide[:, :, :36])
+  starts = [
+    np.flatnonzero(np.diff(np.pad(row < 255, (1, 0)).astype(int)) == 1)
+    for row in (both[0, :, 0], both[-1, :, 0])
+  ]
+  np.testing.assert_array_equal(*starts)
+  assert len(starts[0]) == 3
+
+
 def test_a_strip_holds_first_and_last_frame():
   frames = np.zeros((17, 24, 36, 3), np.uint8)
   frames += (np.arange(17, dtype=np.uint8) * 10)[:, None, None, None]

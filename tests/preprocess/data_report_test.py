@@ -34,7 +34,9 @@ def done(tmp_path_factory):
   out.mkdir()
   config = ingest_test._with(max_frozen=0.5)
   config = dataclasses.replace(
-    config, data=dataclasses.replace(config.data, row_length=4096)
+    config,
+    objective="diffusion",
+    data=dataclasses.replace(config.data, row_length=4096),
   )
   with facts_lib.Facts(out / "facts.sqlite") as facts:
     facts.set_lines(sources.lines(folder), config.media, config.ingest)
@@ -54,9 +56,10 @@ def test_the_page_shows_stages_charts_and_pictures(done):
     "rejected: frozen",
     "length of clips of videos",
     "tokens of a clip",
-    "<td>fill</td>",
+    ">1,024</text>",
   ):
     assert part in text, part
+  assert re.search(r"<td>fill</td><td>\d+\.\d\d%</td>", text)
   # Two clips are kept, and a duplicate and a still one are not.
   assert text.count("data:image/jpeg;base64,") == 4
 
@@ -78,6 +81,17 @@ def test_the_table_has_the_numbers_of_the_page(done):
   assert sum(row["clips"] for row in sides) == counts.clips == 2
   (fill,) = (row["low"] for row in rows if row["name"] == "fill")
   assert 0 < fill <= 1
+
+
+def test_what_is_not_there_gets_no_chart_and_no_table(tmp_path):
+  (tmp_path / "in").mkdir()
+  write.write_video(tmp_path / "in" / "a.png", scenes.texture(1), ingest_test.RATE)
+  config = ingest_test._with(measure=False, thumbnails=0)
+  ingest_test._ingest(tmp_path / "in", tmp_path, config)
+  data_report.write(tmp_path, config, ingest.Counts(), ingest_test._Here())
+  text = (tmp_path / "report.html").read_text(encoding="utf-8")
+  assert "Not measured, as config.ingest.measure is off: " in text and "sharpness" in text
+  assert "Packing" not in text  # of pixels
 
 
 def test_another_report_decodes_no_picture_again(done, monkeypatch):
@@ -111,9 +125,6 @@ def test_a_picture_is_of_the_bytes_that_the_file_has_now(tmp_path):
 
 
 def test_packing_goes_by_the_tokens_that_encoded_captions_have(done, tmp_path):
-  out, _ = done
-  text = (out / "report.html").read_text(encoding="utf-8")
-  assert "tokens of captions" in text and "estimated" in text  # nothing is encoded there
   clips.write(tmp_path / "latents", 40)
   data = dataclasses.replace(
     ingest_test.CONFIG.data, row_length=64, row_segments=12, row_text=48
@@ -122,6 +133,8 @@ def test_packing_goes_by_the_tokens_that_encoded_captions_have(done, tmp_path):
   config = dataclasses.replace(
     ingest_test.CONFIG, objective="diffusion", data=data, dit=dit
   )
+  # Nothing is encoded in the other folder.
+  assert data_report.plan(done[0], config)["tokens of captions"] == "estimated"
   found = data_report.plan(tmp_path, config)
   index = reader.Dataset(tmp_path / "latents", "train").index
   assert (found["clips"], found["tokens of captions"]) == (len(index), "counted")

@@ -83,3 +83,17 @@ def test_odd_curves_are_drawn_or_said_to_be_empty(points):
   ElementTree.fromstring(svg)
   empty = not any(y > 0 for _, y in points)
   assert ("nothing measured" in svg) == empty
+
+
+def test_a_log_axis_says_so_and_has_round_values():
+  svg = line_chart({"a": [(0, 0.7), (1, 1.4)]}, title="a", log_y=True)
+  assert "a (log scale)" in svg and ">0.8<" in svg and ">1.2<" in svg
+  svg = line_chart({"a": [(0, 0.3), (1, 4000)]}, title="a", log_y=True)
+  assert ">1<" in svg and ">1,000<" in svg and ">2<" not in svg
+
+
+def test_names_of_lines_stand_beside_the_lines():
+  svg = line_chart({"left": [(0, 1), (1, 2)]}, title="a")
+  end = max(px for px, _ in _points(svg))
+  (name,) = re.findall(r'<text x="(\d+)" y="\d+" class="tick" style', svg)
+  assert int(name) > end

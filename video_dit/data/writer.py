@@ -320,8 +320,8 @@ class ShardWriter:
     except (OSError, RuntimeError) as error:
       path.unlink(missing_ok=True)
       raise DiskError(
-        f"{path}: the disk did not take the shard being written again ({error})."
-        " What was there is safe. Make room, and run again."
+        f"{path}: could not write the shard again ({error})."
+        " What was there is safe. Free some space, and run again."
       ) from error
     return part
 

@@ -128,7 +128,8 @@ def make_specials(
   with hosts.bar(total=len(chosen), desc="specials", unit="clip") as bar:
     requests = [special.request for special in chosen]
     for request, frames_FHWC in generator.generate(requests, bar.set_postfix_str):
-      made.append((f"{titles[id(request)]}. Prompt: {request.prompt}", frames_FHWC))
+      prompt = request.prompt or "(empty prompt)"
+      made.append((f"{titles[id(request)]}. Prompt: {prompt}", frames_FHWC))
       bar.update()
   return made
 

@@ -62,7 +62,8 @@ def write_json(path: pathlib.Path, findings: Findings, extra: Mapping[str, Any])
   """Writes `evaluation.json`.
 
   Fractions are stored by the name of their measure; counts, 95 % intervals and chance
-  under `measures`, the held-out loss by noise level under `heldout_loss`.
+  under `measures`, all of them where samples were measured; the held-out loss by noise
+  level under `heldout_loss`.
 
   Args:
     path: of the file.
@@ -70,9 +71,10 @@ def write_json(path: pathlib.Path, findings: Findings, extra: Mapping[str, Any])
     extra: further entries.
   """
   tree: dict[str, Any] = {name: s.fraction for name, s in findings.shares.items()}
-  tree["n"] = max((s.n for s in findings.shares.values()), default=0)
-  tree["measures"] = {name: s.to_json() for name, s in findings.shares.items()}
-  tree["chance"] = {name: s.chance for name, s in findings.shares.items()}
+  if findings.shares:
+    tree["n"] = max(s.n for s in findings.shares.values())
+    tree["measures"] = {name: s.to_json() for name, s in findings.shares.items()}
+    tree["chance"] = {name: s.chance for name, s in findings.shares.items()}
   tree["heldout_loss"] = {f"{time:g}": loss for time, loss in findings.losses.items()}
   if findings.losses:
     tree["heldout_loss_mean"] = float(np.mean(list(findings.losses.values())))
@@ -152,11 +154,7 @@ def _add_samples(page: page_lib.Page, judged: Sequence[measure.Judged]) -> None:
 
 
 def _add_pairs(page: page_lib.Page, pairs: Sequence[Pair]) -> None:
-  stacked = [
-    (p.caption, strips.stack([strips.strip(p.first_FHWC), strips.strip(p.second_FHWC)]))
-    for p in pairs
-  ]
-  _add(page, stacked)
+  _add(page, [(p.caption, strips.pair(p.first_FHWC, p.second_FHWC)) for p in pairs])
 
 
 def _add(page: page_lib.Page, pictures: Sequence[tuple[str, np.ndarray]]) -> None:

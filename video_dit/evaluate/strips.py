@@ -14,27 +14,44 @@ COUNT = 6
 _GAP = 3
 
 
-def strip(frames_FHWC: np.ndarray, *, count: int = COUNT) -> np.ndarray:
+def strip(
+  frames_FHWC: np.ndarray, *, count: int = COUNT, cell_width: int = 0
+) -> np.ndarray:
   """Evenly spaced frames of one clip, including the first and the last.
 
   Args:
     frames_FHWC: uint8.
     count: most frames shown.
+    cell_width: least width that a frame takes, as pixels of the strip.
 
   Returns:
     `(HEIGHT, width, 3)` uint8.
   """
   num = min(count, len(frames_FHWC))
   picks = np.unique(np.rint(np.linspace(0, len(frames_FHWC) - 1, num)).astype(int))
-  height, width = frames_FHWC.shape[1:3]
-  size = (max(1, round(width * HEIGHT / height)), HEIGHT)
+  height = frames_FHWC.shape[1]
+  size = (_width(frames_FHWC), HEIGHT)
   # Small clips keep their pixels; large ones are averaged down.
   method = Image.Resampling.NEAREST if height < HEIGHT else Image.Resampling.BOX
   cells = [
     np.asarray(Image.fromarray(frames_FHWC[i]).resize(size, method)) for i in picks
   ]
-  padded = [np.pad(c, ((0, 0), (0, _GAP), (0, 0)), constant_values=255) for c in cells]
+  behind = _GAP + max(0, cell_width - size[0])
+  padded = [np.pad(c, ((0, 0), (0, behind), (0, 0)), constant_values=255) for c in cells]
   return einops.rearrange(np.stack(padded), "n h w c -> h (n w) c")[:, :-_GAP]
+
+
+def _width(frames_FHWC: np.ndarray) -> int:
+  """Of a frame in its strip."""
+  height, width = frames_FHWC.shape[1:3]
+  return max(1, round(width * HEIGHT / height))
+
+
+def pair(first_FHWC: np.ndarray, second_FHWC: np.ndarray) -> np.ndarray:
+  """Two strips, frame above frame whatever their shapes."""
+  clips = (first_FHWC, second_FHWC)
+  cell = max(map(_width, clips))
+  return stack([strip(clip, cell_width=cell) for clip in clips])
 
 
 def stack(strips: Sequence[np.ndarray]) -> np.ndarray:

@@ -54,7 +54,8 @@ def write(
   """
   folder = pathlib.Path(folder)
   found = statistics.histograms(folder, config)
-  packing = plan(folder, config)
+  # Windows of pixels are not packed.
+  packing = plan(folder, config) if config.objective == "diffusion" else {}
   statistics.write(folder / TABLE, counts, found, packing)
   shown = page.Page(f"Data report of {config.name}")
   shown.heading("Stages")
@@ -67,11 +68,21 @@ def write(
     by_number = sorted(counts.reasons.items(), key=lambda item: (-item[1], item))
     shown.table(by_number, ("reason", "rejects"))
   shown.heading("Clips")
+  unmeasured = []
   for each in found:
     parts = {"clips": each.clips.tolist(), "rejects": each.rejects.tolist()}
-    shown.chart(histogram.histogram(each.names, parts, title=each.title))
-  shown.heading("Packing")
-  shown.facts(packing)
+    if config.ingest.measure or any(map(sum, parts.values())):
+      shown.chart(histogram.histogram(each.names, parts, title=each.title))
+    else:
+      unmeasured.append(each.title)
+  if unmeasured:
+    shown.paragraph(
+      f"Not measured, as config.ingest.measure is off: {'; '.join(unmeasured)}."
+    )
+  if packing:
+    shown.heading("Packing")
+    fill = {"fill": f"{packing['fill']:.2%}"} if "fill" in packing else {}
+    shown.facts(packing | fill)
   _pictures(shown, folder, config, facts, pool)
   shown.write(folder / HTML)
 
@@ -79,8 +90,8 @@ def write(
 def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
   """What to expect of packing the training split, at the config's patch and rows.
 
-  The tokens of captions are those of the encoded set. Where there is none, as for pixels,
-  a caption counts as a token in four characters: no encoder is asked here.
+  The tokens of captions are those of the encoded set. Where there is none yet, a caption
+  counts as a token in four characters: no encoder is asked here.
   """
   index = folder / "latents" / schema.INDEX
   is_counted = config.objective == "diffusion" and index.is_file()

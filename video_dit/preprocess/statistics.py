@@ -56,7 +56,7 @@ class Histogram:
   @property
   def names(self) -> list[str]:
     """Of the bins, by their lower ends."""
-    return [f"{edge:.3g}" for edge in self.edges[:-1]]
+    return [f"{e:,.0f}" if e >= 100 else f"{e:.3g}" for e in self.edges[:-1]]
 
 
 _EDGES: dict[str, tuple[str, np.ndarray]] = {

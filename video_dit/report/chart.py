@@ -5,8 +5,9 @@ import html
 import math
 
 COLOURS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed", "#0891b2", "#db2777")
-_WIDTH, _HEIGHT = 640, 280
-_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 16, 28, 40
+_WIDTH, _HEIGHT = 760, 280
+# The names of the lines stand to their right.
+_LEFT, _RIGHT, _TOP, _BOTTOM = 64, 136, 28, 40
 
 Points = Sequence[tuple[float, float]]
 
@@ -28,6 +29,7 @@ def line_chart(
   """
   drawn = {name: _drawable(points, log_y) for name, points in series.items()}
   drawn = {name: points for name, points in drawn.items() if points}
+  title += " (log scale)" if log_y else ""
   head = (
     f'<svg class="chart" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img"'
     f' aria-label="{html.escape(title)}">'
@@ -83,12 +85,23 @@ def _ticks(low: float, high: float, count: int = 5) -> list[float]:
   return [i * step for i in range(first, last + 1)]
 
 
+def _log_ticks(low: float, high: float) -> list[float]:
+  """Logarithms, within a range of them, of round values."""
+  powers = range(math.floor(low), math.ceil(high) + 1)
+  for factors in ((1,), (1, 2, 5)):
+    values = [math.log10(f) + power for power in powers for f in factors]
+    found = [value for value in values if low <= value <= high]
+    if len(found) > 3:
+      return found
+  return [math.log10(value) for value in _ticks(10**low, 10**high) if value > 0]
+
+
 def _axes(x_range, y_range, x: str, log_y: bool) -> str:
   parts = []
   bottom, right = _HEIGHT - _BOTTOM, _WIDTH - _RIGHT
-  for value in _ticks(*y_range):
+  for value in _log_ticks(*y_range) if log_y else _ticks(*y_range):
     _, y = _place(x_range[0], value, x_range, y_range)
-    label = f"{10**value:.3g}" if log_y else f"{value:.4g}"
+    label = f"{10**value if log_y else value:,.4g}"
     parts.append(
       f'<line class="grid" x1="{_LEFT}" x2="{right}" y1="{y:.1f}" y2="{y:.1f}"/>'
       f'<text class="tick" x="{_LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">'
@@ -120,6 +133,6 @@ def _line(points, x_range, y_range, colour: str) -> str:
 def _legend(i: int, name: str, colour: str) -> str:
   y = _TOP + 14 + 15 * i
   return (
-    f'<text x="{_WIDTH - _RIGHT - 4}" y="{y}" text-anchor="end" class="tick"'
+    f'<text x="{_WIDTH - _RIGHT + 8}" y="{y}" class="tick"'
     f' style="fill:{colour}">{html.escape(name)}</text>'
   )

@@ -17,7 +17,8 @@ body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;paddin
 color:#1f2937;background:#fff}
 h1{font-size:1.6rem}h2{font-size:1.2rem;margin-top:2rem;border-bottom:1px solid #e5e7eb}
 table{border-collapse:collapse;margin:.5rem 0}td,th{padding:.25rem .8rem;text-align:left;
-border-bottom:1px solid #e5e7eb;vertical-align:top}td.n,th.n{text-align:right;
+border-bottom:1px solid #e5e7eb;vertical-align:top;overflow-wrap:anywhere}
+td.n,th.n{text-align:right;
 font-variant-numeric:tabular-nums}.grid{display:flex;flex-wrap:wrap;gap:14px}
 figure{margin:0;max-width:100%}figcaption{font-size:.85rem;color:#4b5563;max-width:340px}
 img,video{max-width:100%;min-width:192px;image-rendering:pixelated;border-radius:4px}
@@ -26,6 +27,10 @@ svg text{font:12px system-ui,sans-serif;fill:#1f2937}
 svg .tick{fill:#6b7280;font-size:11px}
 svg .title{font-size:14px;font-weight:600}svg line.grid{stroke:#e5e7eb}
 pre{background:#f9fafb;padding:.8rem;overflow:auto;font-size:.8rem}
+@media(prefers-color-scheme:dark){:root{color-scheme:dark}body{color:#e5e7eb;
+background:#111827}h2,td,th{border-color:#374151}figcaption{color:#9ca3af}
+svg.chart,pre{background:#1f2937}svg text{fill:#e5e7eb}svg .tick{fill:#9ca3af}
+svg line.grid{stroke:#374151}}
 """
 _KINDS = {
   ".png": ("img", "image/png"),
