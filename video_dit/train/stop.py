@@ -37,8 +37,9 @@ class Stop:
 
   def __exit__(self, *_) -> None:
     signal.set_wakeup_fd(self._old_come)
-    os.close(self._come)
+    os.write(self._come, bytes(1))  # 0 is no signal, and ends the thread
     self._speaker.join()
+    os.close(self._come)
     for number, handler in self._old.items():
       signal.signal(number, handler)
 
@@ -52,10 +53,10 @@ class Stop:
     """Says so when the first of our signals comes; ends with the context."""
     said = False
     with os.fdopen(come, "rb", buffering=0) as numbers:
-      while number := numbers.read(1):
-        if number[0] in self._signals and not said:
+      while number := numbers.read(1)[0]:
+        if number in self._signals and not said:
           said = True
-          name = signal.Signals(number[0]).name
+          name = signal.Signals(number).name
           print(
             f"\n{name}: the run ends when this step is done (the first is compiled"
             " before) and saved. A second one ends it at once.",
