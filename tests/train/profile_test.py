@@ -10,6 +10,12 @@ from tests.train import line
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, profile
 
+# The tests of plans load a compiler for TPUs that are not there. With it (seen with jax
+# 0.10.2 and libtpu 0.0.52) a process that begins a trace dies.
+_TRACES = pytest.mark.skipif(
+  "'libtpu.so' in open('/proc/self/maps').read()", reason="libtpu is loaded here"
+)
+
 
 @pytest.mark.parametrize(
   ("text", "message"),
@@ -34,6 +40,7 @@ def test_a_range_is_read():
   assert profile.parse("", 15) is None
 
 
+@_TRACES
 def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, capsys):
   mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
   config = line.config(steps=6, evaluate_every=0)
@@ -52,6 +59,7 @@ def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, c
   assert steps == {3, 4}
 
 
+@_TRACES
 @pytest.mark.parametrize(
   ("asked", "said", "left"),
   [

@@ -60,8 +60,8 @@ def _clips(outcome: run.Outcome) -> Rows:
     yield "", f"{left:,} in place of clips that failed: run again to encode them"
   if counts.clips and not counts.splits["validation"]:
     yield "", "no validation split: raise config.media.validation_fraction to have one"
-  left = f"{counts.frames_dropped:,} left over after the last clip of a video"
-  yield "frames", f"{counts.frames:,} ({left})"
+  over = f"{counts.frames_dropped:,} left over after the last clip of a video"
+  yield "frames", f"{counts.frames:,} ({over})"
   captions = [f"{counts.captions_empty:,} empty"]
   if counts.captions_recoded:
     captions.append(
