@@ -81,7 +81,7 @@ def test_a_token_feels_none_behind_it(tmp_path):
   ("change", "told"),
   [
     ({"num_attention_heads": 3}, "num_attention_heads=3 does not divide hidden_size=20"),
-    ({"hidden_act": "relu"}, "hidden_act='relu'; read here are 'quick_gelu' and 'gelu'"),
+    ({"hidden_act": "relu"}, "hidden_act='relu'; only 'quick_gelu' and 'gelu' are"),
     ({"hidden_size": "20"}, "hidden_size='20' must be a whole number"),
     ({"num_hidden_layers": 4}, "16 missing"),
   ],

@@ -76,7 +76,7 @@ def test_a_number_does_not_become_infinite(name, tmp_path):
   big = _ARRAYS[name].copy()
   big[:3] = 1e5, -2e5, np.inf  # what is infinite may stay so
   wan_transformers.write(tmp_path / "big", **{name: big})
-  told = rf"{name} holds 200000, and float16 ends at 65504"
+  told = rf"{name} holds 200000, but the largest float16 is 65504"
   with pytest.raises(ValueError, match=told):
     interop.load(tmp_path / "big", dtype="float16")
   with pytest.raises(ValueError, match=told):

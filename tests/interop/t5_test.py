@@ -112,7 +112,7 @@ def test_long_lists_are_cut(tmp_path):
 @pytest.mark.parametrize(
   ("change", "told"),
   [
-    ({"feed_forward_proj": "relu"}, "feed_forward_proj='relu', where T5 v1.1"),
+    ({"feed_forward_proj": "relu"}, "feed_forward_proj='relu', but T5 v1.1"),
     ({"num_heads": "three"}, "num_heads='three' must be a whole number"),
     ({"layer_norm_epsilon": "1e-6"}, "layer_norm_epsilon='1e-6' must be a number"),
     ({"layer_norm_epsilon": -1}, "layer_norm_epsilon=-1 must be a number above 0"),
@@ -142,7 +142,7 @@ def test_a_config_counts_whatever_it_calls_the_model(name, tmp_path):
   (tmp_path / "config.json").write_text(
     json.dumps({**config, "feed_forward_proj": "gated-silu"})
   )
-  with pytest.raises(ValueError, match="feed_forward_proj='gated-silu', where T5"):
+  with pytest.raises(ValueError, match="feed_forward_proj='gated-silu', but T5"):
     interop.load(tmp_path)
 
 
@@ -156,7 +156,9 @@ def test_what_is_not_known_is_told(tmp_path):
     file.unlink()
   tensors = {"bert.pooler.weight": np.zeros(2, np.float32)}
   torch_files.save(tmp_path / "pytorch_model.bin", tensors)
-  with pytest.raises(ValueError, match=r"no format .*'bert'.*bert.pooler.weight"):
+  with pytest.raises(
+    ValueError, match=r"not a supported format .*'bert'.*bert.pooler.weight"
+  ):
     interop.load(tmp_path)
 
 

@@ -155,11 +155,11 @@ def test_what_is_missing_is_told(text, tmp_path):
   bare = dataclasses.replace(text, checkpoint=str(tmp_path / "bare"))
   with pytest.raises(ValueError, match=r"there is no tokenizer .*config.text.tokenizer"):
     interop.text_tokenizer(bare)
-  with pytest.raises(ValueError, match=r"config.text.tokenizer='gone' is not there"):
+  with pytest.raises(ValueError, match=r"config.text.tokenizer='gone' does not exist"):
     interop.text_tokenizer(dataclasses.replace(bare, tokenizer="gone"))
   _tokenizer(tmp_path / "bare")
   small = {**encoders.CONFIG, "vocab_size": 5}
   encoders.write(tmp_path / "small", small, "umt5")
   small_text = dataclasses.replace(text, checkpoint=str(tmp_path / "small"))
-  with pytest.raises(ValueError, match=r"knows 5 ids, its tokenizer gives 11"):
+  with pytest.raises(ValueError, match=r"has 5 ids, its tokenizer has 11"):
     interop.text_encoder(small_text, tmp_path / "bare")

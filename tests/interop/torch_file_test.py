@@ -48,12 +48,12 @@ def test_a_tensor_is_where_it_says(tmp_path):
     ({"strides": b"J\xff\xff\xff\xff\x85"}, "reaches outside"),
     # Terabytes that are one number of the file.
     ({"shape": b"J\xff\xff\xff\x7f\x85", "strides": b"K\0\x85"}, "reaches outside"),
-    ({"shape": b"G\x40\x10\0\0\0\0\0\0\x85"}, "no whole numbers"),
-    ({"offset": b"N"}, "no whole numbers"),
-    ({"offset": b"\x8a\x09" + bytes(8) + b"\x01"}, "no whole numbers"),
+    ({"shape": b"G\x40\x10\0\0\0\0\0\0\x85"}, "not whole numbers"),
+    ({"offset": b"N"}, "not whole numbers"),
+    ({"offset": b"\x8a\x09" + bytes(8) + b"\x01"}, "not whole numbers"),
     ({"shape": b"(" + b"K\x01" * 65 + b"t"}, "more than 64 dimensions"),
     ({"name": b"K\x01"}, "has a storage of"),
-    ({"name": _text("7")}, "storage of 'a' is not there"),
+    ({"name": _text("7")}, "storage of 'a' is missing"),
   ],
 )
 def test_sizes_that_cannot_be_are_refused(fields, told, tmp_path):
@@ -97,7 +97,7 @@ def test_long_and_equal_names_are_refused(tmp_path):
     torch_file.extents(_save_tree(tmp_path / "a.pt", {"a" * 600: {}}))
   assert torch_file.extents(_save_tree(tmp_path / "b.pt", {"a" * 600: "setting"})) == {}
   inner = _text("b") + b"}" + _text("c") + _tensor() + b"ss" + _text("b.c") + _tensor()
-  with pytest.raises(ValueError, match=r"two tensors of the name 'b\.c'"):
+  with pytest.raises(ValueError, match=r"two tensors named 'b\.c'"):
     torch_file.extents(_save(tmp_path / "c.pt", _tensor() + b"s" + inner))
 
 

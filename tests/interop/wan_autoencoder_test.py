@@ -101,7 +101,7 @@ def test_what_wans_own_file_cannot_say_is_refused_before_it_is_written(tmp_path)
 
 
 def test_a_naming_that_is_not_there_is_refused(tmp_path):
-  with pytest.raises(ValueError, match=r"'transformers' is no naming of wan_auto"):
+  with pytest.raises(ValueError, match=r"'transformers' is not a naming of wan_auto"):
     interop.save(_small(), tmp_path / "other", naming="transformers")
 
 

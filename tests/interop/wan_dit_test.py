@@ -114,7 +114,7 @@ def test_a_config_without_its_class_counts(tmp_path):
   again = json.loads((tmp_path / "out" / "config.json").read_text())
   assert again == wan_transformers.CONFIG | {"eps": 1e-3}
   (tmp_path / "config.json").write_text(json.dumps(said | {"num_layers": 4}))
-  with pytest.raises(ValueError, match=r"num_layers=4, but the tensors say 3"):
+  with pytest.raises(ValueError, match=r"num_layers=4, but the tensors have 3"):
     interop.load(tmp_path)
 
 
@@ -129,22 +129,22 @@ def test_weights_are_laid_over_a_mesh(folder):
 @pytest.mark.parametrize(
   ("said", "message"),
   [
-    ({"image_dim": 1280}, r"image_dim=1280, where .* None"),
-    ({"qk_norm": None}, r"qk_norm=None, where .*across_heads"),
-    ({"cross_attn_norm": None}, r"cross_attn_norm=None, where .* True"),
+    ({"image_dim": 1280}, r"image_dim=1280, but .* None"),
+    ({"qk_norm": None}, r"qk_norm=None, but .*across_heads"),
+    ({"cross_attn_norm": None}, r"cross_attn_norm=None, but .* True"),
     ({"eps": None}, r"eps=None must be a number above 0\. Put"),
     ({"eps": [1e-6]}, r"eps=\[1e-06\] must be a number"),
     ({"eps": "1e-6"}, r"eps='1e-6' must be a number"),
     ({"text_len": -5}, r"text_len=-5 must be a whole number, 0 or more"),
     ({"text_len": None}, r"text_len=None must be a whole number"),
-    ({"cross_attn_norm": False}, r"cross_attn_norm=False, where .* True"),
-    ({"qk_norm": "rms_norm"}, r"qk_norm='rms_norm', where .*across_heads"),
-    ({"num_layers": 4}, r"num_layers=4, but the tensors say 3"),
-    ({"out_channels": 4}, r"out_channels=4, but the tensors say 5"),
-    ({"num_attention_heads": 4}, r"4 heads do not cut a width of 42"),
+    ({"cross_attn_norm": False}, r"cross_attn_norm=False, but .* True"),
+    ({"qk_norm": "rms_norm"}, r"qk_norm='rms_norm', but .*across_heads"),
+    ({"num_layers": 4}, r"num_layers=4, but the tensors have 3"),
+    ({"out_channels": 4}, r"out_channels=4, but the tensors have 5"),
+    ({"num_attention_heads": 4}, r"4 heads do not divide a width of 42"),
     (
       {"_class_name": "WanVACETransformer3DModel"},
-      r"config\.json: is of 'WanVACETransformer3DModel', .*Others are not read here",
+      r"config\.json: is of 'WanVACETransformer3DModel', .*Others are not supported",
     ),
   ],
 )
@@ -234,7 +234,7 @@ def test_what_it_does_not_fit_is_refused_before_it_is_read(folder, tmp_path):
   other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, depth=4))
   with pytest.raises(ValueError, match=r"config\.dit\.depth=4, but .* has 3"):
     interop.transformer_weights(other, 5, 11)
-  with pytest.raises(ValueError, match=r"config\.dit\.checkpoint=.*no published"):
+  with pytest.raises(ValueError, match=r"config\.dit\.checkpoint=.*not a published"):
     interop.with_transformer(_config(tmp_path / "nowhere"))
   with pytest.raises(ValueError, match=r"only supported with dit.architecture='wan'"):
     own = dataclasses.replace(config.dit, architecture="adaln", text_length=0)

@@ -1,7 +1,7 @@
 """The autoencoder that `config.autoencoder.checkpoint` names, ready for use.
 
 It is this project's own, as its training exported it, or a published one of any format
-that `registry.load` knows: for those who encode and decode they are the same.
+that `registry.load` knows: callers that encode and decode need not know which.
 """
 
 import os
@@ -31,8 +31,8 @@ def autoencoder(
     dtype: of the arithmetic, and of a published one's parameters.
 
   Raises:
-    ValueError: no autoencoder there, weights that do not fit its description, or one of
-      other than three colours.
+    ValueError: no autoencoder there, weights that do not fit its description, or one
+      that does not have three colour channels.
   """
   if _is_own(path):
     return store.load(path, mesh=mesh, dtype=dtype)
@@ -47,11 +47,11 @@ def autoencoder(
   colours = (3, 3 * getattr(sizes, "patch_size", 1) ** 2)  # before or after folding
   if sizes.in_channels not in colours or sizes.out_channels not in colours:
     raise ValueError(
-      f"config.autoencoder.checkpoint={str(path)!r} takes {sizes.in_channels} channels of"
-      f" a pixel and gives {sizes.out_channels}; clips have 3. Name an autoencoder of"
-      " colours alone."
+      f"config.autoencoder.checkpoint={str(path)!r} takes {sizes.in_channels} channels"
+      f" per pixel and gives {sizes.out_channels}; clips have 3. Name an RGB"
+      " autoencoder."
     )
-  licence = loaded.licence or "not known here: see where it comes from"
+  licence = loaded.licence or "unknown: see where they come from"
   logging.info("%s: %s, licence of the weights %s", path, loaded.kind, licence)
   statistics = loaded.model.statistics  # type: ignore[attr-defined]
   return Frozen(loaded.model, loaded.params, statistics, mark, mesh=mesh, dtype=dtype)

@@ -1,7 +1,7 @@
 """CLIP's text encoder, under the names of transformers.
 
-A whole CLIP, as openai published it, gives its text encoder; pictures' tensors and
-projections are left.
+A whole CLIP, as openai published it, yields its text encoder; the image encoder's
+tensors and the projections are ignored.
 
 Source: the public checkpoints and code of transformers (Apache-2.0); the weights of
 openai/clip-vit-* are under the MIT licence of openai/CLIP.
@@ -56,7 +56,7 @@ _NORMS = {"attention_norm": "layer_norm1", "mlp_norm": "layer_norm2"}
 
 
 def matches(config: Mapping[str, Any] | None, tensors: Tensors) -> bool:
-  """Whether there is a text encoder of CLIP's, alone or beside that of pictures."""
+  """Whether there is a text encoder of CLIP's, alone or beside the image encoder."""
   said = (config or {}).get("model_type", "clip_text_model")
   return said in ("clip", "clip_text_model") and _prefix(tensors) is not None
 
@@ -183,11 +183,12 @@ def _sizes(said: Mapping[str, Any], tensors: Tensors, prefix: str) -> ClipConfig
   config = ClipConfig(**sizes)
   if config.activation not in ("quick_gelu", "gelu"):
     raise ValueError(
-      f"{where}: hidden_act={config.activation!r}; read here are 'quick_gelu' and 'gelu'."
+      f"{where}: hidden_act={config.activation!r}; only 'quick_gelu' and 'gelu'"
+      " are supported."
     )
   if config.width % config.heads:
     raise ValueError(
       f"{where}: num_attention_heads={config.heads} does not divide"
-      f" hidden_size={config.width}. Give the config.json that belongs to the weights."
+      f" hidden_size={config.width}. Provide the config.json that belongs to the weights."
     )
   return config

@@ -1,6 +1,6 @@
 """Autoencoders of diffusers whose blocks are latent diffusion's, read and written.
 
-Their names differ little, so a `Format` says what is different: each parameter of the
+Their names differ little, so a `Format` says what differs: each parameter of the
 model is respelled by a short list of patterns. The sizes are those of `config.json`.
 
 Source: the public code of diffusers (Apache-2.0).
@@ -50,7 +50,7 @@ _PATTERNS = {
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-  """What is different from one of these formats to the next.
+  """What differs between these formats.
 
   Attributes:
     kind: of what is loaded.
@@ -96,7 +96,7 @@ def read(
   if config is None or config.get("_class_name") != form.peer:
     raise ValueError(
       f"{tensors.path}: the tensors are those of {form.peer}, but {where} does not say"
-      " so: it holds the sizes. Copy the one that belongs to them there."
+      " so, and it holds the sizes. Copy the matching config.json there."
     )
   sizes: Any = published.parse(form.config, config, str(where))
   model = published.abstract(lambda rngs: form.model(sizes, rngs=rngs))
@@ -123,8 +123,8 @@ def write(
   """Writes safetensors and the `config.json`."""
   if naming not in form.spellings:
     raise ValueError(
-      f"{form.kind} is written under the names {', '.join(form.spellings)}; there is no"
-      f" naming {naming!r}."
+      f"{form.kind} can be written with the naming {', '.join(form.spellings)};"
+      f" {naming!r} is not one of them."
     )
   rules = table(form, nnx.state(loaded.model), naming)
   outgoing = names.save_from(loaded.params, rules, dtype=dtype)

@@ -1,4 +1,4 @@
-"""dtypes of what is read and written: which there are, what holds several, casts."""
+"""dtypes that are read and written: their names, a common dtype of several, casts."""
 
 from collections.abc import Collection
 
@@ -12,7 +12,7 @@ _WIDER = ("bfloat16", "float16", "float32")
 
 
 def check(dtype: jax.typing.DTypeLike | None) -> np.dtype | None:
-  """The dtype that is asked for; None stays None.
+  """The requested dtype; None stays None.
 
   Raises:
     ValueError: parameters are not kept in it.
@@ -52,7 +52,7 @@ def cast(value: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     name: of the tensor, for the message.
 
   Raises:
-    ValueError: it holds a finite number that would be none there.
+    ValueError: it holds a finite number that would not be finite there.
   """
   if value.dtype == dtype:
     return value
@@ -63,7 +63,7 @@ def cast(value: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     if lost.any():
       largest = float(np.abs(value[lost]).max())
       raise ValueError(
-        f"{name} holds {largest:g}, and {dtype} ends at {float(jnp.finfo(dtype).max):g}:"
-        " choose a wider dtype, as float32 or bfloat16."
+        f"{name} holds {largest:g}, but the largest {dtype} is"
+        f" {float(jnp.finfo(dtype).max):g}: choose a wider one, like float32 or bfloat16."
       )
   return found

@@ -39,7 +39,7 @@ class Extent:
     """The tensor, memory-mapped and read-only.
 
     Raises:
-      ValueError: the file has gone or has become shorter.
+      ValueError: the file was removed or has become shorter.
     """
     if not self.span:
       return np.zeros(self.shape, self.dtype)

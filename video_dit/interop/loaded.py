@@ -1,4 +1,4 @@
-"""A model of others, read: its parameters, its sizes and where they came from."""
+"""A published model as read: its parameters, its sizes and where they came from."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -23,7 +23,7 @@ class Loaded:
     files: that were read.
     dtypes: in which the files hold the tensors.
     tensors: that were read.
-    ignored: tensors that were knowingly left, like those of a decoder.
+    ignored: tensors that were deliberately not read, like those of a decoder.
     published: content of its `config.json`, empty where it had none.
   """
 

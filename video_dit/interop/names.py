@@ -1,4 +1,4 @@
-"""Tables from the names of others to ours, and both ways along them.
+"""Tables that map others' names to ours, applied in both directions.
 
 A table is a run of `Rule`s. `load_into` checks every name and shape before it reads a
 value, then carries one tensor at a time to the devices; `save_from` goes back.
@@ -132,8 +132,8 @@ def load_into(
     A pure dictionary of parameters, to be merged with the model's graph.
 
   Raises:
-    ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed.
-      Or one is not held by the dtype.
+    ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed;
+      or the dtype cannot hold the values of one.
   """
   state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
   variables = {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
@@ -174,8 +174,8 @@ def _kinds(
     return dict.fromkeys(theirs, jnp.dtype(dtype))
   if any(np.dtype(np.float64) in kinds for kinds in theirs.values()):
     raise ValueError(
-      f"{tensors.path}: holds float64, which would become float32 here. Ask for"
-      " dtype='float32' (--dtype=float32), or another."
+      f"{tensors.path}: holds float64, which would become float32 here. Pass"
+      " dtype='float32' (--dtype=float32), or another dtype."
     )
   return {path: dtypes.common(kinds) for path, kinds in theirs.items()}
 
@@ -192,7 +192,7 @@ def check(
   shapes: Mapping[str, tuple[int, ...]],
   ignored: Iterable[str] = (),
 ) -> None:
-  """Compares names and shapes; raises one error that lists all that does not fit."""
+  """Compares names and shapes; raises one error that lists all mismatches."""
   present = tensors.names
   wanted: dict[str, tuple[int, ...]] = {}
   filled: set[str] = set()
@@ -226,7 +226,7 @@ def check(
   told = [_listed(word, lines) for word, lines in groups if lines]
   if told:
     raise ValueError(
-      f"{tensors.path}: the tensors do not fit the model that was recognised.\n"
+      f"{tensors.path}: the tensors do not fit the detected model.\n"
       + "\n".join(told)
       + "\nGive the config.json that belongs to these weights, or the whole checkpoint."
     )
@@ -286,10 +286,10 @@ def _set_layer(whole: jax.Array, part: jax.Array, layer: jax.Array) -> jax.Array
 
 
 def check_naming(naming: str, kind: str, known: Iterable[str]) -> None:
-  """Raises a ValueError where a kind of checkpoint has no such naming."""
+  """Raises a ValueError if a kind of checkpoint has no such naming."""
   if naming not in (known := tuple(known)):
     raise ValueError(
-      f"{naming!r} is no naming of {kind}. Choose one of {', '.join(known)}."
+      f"{naming!r} is not a naming of {kind}. Choose one of {', '.join(known)}."
     )
 
 
@@ -312,7 +312,7 @@ def check_carried(
   """
   place = pathlib.Path("what would be written")
   extents = {n: Extent(place, 0, x.shape, x.dtype) for n, x in outgoing.items()}
-  remedy = f"This naming has no config.json to say so: choose --naming={instead}."
+  remedy = f"This naming has no config.json to store them: choose --naming={instead}."
   try:
     found = told(Tensors(place, (), extents))
   except ValueError as e:
@@ -323,7 +323,7 @@ def check_carried(
   }
   shown = {n: map(reprlib.repr, pair) for n, pair in pairs.items() if len(set(pair)) > 1}
   if lost := [f"{n}={a} (but {b})" for n, (a, b) in shown.items()]:
-    raise ValueError(f"{place} would not be read back with {', '.join(lost)}. {remedy}")
+    raise ValueError(f"{place} could not be read back with {', '.join(lost)}. {remedy}")
 
 
 def save_from(

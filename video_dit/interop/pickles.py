@@ -1,4 +1,4 @@
-"""A reader of pickles that runs nothing: a machine of its own for the few opcodes needed.
+"""Reads pickles without running them: a small machine for the few opcodes needed.
 
 Python's unpickler calls what a pickle names. Here names are looked up in a table of what
 is admitted; a pickle that names anything else is refused before its first tensor is read.
@@ -146,12 +146,12 @@ def _run(file: io.BytesIO, admitted: Mapping[str, Any], persistent) -> Any:
         return stack.pop()
       case name:
         raise _Refused(f"has the instruction {name}")
-  raise EOFError("it has no end")
+  raise EOFError("it does not end")
 
 
 def _named(module: Any, name: Any, admitted: Mapping[str, Any]) -> Any:
   if not (isinstance(module, str) and isinstance(name, str)):
-    raise _Refused("names something by what is no text")
+    raise _Refused("names something by a value that is not text")
   if f"{module}.{name}" not in admitted:
     raise _Refused(f"names {module}.{name}")
   return admitted[f"{module}.{name}"]
@@ -162,7 +162,7 @@ def _key(value: Any) -> Any:
   parts = value if isinstance(value, tuple) else (value,)
   nested = any(isinstance(part, tuple) for part in parts)
   if nested or len(parts) > _WIDEST_KEY or any(map(_is_huge, parts)):
-    raise _Refused("has a key that is neither a name nor a number nor a few of them")
+    raise _Refused("has a key that is not a name, a number or a short tuple of them")
   return value
 
 

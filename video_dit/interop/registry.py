@@ -1,4 +1,4 @@
-"""Which formats there are, and the recognition of one from what lies in a folder."""
+"""The supported formats, and detecting one from the contents of a folder."""
 
 import json
 import os
@@ -53,9 +53,9 @@ def load(
     mesh: that they are laid over; None puts them on the default device.
 
   Raises:
-    ValueError: it is of no format that is known, it is damaged, or its tensors do not
+    ValueError: its format is not supported, it is damaged, or its tensors do not
       fit: those that are missing, extra or of the wrong shape are listed. Or `dtype` is
-      none of these, or does not hold a tensor's values.
+      not one of these, or cannot hold a tensor's values.
   """
   kind = dtypes.check(dtype)
   tensors = open_tensors(path)
@@ -67,13 +67,13 @@ def load(
     if (tensors.folder / name).is_file():
       raise ValueError(
         f"{tensors.path}: of this project's own format ({name}), which"
-        f" interop.{reader} reads. Published formats are read here."
+        f" interop.{reader} reads. This reads published formats."
       )
-  said = {k: config[k] for k in _NAMES if k in config} if config else "not there"
+  said = {k: config[k] for k in _NAMES if k in config} if config else "missing"
   kinds = ", ".join(kind for module in FORMATS for kind in module.KINDS)
   first = ", ".join(list(tensors.names)[:4])
   raise ValueError(
-    f"{tensors.path}: of no format that is read here ({kinds}). Its config.json is"
+    f"{tensors.path}: not a supported format ({kinds}). Its config.json is"
     f" {said}, its first tensors are {first}."
   )
 
@@ -93,7 +93,7 @@ def read_config(tensors: Tensors) -> dict[str, Any] | None:
   except (ValueError, RecursionError) as e:
     raise ValueError(f"{path}: is not JSON ({e}). Copy it again.") from e
   if not isinstance(config, dict):
-    raise ValueError(f"{path}: holds no object of keys. Copy it again.")
+    raise ValueError(f"{path}: is not a JSON object. Copy it again.")
   return config
 
 
@@ -117,7 +117,7 @@ def save(
     The files with tensors.
 
   Raises:
-    ValueError: there is no such dtype or naming, or one that does not hold the values.
+    ValueError: there is no such dtype or naming, or the dtype cannot hold the values.
   """
   module = next(m for m in FORMATS if loaded.kind in m.KINDS)
   kind = dtypes.check(dtype)

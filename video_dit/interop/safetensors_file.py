@@ -50,25 +50,25 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
   """Where each tensor of a file lies.
 
   Raises:
-    ValueError: the file is no safetensors file, or is truncated.
+    ValueError: the file is not a safetensors file, or is truncated.
   """
   size = path.stat().st_size
   with path.open("rb") as file:
     length = int.from_bytes(file.read(8), "little")
     if size < 8 or length > min(size - 8, _LONGEST_HEADER):
       raise ValueError(
-        f"{path}: its header would be {length:,} bytes of a file of {size:,}: truncated,"
-        " or no safetensors file. Copy it again."
+        f"{path}: its header claims {length:,} bytes in a file of {size:,}: truncated,"
+        " or not a safetensors file. Copy it again."
       )
     text = file.read(length)
   try:
     header = json.loads(text)
     if not isinstance(header, dict):
-      raise ValueError(f"it is of the kind {type(header).__name__}")
+      raise ValueError(f"it is a {type(header).__name__}")
   except (ValueError, RecursionError) as e:
     raise ValueError(
-      f"{path}: its header is no JSON object ({e}): damaged, or no safetensors file."
-      " Copy it again."
+      f"{path}: its header is not a JSON object ({e}): damaged, or not a safetensors"
+      " file. Copy it again."
     ) from e
   header.pop("__metadata__", None)
   found = {n: _extent(path, n, e, 8 + length, size) for n, e in header.items()}
@@ -84,16 +84,16 @@ def _extent(path: pathlib.Path, name: str, entry, start: int, size: int) -> Exte
     if not isinstance(value, list) or not all(type(n) is int and n >= 0 for n in value):
       raise ValueError(
         f"{path}: the header's entry of {name!r} is damaged: its {key} is {value!r}, and"
-        " must be whole numbers, none below 0. Copy the file again."
+        " must be non-negative integers. Copy the file again."
       )
   if len(place) != 2:
     raise ValueError(
       f"{path}: the header's entry of {name!r} is damaged: its data_offsets {place!r}"
-      " must be a beginning and an end. Copy the file again."
+      " must be a start and an end. Copy the file again."
     )
   if not isinstance(kind, str) or kind not in DTYPES:
     raise ValueError(
-      f"{path}: {name!r} has the dtype {kind!r}; read here are {', '.join(DTYPES)}."
+      f"{path}: {name!r} has dtype {kind!r}; supported are {', '.join(DTYPES)}."
     )
   begin, end = place
   extent = Extent(path, start + begin, tuple(shape), DTYPES[kind])
@@ -104,7 +104,7 @@ def _extent(path: pathlib.Path, name: str, entry, start: int, size: int) -> Exte
     )
   if start + end > size:
     raise ValueError(
-      f"{path}: {name!r} ends at byte {start + end:,} of a file of {size:,}. The file is"
+      f"{path}: {name!r} ends at byte {start + end:,} in a file of {size:,}. The file is"
       " truncated: copy it again."
     )
   return extent
@@ -119,13 +119,13 @@ def _check_order(
     if extent.offset != end:
       raise ValueError(
         f"{path}: {name!r} begins at byte {extent.offset:,}, where the tensor before it"
-        f" ends at {end:,}: none may overlap or leave a gap. The file is damaged: copy it"
+        f" ends at {end:,}: tensors must be contiguous. The file is damaged: copy it"
         " again."
       )
     end += extent.span
   if end != size:
     raise ValueError(
-      f"{path}: its last tensor ends at byte {end:,} of a file of {size:,}. The file is"
+      f"{path}: its last tensor ends at byte {end:,} in a file of {size:,}. The file is"
       " damaged: copy it again."
     )
 
@@ -134,7 +134,7 @@ def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:
   """Writes tensors one after another; a reader sees the old file or the whole new one.
 
   Raises:
-    ValueError: a tensor has a dtype that the format does not know.
+    ValueError: a tensor has a dtype that the format does not support.
   """
   header: dict[str, dict] = {"__metadata__": {"format": "pt"}}  # transformers needs it
   end = 0
@@ -191,13 +191,13 @@ def write_safetensors(
     The files with tensors.
 
   Raises:
-    ValueError: no config is to be written, and the folder has one of something else.
+    ValueError: no config is to be written, and the folder holds one of another model.
   """
   described = folder / "config.json"
   if config is None and described.exists():
     raise ValueError(
-      f"{folder}: holds a config.json, which would be read as that of these weights: they"
-      " are written without one. Name a new folder."
+      f"{folder}: holds a config.json, which would be taken for that of these weights:"
+      " they are written without one. Name a new folder."
     )
   folder.mkdir(parents=True, exist_ok=True)
   shards: list[list[str]] = [[]]

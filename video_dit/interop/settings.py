@@ -11,7 +11,7 @@ def whole(where: pathlib.Path, key: str, value: Any, *, least: int = 1) -> int:
   """A whole number.
 
   Raises:
-    ValueError: it is none, or less than `least`.
+    ValueError: it is not one, or is less than `least`.
   """
   if type(value) is not int or value < least:
     rule = f"must be a whole number, {least} or more"
@@ -23,7 +23,7 @@ def positive(where: pathlib.Path, key: str, value: Any) -> float:
   """A number above 0.
 
   Raises:
-    ValueError: it is none, or not above 0.
+    ValueError: it is not a number, or not above 0.
   """
   number = isinstance(value, int | float) and not isinstance(value, bool)
   if not number or not 0 < value <= sys.float_info.max:

@@ -1,6 +1,6 @@
 """Stable Diffusion's autoencoder of images under the names of diffusers.
 
-Those of its attention changed once: files of before are read, and written again, under
+Its attention was renamed once: older files are read, and written again, under
 the naming `diffusers-old`.
 """
 

@@ -1,8 +1,8 @@
 """T5 v1.1 and UMT5 encoders, under the names of transformers and of Wan's own files.
 
 Sizes come from `config.json` where it is of such an encoder, else from the tensors'
-shapes. Whole encoder-decoder checkpoints, as google publishes them, give their encoder;
-the decoder's tensors are left.
+shapes. Whole encoder-decoder checkpoints, as google publishes them, yield their encoder;
+the decoder's tensors are ignored.
 
 Source: the public checkpoints and code of transformers, google/t5-v1_1-* and Wan-AI (all
 Apache-2.0).
@@ -80,7 +80,7 @@ def matches(config: Mapping[str, Any] | None, tensors: Tensors) -> bool:
 
 
 def kind(config: Mapping[str, Any] | None, tensors: Tensors) -> str:
-  """`t5` or `umt5`, as the config says, or as there is one table of positions or many."""
+  """`t5` or `umt5`, by the config, or by whether there is one position table or many."""
   said = (config or {}).get("model_type")
   if said in KINDS:
     return said
@@ -202,8 +202,8 @@ def _sizes(
   ):
     if published.get(key) not in (None, *allowed):
       raise ValueError(
-        f"{where}: {key}={published[key]!r}, where T5 v1.1 and UMT5 have {allowed[0]!r}."
-        " Encoders of other kinds, like the first T5, are not read here."
+        f"{where}: {key}={published[key]!r}, but T5 v1.1 and UMT5 have {allowed[0]!r}."
+        " Other encoders, like the original T5, are not supported."
       )
   found = _sizes_of_shapes(tensors, naming)
   sizes: dict[str, Any] = {}
@@ -212,8 +212,8 @@ def _sizes(
     value = found.get(ours) if value is None else value
     if value is None:
       raise ValueError(
-        f"{tensors.path}: neither config.json nor the tensors tell {theirs}. Give the"
-        " whole checkpoint."
+        f"{tensors.path}: neither config.json nor the tensors determine {theirs}. Provide"
+        " the whole checkpoint."
       )
     check = settings.positive if ours == "epsilon" else settings.whole
     sizes[ours] = check(where, theirs, value)

@@ -1,4 +1,4 @@
-"""Tensors in files of others, by name, one at a time, read from the disk when asked for.
+"""Tensors in published files, by name, one at a time, read from disk on demand.
 
   tensors = open_tensors("umt5-xxl/")
   tensors.names["shared.weight"]      # Info(shape=(256384, 4096), dtype=bfloat16)
@@ -57,7 +57,7 @@ class Tensors:
 
   @property
   def folder(self) -> pathlib.Path:
-    """Where the files lie, and what goes with them."""
+    """The folder of the files, and of what goes with them."""
     return self.path if self.path.is_dir() else self.path.parent
 
   def read(self, name: str) -> np.ndarray:
@@ -107,15 +107,15 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
 
 
 def check_link(path: pathlib.Path) -> None:
-  """Refuses a link to what is not there, as in a cache copied without its blobs.
+  """Refuses a dangling link, as in a cache copied without its blobs.
 
   Raises:
     ValueError: it is such a link.
   """
   if path.is_symlink() and not path.exists():
     raise ValueError(
-      f"{path}: is a link to {os.readlink(path)}, which is not there. Copy the folder"
-      " again with what its links point to, as `cp -rL` and `rsync -rL` do."
+      f"{path}: is a link to {os.readlink(path)}, which does not exist. Copy the folder"
+      " again, following its links, as `cp -rL` and `rsync -rL` do."
     )
 
 
@@ -136,14 +136,14 @@ def _find(folder: pathlib.Path) -> pathlib.Path | list[pathlib.Path]:
       what = "several checkpoints" if len(candidates) > 1 else "one checkpoint of all"
       raise ValueError(
         f"{folder}: holds {what} ({', '.join(candidates[:8])})."
-        f" {f'{hint}, or' if pipeline else 'Name'} the file that is meant."
+        f" {f'{hint}, or' if pipeline else 'Name'} the intended file."
       )
     if candidates:
       return folder / candidates[0]
     if shards:
       return _complete(folder, shards)
   raise ValueError(
-    f"{folder}: holds no weights that are read here (.safetensors, .bin, .pt, .pth)."
+    f"{folder}: holds no supported weights (.safetensors, .bin, .pt, .pth)."
     f" {hint if pipeline else 'Name a checkpoint, or the file itself'}."
   )
 
@@ -184,7 +184,7 @@ def _open(path: pathlib.Path) -> dict[str, Extent]:
   if path.suffix in _PICKLES or torch_file.looks_like(path):
     return torch_file.extents(path)
   raise ValueError(
-    f"{path}: {path.suffix or 'a name without suffix'} is no format that is read here."
+    f"{path}: {path.suffix or 'a name without suffix'} is not a supported format."
     " Give .safetensors, .safetensors.index.json, .bin, .pt or .pth."
   )
 
@@ -195,8 +195,8 @@ def _union(files: list[pathlib.Path]) -> dict[str, Extent]:
     for name, extent in _open(file).items():
       if name in extents:
         raise ValueError(
-          f"{file}: tensor {name!r} is also in {extents[name].path.name}. The shards are"
-          " of different checkpoints: copy them again."
+          f"{file}: tensor {name!r} is also in {extents[name].path.name}. The shards"
+          " belong to different checkpoints: copy them again."
         )
       extents[name] = extent
   return extents
@@ -212,13 +212,13 @@ def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]
     shards = sorted(set(shard_of.values()))
   except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as e:
     raise ValueError(
-      f"{index}: no index of shards, which is JSON with a `weight_map` from tensors to"
-      f" files ({e!r}). Copy it again."
+      f"{index}: not an index of shards, which is JSON with a `weight_map` from tensors"
+      f" to files ({e!r}). Copy it again."
     ) from e
   outside = [name for name in shards if pathlib.PurePath(name).name != name]
   if outside:
     raise ValueError(
-      f"{index}: names {outside[0]!r}, where shards lie beside their index. Refused."
+      f"{index}: names {outside[0]!r}, but shards must lie beside their index. Refused."
     )
   files = [index.parent / name for name in shards]
   for file in files:
@@ -234,7 +234,7 @@ def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]
   if absent:
     raise ValueError(
       f"{index}: {len(absent)} tensors are not in the shards that it names"
-      f" ({', '.join(f'{n} in {shard_of[n]}' for n in absent[:8])}). Index and shards are"
-      " of different checkpoints: copy them again."
+      f" ({', '.join(f'{n} in {shard_of[n]}' for n in absent[:8])}). Index and shards"
+      " belong to different checkpoints: copy them again."
     )
   return files, {name: opened[shard][name] for name, shard in shard_of.items()}

@@ -1,7 +1,7 @@
 """The text encoder that `config.text.checkpoint` names, ready for use.
 
 It is this project's own, as `preprocess` saved it, or a published one of any format that
-`registry.load` knows: for those who encode captions they are the same.
+`registry.load` knows: callers that encode captions need not know which.
 """
 
 import hashlib
@@ -59,13 +59,13 @@ def text_encoder(
   loaded = registry.load(_path(text), dtype=text.dtype, mesh=mesh if ways > 1 else None)
   if tokenizer.vocabulary > loaded.config.vocabulary:
     raise ValueError(
-      f"config.text.checkpoint={text.checkpoint!r} knows {loaded.config.vocabulary} ids,"
-      f" its tokenizer gives {tokenizer.vocabulary}. Set config.text.tokenizer to the"
+      f"config.text.checkpoint={text.checkpoint!r} has {loaded.config.vocabulary} ids,"
+      f" its tokenizer has {tokenizer.vocabulary}. Set config.text.tokenizer to the"
       " tokenizer that belongs to it."
     )
   if isinstance(tokenizer, bpe.ClipTokenizer):
     tokenizer.length = loaded.config.positions
-  licence = loaded.licence or "not known here: see where it comes from"
+  licence = loaded.licence or "unknown: see where they come from"
   logging.info("%s: %s, licence of the weights %s", tensors.path, loaded.kind, licence)
   _, state = nnx.split(loaded.model)
   return encoder_lib.TextEncoder(
@@ -123,19 +123,19 @@ def _kind(text: config_lib.Text, tensors: Tensors) -> str:
       return family.kind(said, tensors)
   first = ", ".join(list(tensors.names)[:3])
   raise ValueError(
-    f"config.text.checkpoint={text.checkpoint!r} is no T5 v1.1, UMT5 or CLIP text encoder"
+    f"config.text.checkpoint={text.checkpoint!r} is not a T5 v1.1, UMT5 or CLIP encoder"
     f" (its first tensors are {first}). Name one's folder or file; in a pipeline it is"
     " the folder `text_encoder`."
   )
 
 
 def _tokenizer_path(text: config_lib.Text, tensors: Tensors) -> pathlib.Path:
-  """Where the tokenizer lies: as said, with the weights, or where the peers put it."""
+  """Path of the tokenizer: as configured, with the weights, or where the peers put it."""
   if text.tokenizer:
     path = pathlib.Path(text.tokenizer).expanduser()
     if not path.exists():
       raise ValueError(
-        f"config.text.tokenizer={text.tokenizer!r} is not there. Name a tokenizer's"
+        f"config.text.tokenizer={text.tokenizer!r} does not exist. Name a tokenizer's"
         " folder or file."
       )
     return path

@@ -86,12 +86,12 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
     tree, places = _chained(path)
   if not isinstance(tree, dict):
     raise ValueError(
-      f"{path}: holds a {type(tree).__name__} where a dictionary of tensors is read."
+      f"{path}: holds a {type(tree).__name__} instead of a dictionary of tensors."
     )
   found = {}
   for name, tensor in _flatten(tree, path, itertools.count(1)):
     if name in found:
-      raise ValueError(f"{path}: has two tensors of the name {name!r}.")
+      raise ValueError(f"{path}: has two tensors named {name!r}.")
     found[name] = _place(path, name, tensor, places)
   return found
 
@@ -100,7 +100,7 @@ def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:
   """Lays a view over its storage, and checks that it stays inside."""
   storage, size = tensor.storage, tensor.dtype.itemsize
   if storage.key not in places:
-    raise ValueError(f"{path}: the storage of {name!r} is not there. {_REMEDY}")
+    raise ValueError(f"{path}: the storage of {name!r} is missing. {_REMEDY}")
   start, length = places[storage.key]
   strides = tuple(tensor.strides)
   extent = Extent(path, start + tensor.offset * size, tensor.shape, tensor.dtype, strides)
@@ -109,8 +109,8 @@ def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:
   sound = sound and tensor.offset >= 0 and math.prod(tensor.shape) * size <= most
   if not sound or tensor.offset * size + extent.span > length:
     raise ValueError(
-      f"{path}: {name!r} of shape {tensor.shape} reaches outside of its storage of"
-      f" {length:,} bytes. The file is damaged or made to harm; it is not read."
+      f"{path}: {name!r} of shape {tensor.shape} reaches outside its storage of"
+      f" {length:,} bytes. The file is corrupt or malicious; refusing to read it."
     )
   return extent
 
@@ -122,14 +122,14 @@ def _flatten(
   for key, value in tree.items():
     wrong = ""
     if depth > _DEEPEST:
-      wrong = f"dictionaries lie in one another more than {_DEEPEST} deep"
+      wrong = f"dictionaries are nested more than {_DEEPEST} deep"
     elif next(seen) > _MOST_ENTRIES:
       wrong = f"its dictionaries have more than {_MOST_ENTRIES:,} entries"
     elif isinstance(value, (_Tensor, dict)) and len(f"{prefix}{key}") > _LONGEST_NAME:
       wrong = f"a name has more than {_LONGEST_NAME} characters"
     if wrong:
       raise ValueError(
-        f"{path}: {wrong}. The file is damaged or made to harm; it is not read."
+        f"{path}: {wrong}. The file is corrupt or malicious; refusing to read it."
       )
     if isinstance(value, _Tensor):
       yield f"{prefix}{key}", value
@@ -144,7 +144,7 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
       entries = {i.filename: i for i in archive.infolist()}
       pickle = [n for n in entries if n.rpartition("/")[2] == "data.pkl"]
       if len(pickle) != 1:
-        raise ValueError(f"{path}: a zip without `data.pkl` is no file of torch.save.")
+        raise ValueError(f"{path}: a zip without `data.pkl` is not a file of torch.save.")
       root = pickle[0].removesuffix("data.pkl")
       for name, entry in entries.items():
         if entry.compress_type != zipfile.ZIP_STORED:
@@ -153,12 +153,12 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
           raise ValueError(f"{path}: {name} is encrypted, which torch never does.")
       if entries[pickle[0]].file_size > _LONGEST_PICKLE:
         raise ValueError(
-          f"{path}: its pickle takes {entries[pickle[0]].file_size:,} bytes, more than"
-          f" the {_LONGEST_PICKLE:,} that are read."
+          f"{path}: its pickle has {entries[pickle[0]].file_size:,} bytes, more than"
+          f" the limit of {_LONGEST_PICKLE:,}."
         )
       order = f"{root}byteorder"
       if order in entries and archive.read(order) != b"little":
-        raise ValueError(f"{path}: its tensors are big-endian, which is not read here.")
+        raise ValueError(f"{path}: its tensors are big-endian, which is not supported.")
       text = archive.read(pickle[0])
       places = {}
       for name, entry in entries.items():
@@ -174,7 +174,7 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
           raise ValueError(f"{path}: {name} reaches beyond the file. {_REMEDY}")
         places[name.removeprefix(f"{root}data/")] = (start, entry.file_size)
   except PermissionError:
-    raise  # says itself which file it is, and is no damage
+    raise  # names the file itself, and is not damage
   except (zipfile.BadZipFile, OSError, EOFError, NotImplementedError) as e:
     raise ValueError(f"{path}: a damaged zip ({e}). {_REMEDY}") from e
   tree, _ = pickles.load(text, 0, path, _ADMITTED, _storage)
@@ -203,7 +203,7 @@ def _chained(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
     value, at = pickles.load(text, at, path, _ADMITTED, storage)
     values.append(value)
     if values[0] != _MAGIC:
-      raise ValueError(f"{path}: a pickle that torch.save did not write; it is not read.")
+      raise ValueError(f"{path}: not written by torch.save; refusing to read it.")
   places = {}
   for key in values[4] if isinstance(values[4], list) else [None]:
     if not isinstance(key, str) or key not in storages or at + 8 > size:
@@ -222,7 +222,7 @@ def _chained(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
 def _storage(key: Any) -> _Storage:
   """The storage that a persistent id of the pickle names."""
   if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage":
-    raise ValueError(f"refers to {reprlib.repr(key)}, which is no storage")
+    raise ValueError(f"refers to {reprlib.repr(key)}, which is not a storage")
   _, kind, name, _, count, *_ = key
   if not (isinstance(kind, np.dtype) and isinstance(name, str)):
     raise ValueError(f"has a storage of {reprlib.repr(kind)}")
@@ -239,9 +239,9 @@ def _typed_tensor(storage, offset, shape, strides, _grad, _hooks, dtype, *_) -> 
   shape, strides = tuple(shape), tuple(strides)
   numbers = (offset, *shape, *strides)
   if not all(type(x) is int and x.bit_length() < 64 for x in numbers):
-    raise ValueError("has a tensor whose sizes are no whole numbers")
+    raise ValueError("has a tensor whose sizes are not whole numbers")
   if not (isinstance(storage, _Storage) and isinstance(dtype, np.dtype)):
-    raise ValueError("has a tensor of no storage or type")
+    raise ValueError("has a tensor without storage or type")
   return _Tensor(storage, offset, shape, strides, dtype)
 
 

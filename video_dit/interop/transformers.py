@@ -25,7 +25,7 @@ def with_transformer(
   Args:
     config: of the run.
     begun: that the run goes on from, if it does; a checkpoint that it has started from
-      need not be there any more.
+      need not exist any more.
 
   Raises:
     ValueError: there is no such checkpoint, it is of another kind or damaged, or its
@@ -40,7 +40,7 @@ def with_transformer(
   dit = sizes.section(config.dit)
   pairs = ((key, value, getattr(dit, key)) for key, value in vars(config.dit).items())
   if changed := [f"{key}={b!r} (not {a!r})" for key, a, b in pairs if a != b]:
-    logging.warning("config.dit.checkpoint decides: %s", ", ".join(changed))
+    logging.warning("config.dit.checkpoint overrides the config: %s", ", ".join(changed))
   config = dataclasses.replace(config, dit=dit)
   return config_lib.parse(config_lib.to_dict(config))
 
@@ -66,12 +66,12 @@ def transformer_weights(
   where = f"config.dit.checkpoint={config.dit.checkpoint!r}"
   if sizes.channels != channels:
     raise ValueError(
-      f"{where} takes latents of {sizes.channels} channels, those of the data set have"
-      f" {channels}. Preprocess with the autoencoder that belongs to it."
+      f"{where} takes latents of {sizes.channels} channels, but those of the data set"
+      f" have {channels}. Preprocess with the autoencoder that belongs to it."
     )
   if sizes.text_width != text_width:
     raise ValueError(
-      f"{where} takes captions encoded {sizes.text_width} wide, those of the data set"
+      f"{where} takes captions encoded {sizes.text_width} wide, but those of the data set"
       f" are {text_width} wide. Preprocess with the text encoder that belongs to it."
     )
   expected = sizes.section(config.dit)
@@ -99,14 +99,14 @@ def _open(config: config_lib.Config) -> WanConfig:
     tensors = open_tensors(_path(config))
   except ValueError as e:
     raise ValueError(
-      f"config.dit.checkpoint={config.dit.checkpoint!r} names no published transformer."
+      f"config.dit.checkpoint={config.dit.checkpoint!r} is not a published transformer."
       f" ({e})"
     ) from e
   said = registry.read_config(tensors)
   if not wan_dit.matches(said, tensors):
     first = ", ".join(list(tensors.extents)[:3])
     raise ValueError(
-      f"config.dit.checkpoint={config.dit.checkpoint!r} is no transformer of Wan's (its"
+      f"config.dit.checkpoint={config.dit.checkpoint!r} is not a Wan transformer (its"
       f" first tensors are {first}). Name one's folder or file; in a pipeline it is the"
       " folder `transformer`."
     )

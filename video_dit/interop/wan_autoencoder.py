@@ -150,7 +150,7 @@ def sizes_of_shapes(tensors: Tensors) -> WanConfig:
   """Sizes that the shapes of Wan's own file tell.
 
   Raises:
-    ValueError: they tell none, or there are no statistics for so many channels.
+    ValueError: they tell none, or there are no statistics for that number of channels.
   """
   shapes = {name: info.shape for name, info in tensors.names.items()}
   absent = [
@@ -160,7 +160,7 @@ def sizes_of_shapes(tensors: Tensors) -> WanConfig:
   if absent or not all(level["blocks"] for level in levels):
     what = absent or ["residual blocks of a level of the encoder"]
     raise ValueError(
-      f"{tensors.path}: {', '.join(what)} missing, so that the sizes cannot be told."
+      f"{tensors.path}: {', '.join(what)} missing, so the sizes cannot be determined."
       " Copy the file again."
     )
   base, folded = shapes["encoder.conv1.weight"][:2]
@@ -170,8 +170,8 @@ def sizes_of_shapes(tensors: Tensors) -> WanConfig:
   if z_dim not in (16, 48):
     raise ValueError(
       f"{tensors.path}: has {z_dim} latent channels and no config.json; the statistics"
-      " of the latents are known for Wan 2.1's 16 and Wan 2.2's 48 alone. Give a folder"
-      " of diffusers, whose config.json names them."
+      " of the latents are known only for Wan 2.1's 16 and Wan 2.2's 48. Provide a folder"
+      " of diffusers, whose config.json has them."
     )
   return WanConfig(
     base_dim=base,

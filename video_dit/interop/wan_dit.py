@@ -2,7 +2,7 @@
 
 Sizes come from the tensors' shapes. How many heads there are, and the norms' epsilon,
 only a `config.json` can tell, whether or not it names its class; without one heads are
-128 wide, as in all that Wan-AI published. Read are the text-to-video models; those that
+128 wide, as in all that Wan-AI published. Only text-to-video models are read; those that
 take an image beside the text, or other latents beside the noise, and those of another
 class, are refused by name.
 
@@ -113,8 +113,8 @@ def sizes_of(
   """Whose names the tensors have, what its config says, and the sizes; none is read.
 
   Raises:
-    ValueError: the sizes cannot be told, contradict the config, or are of a transformer
-      that is not read here.
+    ValueError: the sizes cannot be determined, contradict the config, or are of a
+      transformer that is not supported.
   """
   found = [naming for naming in PROBES if _named(tensors, naming)]
   if not found:
@@ -146,7 +146,7 @@ def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
   if said.get("_class_name", peers[0]) not in peers:
     raise ValueError(
       f"{where}: is of {said['_class_name']!r}, and its weights have the names of Wan's"
-      f" text-to-video transformers ({', '.join(peers)}). Others are not read here; if"
+      f" text-to-video transformers ({', '.join(peers)}). Others are not supported; if"
       " they are those, put the config.json that belongs to them there."
     )
   rules = {
@@ -161,14 +161,14 @@ def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
   for key, allowed in rules.items():
     if key in said and said[key] not in allowed:
       raise ValueError(
-        f"{where}: {key}={said[key]!r}, where Wan's text-to-video transformers have"
-        f" {allowed[-1]!r}. Others are not read here."
+        f"{where}: {key}={said[key]!r}, but Wan's text-to-video transformers have"
+        f" {allowed[-1]!r}. Others are not supported."
       )
   image = [name for name in tensors.extents if _IMAGE.fullmatch(name)]
   if image:
     raise ValueError(
       f"{tensors.path}: takes an image beside the text ({image[0]}). Wan's text-to-video"
-      " transformers are read here, no others."
+      " transformers are supported, no others."
     )
 
 
@@ -180,8 +180,8 @@ def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> 
     name = theirs[ours].replace("{i}", "0")
     if len(shapes.get(name, ())) != rank or 0 in shapes[name]:
       raise ValueError(
-        f"{tensors.path}: {name} is missing, empty or not of {rank} axes, so that sizes"
-        " cannot be told. Copy the whole checkpoint."
+        f"{tensors.path}: {name} is missing, empty or does not have {rank} axes, so sizes"
+        " cannot be determined. Copy the whole checkpoint."
       )
     return shapes[name]
 
@@ -191,13 +191,13 @@ def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> 
   if given != channels:
     raise ValueError(
       f"{tensors.path}: takes {channels} channels and gives {given:g}: an image or a"
-      " control lies beside the noise, which is not read here. Name a transformer of"
-      " text to video alone, which takes as many as it gives."
+      " control lies beside the noise, which is not supported. Name a pure text-to-video"
+      " transformer, which takes as many as it gives."
     )
   heads = said.get("num_heads", said.get("num_attention_heads", width // _HEAD))
   if type(heads) is not int or heads < 1 or width % heads or width // heads % 2:
     raise ValueError(
-      f"{tensors.path}: {heads!r} heads do not cut a width of {width} into even parts."
+      f"{tensors.path}: {heads!r} heads do not divide a width of {width} evenly."
       " Put the config.json that belongs to these weights beside them."
     )
   matched = (PROBES[naming].fullmatch(name) for name in shapes)
@@ -218,13 +218,13 @@ def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> 
 def _compare(
   said: Mapping[str, Any], sizes: WanConfig, naming: str, tensors: Tensors
 ) -> None:
-  """Holds a config to the shapes beside it."""
+  """Checks a config against the shapes beside it."""
   for key, value in _describe(sizes, naming).items():
     given = said.get(key, value)
     given = list(given) if isinstance(given, tuple) else given
     if given != value:
       raise ValueError(
-        f"{tensors.folder / 'config.json'}: {key}={given!r}, but the tensors say"
+        f"{tensors.folder / 'config.json'}: {key}={given!r}, but the tensors have"
         f" {value!r}. Put the config.json that belongs to these weights beside them."
       )
 
