@@ -56,5 +56,5 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     list(run.convert(folder, folder))
   with pytest.raises(ValueError, match=r"is a file"):
     list(run.convert(folder, folder / "spiece.model"))
-  with pytest.raises(ValueError, match=r"'diffusers' is no naming of umt5"):
+  with pytest.raises(ValueError, match=r"'diffusers' is not a naming of umt5"):
     list(run.convert(folder, tmp_path / "out", naming="diffusers"))

@@ -118,8 +118,8 @@ def _with_rows(rows: int, **changes) -> config_lib.Config:
 @pytest.mark.parametrize(
   ("rows", "accumulate", "said"),
   [
-    (16, 1, "from row 48, where 24 were seen, so 24 rows are left out"),
-    (4, 1, "from row 12, where 24 were seen, so 12 rows come again"),
+    (16, 1, "at row 48, where 24 were seen, so 24 rows are skipped"),
+    (4, 1, "at row 12, where 24 were seen, so 12 rows repeat"),
     (4, 2, ""),
   ],
 )
@@ -146,7 +146,7 @@ def test_a_checkpoint_of_an_older_version_says_no_rows(tmp_path, capsys):
 def test_another_model_in_the_workdir_is_refused_by_key(whole):
   config = line.config()
   other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, width=576))
-  with pytest.raises(ValueError, match=r"dit\.width: 1152 there, 576 now"):
+  with pytest.raises(ValueError, match=r"dit\.width: 1152 then, 576 now"):
     loop.train(line.objective(), other, _mesh(), whole)
   # Nothing was touched.
   assert json.loads((whole / "config.json").read_text())["dit"]["width"] == 1152
@@ -166,7 +166,7 @@ def test_a_second_run_in_the_workdir_is_refused_and_changes_nothing(whole):
 def test_a_skipped_step_is_named(tmp_path, capsys):
   config = line.config(steps=3, log_every=1, evaluate_every=0)
   assert loop.train(line.objective(nan_at=[1]), config, _mesh(), tmp_path)
-  assert "step 2: gradient or update is not finite" in capsys.readouterr().out
+  assert "step 2: the gradient or update is not finite" in capsys.readouterr().out
   lines = _lines(tmp_path)
   assert {"step": 2, "skipped": 1} in lines
   assert lines[-2]["skipped_steps"] == 1

@@ -72,7 +72,7 @@ def test_a_damaged_line_in_the_middle_costs_itself_alone(tmp_path, caplog):
   lines[1:5] = [b"\0" * 20, b"\xff", b'["step"]', b'{"loss": 1.0}']
   path.write_bytes(b"\n".join(lines) + b"\n")
   metrics.Log(tmp_path, step=6).close()
-  assert f"{path}: damaged and left out: line 2, 3, 4, 5" in caplog.text
+  assert f"{path}: skipped damaged lines: 2, 3, 4, 5" in caplog.text
   assert [line["step"] for line in metrics.read(path)] == [1, 6]
 
 

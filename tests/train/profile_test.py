@@ -20,13 +20,13 @@ _TRACES = pytest.mark.skipif(
 @pytest.mark.parametrize(
   ("text", "message"),
   [
-    ("10", r"--profile=10: is no range of steps\. .* --profile=10:15"),
-    ("a:b", "is no range"),
-    ("-1:3", "is no range"),
+    ("10", r"--profile=10: is not a range of steps\. .* --profile=10:15"),
+    ("a:b", "is not a range"),
+    ("-1:3", "is not a range"),
     ("0:3", "steps count from 1"),
-    ("15:10", "the last is not before the first"),
+    ("15:10", "the last must not be before the first"),
     ("10:200001", r"the run ends at step 200000 \(config\.train\.steps\)"),
-    ("1:500", "500 steps are too many for one trace; at most 100"),
+    ("1:500", "500 steps are too many for one trace; the limit is 100"),
   ],
 )
 def test_a_range_that_cannot_be_traced_is_refused(text, message):
@@ -46,7 +46,7 @@ def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, c
   config = line.config(steps=6, evaluate_every=0)
   traced = profile.Steps(3, 4)
   assert loop.train(line.objective(), config, mesh, tmp_path, traced)
-  assert f"the profile lies in {tmp_path / 'profile'}" in capsys.readouterr().out
+  assert f"the profile is in {tmp_path / 'profile'}" in capsys.readouterr().out
   folder = tmp_path / "profile" / "plugins" / "profile" / "steps_3_4"
   assert list(folder.glob("*.xplane.pb"))  # for xprof
   with gzip.open(folder / "perfetto_trace.json.gz", "rt", encoding="utf-8") as file:
@@ -72,6 +72,6 @@ def test_the_same_command_goes_on_beyond_its_steps(asked, said, left, tmp_path, 
   assert loop.train(line.objective(), line.config(steps=3), mesh, tmp_path)
   traced = profile.Steps(*asked)
   assert loop.train(line.objective(), line.config(steps=6), mesh, tmp_path, traced)
-  assert f"{said}, as the run goes on from step 3" in capsys.readouterr().out
+  assert f"{said}, as the run continues from step 3" in capsys.readouterr().out
   folders = (tmp_path / "profile").glob("plugins/profile/*")
   assert [folder.name for folder in folders] == left

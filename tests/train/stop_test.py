@@ -32,4 +32,4 @@ def test_the_first_asks_and_the_second_ends_whichever_they_are(
     os.kill(os.getpid(), second)
     assert ended == [second]
   said = capfd.readouterr().err
-  assert said.count(f"{first.name}: the run ends when this step is done") == 1
+  assert said.count(f"{first.name}: the run stops after this step") == 1

@@ -96,7 +96,7 @@ def test_a_run_goes_on_without_what_it_started_from(
   assert again.dit == gone
   objective = objectives.from_config(again, mesh, begun=True)
   assert loop.train(objective, again, mesh, folder)
-  with pytest.raises(ValueError, match="names no published transformer"):
+  with pytest.raises(ValueError, match="is not a published transformer"):
     objectives.from_config(again, mesh)
   elsewhere = dataclasses.replace(gone, checkpoint=str(published))
   other = dataclasses.replace(again, dit=elsewhere)
@@ -110,7 +110,7 @@ def test_what_was_learnt_is_written_as_it_was_published(
   assert "kind        wan_dit, names of diffusers" in told
   before, after = open_tensors(published), open_tensors(tmp_path / "transformer")
   assert before.names == after.names
-  assert f"  tensors     {len(after.names)}, and 0 left aside" in told
+  assert f"  tensors     {len(after.names)}, and 0 ignored" in told
   moved = [n for n in before.names if (before.read(n) != after.read(n)).any()]
   assert moved == list(before.names)
   said = json.loads((tmp_path / "transformer" / "config.json").read_text())
@@ -134,7 +134,7 @@ def test_a_run_samples_what_it_is_asked_for(workdir, config, mesh):
 
 def test_the_workdir_of_another_model_is_not_written(tmp_path_factory, tmp_path):
   workdir = tiny.run_once(tmp_path_factory)
-  with pytest.raises(ValueError, match=r"architecture='adaln'.*only transformers of"):
+  with pytest.raises(ValueError, match=r"architecture='adaln'.*only 'wan' transformers"):
     list(convert.convert(workdir, tmp_path / "out"))
 
 

@@ -1,4 +1,4 @@
-r"""Reads a published checkpoint, says what it is, and writes it as safetensors.
+r"""Reads a published checkpoint, reports what it is, and writes it as safetensors.
 
   python -m video_dit.convert --from=google/t5-v1_1-xxl --to=t5-encoder
   python -m video_dit.convert --from=models_t5_umt5-xxl-enc-bf16.pth \
@@ -16,7 +16,7 @@ Flags:
               narrowest that holds them]
   --naming    transformers | diffusers | native: whose names to write [those read]
 
-What is written, `video_dit.interop.load` and the peers read.
+`video_dit.interop.load` and the peers can read what is written.
 """
 
 import pathlib

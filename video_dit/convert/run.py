@@ -1,4 +1,4 @@
-"""Converts one checkpoint and tells what it read."""
+"""Converts one checkpoint and reports what it read."""
 
 from collections.abc import Iterator
 import dataclasses
@@ -11,7 +11,7 @@ from video_dit import interop
 from video_dit.convert import workdir
 
 _DTYPES = ("float32", "bfloat16", "float16")
-# What belongs to a text encoder besides its weights.
+# Files of a text encoder other than its weights.
 _BESIDE = (
   *("spiece.model", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
   *("vocab.json", "merges.txt", "added_tokens.json"),
@@ -25,7 +25,7 @@ def convert(
   dtype: str | None = None,
   naming: str | None = None,
 ) -> Iterator[str]:
-  """Reads a checkpoint and writes it as safetensors; yields lines that tell of it.
+  """Reads a checkpoint and writes it as safetensors; yields lines of a report.
 
   It works in the host's memory, whatever accelerator there is.
 
@@ -68,9 +68,9 @@ def describe(loaded: interop.Loaded, source: pathlib.Path) -> Iterator[str]:
   files = f"{len(loaded.files)} files" if len(loaded.files) > 1 else loaded.files[0].name
   yield f"read {source} ({files})"
   yield f"  kind        {loaded.kind}, names of {loaded.naming}"
-  yield f"  tensors     {loaded.tensors:,}, and {loaded.ignored:,} left aside"
+  yield f"  tensors     {loaded.tensors:,}, and {loaded.ignored:,} ignored"
   yield f"  parameters  {loaded.parameters:,}"
   yield f"  dtype       {', '.join(map(str, loaded.dtypes))}"
-  yield f"  licence     {loaded.licence or 'unknown: ask who published it'}"
+  yield f"  licence     {loaded.licence or 'unknown: ask its publisher'}"
   for field in dataclasses.fields(loaded.config):
     yield f"  config      {field.name}={getattr(loaded.config, field.name)!r}"

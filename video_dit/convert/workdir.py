@@ -41,8 +41,8 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
   if config.objective != "diffusion" or config.dit.architecture != "wan":
     raise ValueError(
       f"{workdir}: config.dit.architecture={config.dit.architecture!r} of a run whose"
-      f" objective is {config.objective!r}: only transformers of 'wan' have a published"
-      " format that is written here. Sample from the workdir itself."
+      f" objective is {config.objective!r}: only 'wan' transformers have a published"
+      " format that can be written. Sample from the workdir instead."
     )
   _check_function(workdir, config)
   with Store(workdir / _CHECKPOINTS) as store:
@@ -70,10 +70,10 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
 
 
 def _check_function(workdir: pathlib.Path, config: config_lib.Config) -> None:
-  """Refuses a run whose model means another function than the published format can say.
+  """Refuses a run whose model the published format cannot describe.
 
   Raises:
-    ValueError: it counts positions, or predicts, in another way.
+    ValueError: it counts positions, or predicts, differently.
   """
   published = of_section(config.dit, 0, 0).section(config.dit)
   keys = ("rope_theta", "rope_side", "rope_seconds")

@@ -19,7 +19,7 @@ class HeldOut:
 
   Args:
     trainer: of the run.
-    batches: most batches to look at.
+    batches: maximum number of batches to evaluate.
   """
 
   def __init__(self, trainer: Trainer, batches: int):

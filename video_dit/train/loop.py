@@ -1,4 +1,4 @@
-"""The loop: from a workdir, new or begun, to a trained model in it.
+"""The loop: from a workdir, new or partly trained, to a trained model in it.
 
 Order matters in three places. Metrics are read one step late, so that the device always
 has work. Before a checkpoint they are read to the end and a due evaluation is written,
@@ -46,15 +46,15 @@ def train(
     objective: what is trained.
     config: of the run.
     mesh: over which it is spread.
-    workdir: of the run; one that was stopped or killed is continued.
+    workdir: of the run; a stopped or killed run is continued.
     profile: steps that are traced.
-    wait_seconds: how long a run that is still ending in the workdir is waited for.
+    wait_seconds: how long to wait for a run that is still ending in the workdir.
 
   Returns:
     Whether the run is finished; False where a signal stopped it.
 
   Raises:
-    ValueError: the workdir holds a run of another model, or training does not recover.
+    ValueError: the workdir holds a run of another model, or training cannot recover.
     lock.Busy: another process is at work there.
   """
   workdir = pathlib.Path(workdir)
@@ -92,7 +92,7 @@ def _train(
     if stop.name:
       step = run.store.latest()
       hosts.say(
-        f"stopped by {stop.name} at step {step}: saved. The same command goes on."
+        f"stopped by {stop.name} at step {step}: saved. Run the same command to continue."
       )
       return False
     run.finish(state)
@@ -123,16 +123,16 @@ class _Run:
     position = self.store.position()
     if position.data != fresh.data:
       hosts.say(
-        "the data set is not the one that this run saw before"
-        f" ({position.data} then, {fresh.data} now); it goes on with this one"
+        "the data set has changed since this run last saved"
+        f" ({position.data} then, {fresh.data} now); continuing with the new one"
       )
     hosts.say(f"continuing from step {position.step}")
     if position.rows not in (0, self.rows):
       seen, first = (position.step * rows for rows in (position.rows, self.rows))
       hosts.say(
-        f"a step had {position.rows} rows and has {self.rows} now: the data go on from"
+        f"a step had {position.rows} rows and has {self.rows} now: the data continue at"
         f" row {first:,}, where {seen:,} were seen, so {abs(first - seen):,} rows"
-        f" {'are left out' if first > seen else 'come again'}, and the rest of the epoch"
+        f" {'are skipped' if first > seen else 'repeat'}, and the rest of the epoch"
         " comes in another order. Keep data.rows x train.accumulate to see each row once."
       )
     return self.store.restore(trainer.abstract), position
@@ -160,7 +160,7 @@ class _Run:
           reader.read_last()
           with reader.paused():
             profile.stop()
-          hosts.say(f"the profile lies in {profile.folder}")
+          hosts.say(f"the profile is in {profile.folder}")
         owed = owed or due(step, train.checkpoint_every)
         if end or owed or due(step, train.evaluate_every):
           reader.read_last()
@@ -181,13 +181,11 @@ class _Run:
     return state
 
   def finish(self, state: TrainState) -> None:
-    """Samples, export and report of a run that is at its end; once."""
+    """Writes samples, export and report of a finished run; once."""
     step = self.store.latest() or 0
     marker = self.workdir / FINISHED
     if _marked(marker) == step:
-      hosts.say(
-        f"step {step} of {self.config.train.steps}: there is nothing left to train"
-      )
+      hosts.say(f"step {step} of {self.config.train.steps}: nothing left to train")
       return
     self._show(state, step)
     if self.objective.finish:
@@ -238,7 +236,7 @@ class _Run:
 
 
 def _marked(marker: pathlib.Path) -> int | None:
-  """The step at which a run was finished; None where no whole marker says so."""
+  """The step at which a run was finished; None without a complete marker."""
   try:
     return int(json.loads(marker.read_text(encoding="utf-8"))["step"])
   except (FileNotFoundError, ValueError, TypeError, LookupError):

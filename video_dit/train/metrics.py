@@ -118,7 +118,7 @@ class Log:
 def read(path: pathlib.Path) -> list[dict[str, Any]]:
   """Lines of a `metrics.jsonl`, oldest first, without damaged ones.
 
-  The last may be torn, where a run was killed; others are named in the log.
+  The last may be torn, if a run was killed; others are named in the log.
   """
   if not path.is_file():
     return []
@@ -131,7 +131,7 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
     except (ValueError, TypeError, LookupError):
       damaged.append(number)
   if said := ", ".join(str(number) for number in damaged if number < len(written)):
-    logging.warning("%s: damaged and left out: line %s", path, said)
+    logging.warning("%s: skipped damaged lines: %s", path, said)
   return lines
 
 

@@ -1,4 +1,4 @@
-"""Objectives: all that differs between training the DiT and the autoencoder.
+"""Objectives: everything that differs between training the DiT and the autoencoder.
 
 A `Task` is what the trainer knows of it; an `Objective` is a task with its data.
 """
@@ -19,7 +19,7 @@ Show = Callable[[jax.sharding.Mesh, Params, int, pathlib.Path], list]
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Objective(Task):
-  """What a run trains, and on what.
+  """What a run trains, and on which data.
 
   Attributes:
     batches: mesh, first step -> global batches on the mesh, one a step, without end.
@@ -27,7 +27,7 @@ class Objective(Task):
     facts: about the data set, for the report.
     shape_keys: dotted config keys that decide the state's shapes.
     heldout: model, batch, level -> `Sums` of held-out data at one noise level.
-    heldout_batches: mesh -> the held-out batches; None where there are no such data.
+    heldout_batches: mesh -> the held-out batches; None without held-out data.
     levels: noise levels of `heldout`; only 0 where there is no noise.
     show: mesh, averaged weights, step, folder -> pictures as (caption, path).
     finish: mesh, averaged weights, workdir -> exports what the run was for, once; says

@@ -123,7 +123,7 @@ def diffusion_objective(
 
 
 def _initial(config: config_lib.Config, metadata: schema.Metadata):
-  """How to read what the run starts from; None where weights are drawn."""
+  """How to read the initial weights; None if they are drawn at random."""
   if not config.dit.checkpoint:
     return None
   sizes = (metadata.channels, metadata.text_width)
@@ -194,7 +194,7 @@ def _accumulated(config: config_lib.Config) -> config_lib.Config:
 
 
 def _heldout_split(train: reader.Dataset) -> tuple[reader.Dataset | None, str]:
-  """The validation split, or None and why there is none."""
+  """The validation split, or None and the reason."""
   try:
     dataset = reader.Dataset(train.folder, "validation")
   except ValueError as error:

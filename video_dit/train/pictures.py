@@ -36,7 +36,7 @@ class Sampler:
     metadata: of its data set.
 
   Raises:
-    ValueError: what sampling would refuse: an encoder that is gone or another, rows that
+    ValueError: what sampling would refuse: a missing or different encoder, rows that
       do not divide over the mesh, or a clip that has no place on the grid, in a row or in
       its file.
   """
@@ -117,7 +117,7 @@ def reconstructions(
   batches: Iterable[Windows],
   folder: pathlib.Path,
 ) -> Pictures:
-  """Draws one sheet of clips, each above what the autoencoder makes of it.
+  """Draws one sheet of clips, each above its reconstruction.
 
   Args:
     config: `train.compute_dtype` is read.

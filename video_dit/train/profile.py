@@ -36,31 +36,31 @@ def parse(text: str, steps: int) -> Steps | None:
     steps: of the run, `config.train.steps`.
 
   Raises:
-    ValueError: no range, an empty one, one beyond the run, or one that is too long.
+    ValueError: not a range, or one that is empty, beyond the run or too long.
   """
   if not text:
     return None
   found = re.fullmatch(r"(\d+):(\d+)", text)
   if not found:
     raise ValueError(
-      f"--profile={text}: is no range of steps. Give the first and the last, like"
+      f"--profile={text}: is not a range of steps. Give the first and last step, like"
       " --profile=10:15."
     )
   first, last = int(found[1]), int(found[2])
   if first < 1 or last < first:
     raise ValueError(
-      f"--profile={text}: steps count from 1, and the last is not before the first."
-      " Give a range like --profile=10:15."
+      f"--profile={text}: steps count from 1, and the last must not be before the"
+      " first. Give a range like --profile=10:15."
     )
   if last > steps:
     raise ValueError(
-      f"--profile={text}: the run ends at step {steps} (config.train.steps). Choose"
-      " steps up to it."
+      f"--profile={text}: the run ends at step {steps} (config.train.steps)."
+      " Choose steps up to it."
     )
   if last - first >= _MOST:
     raise ValueError(
-      f"--profile={text}: {last - first + 1} steps are too many for one trace; at most"
-      f" {_MOST} are traced. A few show as much."
+      f"--profile={text}: {last - first + 1} steps are too many for one trace; the"
+      f" limit is {_MOST}. A few are enough."
     )
   return Steps(first, last)
 
@@ -73,7 +73,7 @@ class Profile:
     workdir: of the run; the trace lies in `profile/plugins/profile/steps_10_15/`, where
       xprof and TensorBoard look for it.
     start: step that the run continues from, with the command that it was started with:
-      steps up to it are said to be left out.
+      a message says that steps up to it are not traced.
   """
 
   def __init__(self, steps: Steps | None, workdir: pathlib.Path, start: int):
@@ -81,8 +81,8 @@ class Profile:
       left = Steps(start + 1, steps.last) if start < steps.last else None
       traced = f"only {left.first}:{left.last} is" if left else "nothing is"
       hosts.say(
-        f"--profile={steps.first}:{steps.last}: {traced} traced, as the run goes on from"
-        f" step {start}"
+        f"--profile={steps.first}:{steps.last}: {traced} traced, as the run continues"
+        f" from step {start}"
       )
       steps = left
     self._steps, self._running = steps, False

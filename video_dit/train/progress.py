@@ -1,4 +1,4 @@
-"""What a run says of its progress: metrics read one step late, rates, a progress bar.
+"""A run's progress: metrics read one step late, rates, a progress bar.
 
 Rates count from the end of a step to the end of another. Where a step is done when it was
 handed over, as mostly on CPU, its end is then; elsewhere it is when its metrics come.
@@ -18,7 +18,7 @@ from video_dit.parallel import hosts, programs
 from video_dit.train import metrics as metrics_lib
 from video_dit.trainer.step import StepMetrics
 
-_MOST_SKIPPED = 10  # steps in a row; beyond them a run does not recover by itself
+_MOST_SKIPPED = 10  # steps in a row; after that a run does not recover by itself
 
 
 class Reader:
@@ -80,10 +80,10 @@ class Reader:
     self._last = (step, metrics, done)
 
   def read_last(self) -> None:
-    """Waits for the last step that was handed over, and counts it.
+    """Waits for the last dispatched step, and counts it.
 
     Raises:
-      ValueError: so many steps in a row were skipped that training is at its end.
+      ValueError: too many steps in a row were skipped for training to continue.
     """
     if self._last is None:
       return
@@ -93,7 +93,9 @@ class Reader:
     self.window.add(metrics)
     self._bar.update()
     if self._first:
-      how = "found compiled" if self._programs.found else "with compiling"
+      how = (
+        "from the compilation cache" if self._programs.found else "including compilation"
+      )
       hosts.say(f"the first step took {done - self._since:.1f} s, {how}")
       self._since, self._first = done, False
     else:
@@ -107,16 +109,16 @@ class Reader:
   def _name_skipped(self, step: int, in_all: int) -> None:
     self._log.write(step, {"skipped": 1})
     hosts.say(
-      f"step {step}: gradient or update is not finite, so nothing was updated"
+      f"step {step}: the gradient or update is not finite, so the step was skipped"
       f" ({in_all} such steps so far)"
     )
     if self.skipped >= min(_MOST_SKIPPED, self._train.steps):
       raise ValueError(
         f"steps {step - self.skipped + 1} to {step}: none had a finite gradient and"
-        " update, and the run does not recover by itself. No checkpoint was saved"
-        " since. Choose a smaller config.optimizer.learning_rate, and it goes on from"
-        " its newest checkpoint; where that one is at fault too, move it away, and it"
-        " goes on from the one before."
+        " update, and the run cannot recover by itself. No checkpoint was saved"
+        " since. Choose a smaller config.optimizer.learning_rate to continue from the"
+        " newest checkpoint; if that one is at fault too, move it away to continue"
+        " from the one before."
       )
 
   def _write(self, step: int, done: float) -> None:

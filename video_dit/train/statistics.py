@@ -1,4 +1,4 @@
-"""Statistics of the latents that an autoencoder makes of its training data."""
+"""Statistics of an autoencoder's latents of its training data."""
 
 from collections.abc import Callable, Iterable
 
@@ -14,7 +14,7 @@ from video_dit.models.autoencoder.frozen import to_unit
 from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.parallel import partition
 
-BATCHES = 64  # most batches that are looked at
+BATCHES = 64  # maximum number of batches
 
 
 def measure(

@@ -16,7 +16,7 @@ class Stop:
   Over several hosts all must stop at the same step: there the preemption notice that
   JAX's coordinator spreads decides. SIGTERM is left to it, and SIGINT passed on to it.
 
-  That a signal has come is said at once, by a thread: while a step is compiled, for a
+  A thread reports a signal at once: while a step is compiled, for a
   minute perhaps, no handler of Python's runs.
   """
 
@@ -50,7 +50,7 @@ class Stop:
     return self.name is not None
 
   def _say(self, come: int) -> None:
-    """Says so when the first of our signals comes; ends with the context."""
+    """Reports the first of our signals; ends with the context."""
     said = False
     with os.fdopen(come, "rb", buffering=0) as numbers:
       while number := numbers.read(1)[0]:
@@ -58,8 +58,8 @@ class Stop:
           said = True
           name = signal.Signals(number).name
           print(
-            f"\n{name}: the run ends when this step is done (the first is compiled"
-            " before) and saved. A second one ends it at once.",
+            f"\n{name}: the run stops after this step (the first is compiled"
+            " before it) and saves. A second signal stops it at once.",
             file=sys.stderr,
             flush=True,
           )

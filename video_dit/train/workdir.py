@@ -26,17 +26,17 @@ def prepare(
   shape_keys: Sequence[str],
   say: Callable[[str], None] = print,
 ) -> None:
-  """Makes the folder, or checks that the run in it is this one, and writes the config.
+  """Makes the folder, or checks that it holds this run, and writes the config.
 
   Args:
     workdir: of the run.
     config: of the run.
-    shape_keys: dotted keys that must be those of the run that is there.
-    say: told of every other key that changed.
+    shape_keys: dotted keys that must match those of an existing run.
+    say: called for every other key that changed.
 
   Raises:
     ValueError: the folder holds a run whose state has other shapes, or a file that is
-      no config.
+      not a config.
   """
   path = workdir / CONFIG
   if path.is_file():
@@ -44,9 +44,9 @@ def prepare(
     changed = [key for key in new if old[key] != new[key]]
     refused = [key for key in changed if key in shape_keys]
     if refused:
-      differences = ", ".join(f"{k}: {old[k]!r} there, {new[k]!r} now" for k in refused)
+      differences = ", ".join(f"{k}: {old[k]!r} then, {new[k]!r} now" for k in refused)
       raise ValueError(
-        f"{workdir}: holds a run of another model ({differences}). Choose another"
+        f"{workdir}: holds a run of a different model ({differences}). Choose another"
         " --workdir, or the config of that run."
       )
     for key in changed:
@@ -64,7 +64,7 @@ def begun(workdir: pathlib.Path) -> config_lib.Config | None:
   """The config of the run there, where it has saved a checkpoint to go on from.
 
   Raises:
-    ValueError: the folder holds a file that is no config.
+    ValueError: the folder holds a file that is not a config.
   """
   path, folder = workdir / CONFIG, workdir / "checkpoints"
   if not path.is_file() or not folder.is_dir():
@@ -78,5 +78,5 @@ def _read(path: pathlib.Path) -> config_lib.Config:
     return config_lib.parse(json.loads(path.read_text(encoding="utf-8")))
   except ValueError as error:
     raise ValueError(
-      f"{path}: is no config of this version ({error}). Choose another --workdir."
+      f"{path}: is not a config of this version ({error}). Choose another --workdir."
     ) from error
