@@ -39,7 +39,7 @@ _CASES = {
   "no such config": (["--config=configs/dmeo.py", *_DEMO[1:]], ["configs/dmeo.py"]),
   "no preset": (["--config=configs/b.py:x", *_DEMO[1:]], ["'x'", "configs/b.py"]),
   "unknown flag": ([*_DEMO, "--wrkdir=x"], ["--wrkdir", "Did you mean --workdir"]),
-  "no flag": ([*_DEMO, "quick"], ["'quick' is no flag"]),
+  "no flag": ([*_DEMO, "quick"], ["'quick' is not a flag"]),
   "no config": (["--workdir=WORKDIR"], ["--config is missing", "--config=configs/"]),
   "axes that do not divide": (
     [*_DEMO[:2], "--mesh=cpu:8,fsdp=3"],
@@ -210,10 +210,10 @@ interrupt.install()
 flags.define_mesh()
 def main():
   raise KeyboardInterrupt
-flags.run(main, "", interrupted="the same command goes on")
+flags.run(main, "", interrupted="run the same command to continue")
 """
   done = _run(code)
-  assert done.stderr == "\nstopped: the same command goes on\n"
+  assert done.stderr == "\nstopped: run the same command to continue\n"
   assert done.returncode == -signal.SIGINT
 
 

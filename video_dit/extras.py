@@ -1,8 +1,8 @@
-"""The extras of setup.cfg, as messages say how they are installed."""
+"""How to install the extras of setup.cfg, for messages."""
 
 
 def command(name: str) -> str:
-  """What installs an extra at versions that were tried together."""
+  """The command that installs an extra, at versions tested together."""
   # Beam asks for older versions of some packages.
   constraints = "constraints-all.txt" if name == "beam" else "constraints.txt"
   return f"pip install -c {constraints} -e '.[{name}]' (in video_dit's clone)"

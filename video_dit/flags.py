@@ -1,6 +1,6 @@
 """The flags that every command shares, and how a command is run.
 
-A command's module docstring is its `--help`. What a user got wrong ends as one message
+A command's module docstring is its `--help`. A user's mistake ends with one message
 and exit status 2, and another run in the same folder with 75; `--debug` shows where it
 was raised.
 """
@@ -59,7 +59,7 @@ def define_workdir(help_text: str = "folder of the run") -> None:
 
 
 def required(name: str, example: str) -> str:
-  """The value of a flag that must be given."""
+  """The value of a required flag."""
   value = getattr(FLAGS, name)
   if not value:
     raise ValueError(f"--{name} is missing. Give it, like --{name}={example}.")
@@ -67,10 +67,10 @@ def required(name: str, example: str) -> str:
 
 
 def folder(name: str, example: str = "") -> str:
-  """The folder that a flag names, there or not yet; with an example, it must be given.
+  """The folder that a flag names, existing or not; with an example, the flag is required.
 
   Raises:
-    ValueError: a file is in its place.
+    ValueError: it is a file.
   """
   value = required(name, example) if example else getattr(FLAGS, name) or ""
   path = pathlib.Path(os.path.expanduser(value))
@@ -84,7 +84,7 @@ def config() -> config_lib.Config:
   """The config that --config names, with its overrides, checked.
 
   Raises:
-    ValueError: no config, or a leaf of it is wrong.
+    ValueError: the config is missing, or a value in it is wrong.
   """
   if FLAGS.config is None:
     raise ValueError("--config is missing. Give it, like --config=configs/demo.py.")
@@ -97,11 +97,11 @@ def mesh(config: config_lib.Config, *, keep: bool = True) -> jax.sharding.Mesh:
   return mesh_lib.start(FLAGS.mesh, config.mesh, keep=keep)
 
 
-_FULL = ". Make room, and run the same command again: what it had finished is kept."
+_FULL = ". Make room, and run the same command again: finished work is kept."
 _REMEDIES = {
   errno.ENOSPC: _FULL,
   errno.EDQUOT: _FULL,
-  errno.EROFS: ". Choose a folder that can be written.",
+  errno.EROFS: ". Choose a writable folder.",
   errno.EACCES: ". Give access to it, or choose another.",
   errno.ENOTDIR: ". Name a folder.",
   errno.EISDIR: ". Name a file.",
@@ -114,7 +114,7 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
   Args:
     main: the command.
     doc: its `--help`.
-    interrupted: what Ctrl-C's line says beside that the command was stopped.
+    interrupted: what the message after Ctrl-C adds to "stopped".
   """
   if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(sys.argv[1:]):
     print((doc or "").strip())
@@ -122,7 +122,7 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
 
   def call(argv: list[str]) -> None:
     if len(argv) > 1:
-      raise ValueError(f"{argv[1]!r} is no flag. Flags start with --; see --help.")
+      raise ValueError(f"{argv[1]!r} is not a flag. Flags start with --; see --help.")
     logging.set_verbosity(logging.WARNING)
     programs.keep_in(_cache())
     main()
@@ -148,7 +148,7 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
 
 
 def _cache() -> pathlib.Path | None:
-  """Where commands keep what they compiled; None where there is no home directory."""
+  """Where commands cache compiled programs; None without a home directory."""
   named = os.environ.get("XDG_CACHE_HOME", "")
   try:
     above = pathlib.Path(named) if os.path.isabs(named) else pathlib.Path("~/.cache")
@@ -178,7 +178,7 @@ def _parse(argv: list[str]) -> list[str]:
 
 
 def _check_overrides(argv: list[str]) -> None:
-  """Refuses --config.a.b of a key that no config has, where there is a config."""
+  """Refuses --config.a.b for a key that does not exist, if there is a config."""
   if not _peek(argv, "config"):
     return
   for word in argv[1:]:
@@ -209,7 +209,7 @@ def _explain_unknown(name: str) -> str:
 
 def _peek(argv: list[str], name: str) -> str | None:
   """The value of one flag before flags are parsed."""
-  value = None  # of a flag that is given twice the last counts
+  value = None  # if a flag is given twice, the last one counts
   for i, word in enumerate(argv):
     found = re.fullmatch(rf"--?{name}=(.*)", word)
     if found:

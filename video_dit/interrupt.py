@@ -1,11 +1,11 @@
-"""Ctrl-C in a command: one line on stderr, and the status that shells know it by."""
+"""Ctrl-C in a command: one line on stderr, and the exit status that shells expect."""
 
 import sys
 from types import TracebackType
 
 
 def install() -> None:
-  """From here on a KeyboardInterrupt that nothing catches shows no traceback."""
+  """From here on an uncaught KeyboardInterrupt shows no traceback."""
   sys.excepthook = _show
 
 

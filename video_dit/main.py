@@ -6,7 +6,7 @@ r"""Trains what a config describes: the autoencoder on pixels, or the DiT on lat
       --config.data.path=data/ --config.train.steps=100000
 
 The workdir gets checkpoints, metrics.jsonl, TensorBoard files, samples and report.html.
-A run that was stopped or killed goes on when the same command is given again.
+A run that was stopped or killed continues when the same command is run again.
 
 flags:
   --config=configs/X.py[:preset]  what to train; --config.a.b=value overrides a leaf
@@ -44,4 +44,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__, interrupted="the same command goes on")
+  flags.run(main, __doc__, interrupted="run the same command to continue")
