@@ -149,19 +149,17 @@ def test_files_under_a_folder_without_a_name_are_counted(bucket, folder):
   refused, found = sources.lines(media)
   assert (found.path, found.error) == (f"{media}/sub/a.png", None)
   assert refused.path == f"{media}/sub" and refused.error[0] == "unreachable"
-  assert "2 files in it have two slashes in a row" in refused.error[1]
+  assert "2 of its files have two slashes in a row" in refused.error[1]
 
 
 def test_what_a_bucket_does_not_have_is_named(bucket):
-  with pytest.raises(FileNotFoundError, match=r"bucket/gone: there is no such folder"):
+  with pytest.raises(FileNotFoundError, match=r"bucket/gone: no such folder"):
     list(sources.lines(f"{bucket}/gone"))
 
 
 def test_a_misspelt_bucket_is_refused_and_not_made(config, bucket, folder):
   config = dataclasses.replace(config, objective="reconstruction")
   system, _ = remote.filesystem(bucket)
-  with pytest.raises(
-    ValueError, match=r"--output=.*-typo/data: there is no such bucket or"
-  ):
+  with pytest.raises(ValueError, match=r"--output=.*-typo/data: no such bucket or"):
     run.preprocess(config, folder, f"{bucket}-typo/data")
   assert [name.strip("/") for name in system.ls("")] == ["bucket"]

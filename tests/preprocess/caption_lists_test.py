@@ -58,11 +58,11 @@ def test_a_file_beside_the_media_holds_captions(tmp_path):
   ("row", "said"),
   [
     ({"captions": "one"}, "list in JSON"),
-    ({"captions": [1, 2]}, "must be texts"),
+    ({"captions": [1, 2]}, "must be text"),
     ({"captions": ["a", "b"], "weights": [1]}, "1 numbers for 2 captions"),
     ({"captions": ["a"], "weights": [-1]}, "0 or above"),
     ({"captions": ["a"], "weights": [float("nan")]}, "must be a number"),
-    ({"captions": ["a", "b"], "weights": [0, 0]}, "one above 0"),
+    ({"captions": ["a", "b"], "weights": [0, 0]}, "must be above 0"),
     ({"captions": ["a"] * 2000}, "at most 1024"),
   ],
 )

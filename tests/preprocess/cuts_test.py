@@ -119,7 +119,7 @@ def test_video_without_a_rate_is_set_aside():
   [
     ({"max_pixels": 100}, {}, "max_pixels=100 is less than one token of 16x16"),
     ({"max_frames": 1}, {"patch": (2, 2, 2)}, "max_frames=1 is less than one token of 5"),
-    ({}, {"patch": (1, 2, 4)}, "as many rows as columns"),
+    ({}, {"patch": (1, 2, 4)}, "choose a square patch"),
   ],
 )
 def test_limits_below_one_token_are_refused(media, dit, message):

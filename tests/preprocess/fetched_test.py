@@ -90,7 +90,7 @@ def test_a_file_that_does_not_come_leaves_nothing(urls, tmp_path):
   gone = urls[0].replace("0.png", "gone.png")
   for _ in range(2):
     with (
-      pytest.raises(OSError, match="no such file any more") as raised,
+      pytest.raises(OSError, match="the file no longer exists") as raised,
       fetched.local(gone, str(tmp_path)),
     ):
       pass

@@ -113,4 +113,4 @@ def test_command_fails_where_nothing_could_be_done(config, tmp_path):
   text, _ = process.communicate()
   assert process.returncode == 1, text
   assert "1 lines = 0 clips + 1 rejects" in text
-  assert "no clip came of" in text
+  assert "produced no clips" in text

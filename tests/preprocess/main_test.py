@@ -29,7 +29,7 @@ def output(tmp_path) -> pathlib.Path:
 def test_a_whole_set_is_counted(output):
   done = _verify(output)
   assert done.returncode == 0, done.stderr
-  assert "latents: 40 records of 3 shards" in done.stdout
+  assert "latents: 40 records in 3 shards" in done.stdout
   assert "0 faults; finished" in done.stdout
 
 
@@ -43,7 +43,7 @@ def test_a_cut_shard_is_named_with_what_to_do(output, place):
   assert done.returncode == 1
   assert f"{place}{shard}: " in done.stdout and "finished" in done.stdout
   assert len(list(output.iterdir())) == 1  # Nothing is written.
-  assert "remove the shards that are named, and run again" in done.stderr
+  assert "remove the shards named above and run again" in done.stderr
 
 
 def test_a_folder_without_a_set_is_refused(tmp_path):

@@ -76,7 +76,7 @@ def test_a_refused_encoder_does_not_stand_in_the_way_of_the_next(umt5, tmp_path)
   wrong = json.loads(good)
   wrong["model"]["vocab"] += [[f"▁{i}", -3.0] for i in range(1000)]
   file.write_text(json.dumps(wrong))
-  with pytest.raises(ValueError, match=r"its tokenizer gives 1005"):
+  with pytest.raises(ValueError, match=r"its tokenizer has 1005"):
     run.preprocess(umt5, tmp_path / "in", tmp_path / "out")
   file.write_text(good)
   assert run.preprocess(umt5, tmp_path / "in", tmp_path / "out").made.written == 1

@@ -134,12 +134,12 @@ def test_metadata_names_the_encoders(done, config):
 def test_summary_tells_all(done, config):
   text = summary.text(done[0], config)
   for part in (
-    "9 (9 looked at now)",
-    "9 lines + 1 more of long videos = 6 clips + 4 rejects",
+    "9 (9 examined now)",
+    "9 lines + 1 more from long videos = 6 clips + 4 rejects",
     "1 image, 5 videos; 6 train",
     "no validation split",
     "duplicate",
-    "6 written, 0 there before",
+    "6 written, 0 already present",
     "rows of 64 tokens",
     "3 left over after the last clip",
     "out/report.html",
@@ -222,7 +222,7 @@ def test_what_looks_like_a_clip_that_failed_is_encoded_by_the_next_run(pixels, t
   os.utime(folder / "a.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns))
   outcome = run.preprocess(config, folder, out)
   assert (outcome.counts.clips, outcome.made.written) == (1, 0)
-  said = "1 in place of clips that failed: run again to encode them"
+  said = "1 replacing failed clips: run again to encode them"
   assert said in summary.text(outcome, config)
   outcome = run.preprocess(config, folder, out)
   assert (outcome.counts.clips, outcome.made.written) == (1, 1)
@@ -281,7 +281,9 @@ def test_a_caption_beyond_float16_costs_its_clips_and_is_named(
   reasons = {r["reason"] for r in _table(tmp_path / "out", "rejects.parquet")}
   assert "not_finite" in reasons
   scale("")
-  with pytest.raises(ValueError, match=r"text: the text encoder's values of the empty"):
+  with pytest.raises(
+    ValueError, match=r"text: float16 cannot hold the text encoder's values of the"
+  ):
     run.preprocess(config, media, tmp_path / "none")
 
 

@@ -131,9 +131,9 @@ def test_dataflow_takes_the_job_and_runs_what_was_staged(cloud, tmp_path):
 @pytest.mark.parametrize(
   ("runner", "options", "message"),
   [
-    ("FlinkRuner", [], r"--runner=FlinkRuner is not there: .*FlinkRunner"),
-    ("no.such.Runner", [], r"--runner=no\.such\.Runner is not there: No module"),
-    ("FlinkRunner", ["--projekt=p"], r"--projekt=p: there is no such flag"),
+    ("FlinkRuner", [], r"--runner=FlinkRuner cannot be found: .*FlinkRunner"),
+    ("no.such.Runner", [], r"--runner=no\.such\.Runner cannot be found: No module"),
+    ("FlinkRunner", ["--projekt=p"], r"--projekt=p: unknown flag"),
     ("FlinkRunner", ["--parallelism=two"], r"--parallelism: invalid int value: 'two'"),
   ],
 )
@@ -154,7 +154,7 @@ def test_flags_of_runners_are_known():
 def test_dataflow_is_not_given_a_local_folder(tmp_path):
   pytest.importorskip("google.cloud.dataflow_v1beta3")
   way = ways.Way("DataflowRunner")
-  with pytest.raises(ValueError, match=r"--output=.*do not see this one's folders"):
+  with pytest.raises(ValueError, match=r"--output=.*cannot see local folders"):
     way.check(pipeline_test.CONFIG.ingest, tmp_path)
   way.check(pipeline_test.CONFIG.ingest, "gs://our-bucket/data")
 

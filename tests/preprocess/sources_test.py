@@ -163,7 +163,7 @@ def test_columns_twice_are_refused_and_those_not_read_are_named(tmp_path, name, 
   write("Path", "captoin", "id", "text")
   (line,) = sources.lines(tmp_path / name)
   assert (os.path.basename(line.file), line.caption) == ("x.mp4", "x.mp4")
-  assert "columns that are not read: 'captoin', 'id'" in caplog.text
+  assert "ignored columns: 'captoin', 'id'" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -220,7 +220,7 @@ def test_an_output_inside_the_input_is_passed_over(tmp_path):
     root = f"{prefix}{tmp_path}"
     lines = sources.lines(root, f"{root}/data")
     assert [os.path.basename(x.path) for x in lines] == ["a.mp4", "data.mp4", "b.mp4"]
-    with pytest.raises(ValueError, match="is the --input: what is made there"):
+    with pytest.raises(ValueError, match="is the --input: its files"):
       list(sources.lines(root, f"{root}/"))
 
 
@@ -250,8 +250,8 @@ def test_quotes_in_tables_with_tabs_swallow_no_line(tmp_path):
 @pytest.mark.parametrize(
   ("name", "content", "said"),
   [
-    ("m.parquet", b"PAR1 and no more", "is no Parquet, or damaged"),
-    ("m.csv", "path\na.mp4\n".encode("utf-16"), "is in UTF-16. Save it as UTF-8"),
+    ("m.parquet", b"PAR1 and no more", "is not Parquet, or damaged"),
+    ("m.csv", "path\na.mp4\n".encode("utf-16"), "is UTF-16. Save it as UTF-8"),
     ("m.tsv", b"", "none of them names the files"),
   ],
 )
@@ -287,7 +287,7 @@ def test_a_caption_that_is_no_ordinary_file_is_not_read(tmp_path):
   _touch(tmp_path, "a.mp4")
   os.mkfifo(tmp_path / "a.txt")
   (line,) = sources.lines(tmp_path)
-  assert line.error == ("bad_line", "caption a.txt: is no ordinary file")
+  assert line.error == ("bad_line", "caption a.txt: is not a regular file")
 
 
 def test_suffixes_of_captions_have_any_case(tmp_path):

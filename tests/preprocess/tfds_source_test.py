@@ -97,7 +97,9 @@ def test_video_without_a_rate_needs_one(tmp_path):
 
 
 def test_wrong_data_sets_are_refused(tmp_path):
-  with pytest.raises(ValueError, match=r"tfds:nothing_of_the_kind: TFDS cannot open it"):
+  with pytest.raises(
+    ValueError, match=r"tfds:nothing_of_the_kind: TFDS could not open it"
+  ):
     sources.lines("tfds:nothing_of_the_kind")
   _write(tmp_path / "toy", {"audio": f.Text()}, [{"audio": "x"}])
   with pytest.raises(ValueError, match=r"features are audio.*video, clip, image"):

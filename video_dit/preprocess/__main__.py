@@ -13,20 +13,20 @@ Flags:
                and end_seconds where wanted), or tfds:name[:split]
   --output     folder of clips.parquet, rejects.parquet, text/ and the data set:
                latents/, or pixels/ where config.objective is reconstruction
-  --overwrite  remove, or make anew, what was made with other settings, media or captions
-  --verify     read every record of what --output holds, and say what is wrong
+  --overwrite  replace what was made with other settings, media or captions
+  --verify     read every record in --output, and report what is wrong
   --host       I/N: this is host I, from 0 on, of N that make one --output together, with
                the same command; --distributed finds I and N by itself
-  --runner     how files are looked at: DataflowRunner, FlinkRunner, ... with Beam's own
+  --runner     how files are examined: DataflowRunner, FlinkRunner, ... with Beam's own
                flags beside it (docs/ingest.md), or pool. Without it, Beam's embedded
                runner where Beam is installed, else a pool of processes
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
   --config.media.KEY=VALUE   frames_per_second, max_pixels, max_frames, workers, ...
 
-Input and output may be remote: gs://, s3:// or what else fsspec knows.
+Input and output may be remote: gs://, s3:// or anything else that fsspec supports.
 
-Safe to kill and to run again: what is done is reused, added files are added. Every file
-ends as clips or in rejects.parquet with its reason. Exit status 1: there was no clip, or
+Safe to kill and rerun: finished work is reused, new files are added. Every file
+ends as clips or in rejects.parquet with its reason. Exit status 1: no clips, or
 --verify found something wrong.
 """
 
@@ -48,16 +48,16 @@ flags.define_config()
 flags.define_mesh()
 absl_flags.DEFINE_string("input", None, "folder, manifest or tfds:name[:split]")
 absl_flags.DEFINE_string("output", None, "folder of the results")
-absl_flags.DEFINE_bool("overwrite", False, "make anew what other settings made")
+absl_flags.DEFINE_bool("overwrite", False, "replace what other settings made")
 absl_flags.DEFINE_bool("verify", False, "read every record of --output")
-absl_flags.DEFINE_string("host", "", "I/N: this host of how many")
-absl_flags.DEFINE_string("runner", "", "Beam's runner of ingest, or pool")
+absl_flags.DEFINE_string("host", "", "I/N: this host of N")
+absl_flags.DEFINE_string("runner", "", "Beam runner for ingest, or pool")
 
 _beam_options: list[str] = []
 
 
 def main() -> None:
-  """Preprocesses what the flags name, or verifies what is there."""
+  """Preprocesses the input that the flags name, or verifies an output."""
   try:
     if FLAGS.verify:
       _verify(flags.required("output", "data/"))
@@ -73,7 +73,7 @@ def _preprocess() -> None:
   config = flags.config()
   mesh = flags.mesh(config, keep=False)  # Large frames need all the memory there is.
   host, hosts = jax.process_index(), jax.process_count()
-  if hosts > 1:  # each works by itself
+  if hosts > 1:  # each works alone
     devices = jax.local_devices()
     mesh = mesh_lib.make(devices, (len(devices), 1, 1, 1))
   if FLAGS.host:
@@ -96,7 +96,7 @@ def _preprocess() -> None:
   print(summary.text(outcome, config))
   if not outcome.counts.clips:
     print(
-      f"error: no clip came of --input={source}: every line was rejected, or there was"
+      f"error: --input={source} produced no clips: every line was rejected, or there were"
       f" none. See {os.path.join(output, 'rejects.parquet')}.",
       file=sys.stderr,
     )
@@ -104,7 +104,7 @@ def _preprocess() -> None:
 
 
 def _take_beam_options() -> None:
-  """Takes the flags that are not ours from the command line, where --runner is given."""
+  """Takes the flags that are not ours from the command line, if --runner is given."""
   if not any(re.match(r"--?runner\b", word) for word in sys.argv[1:]):
     return
   ours = [sys.argv[0]]
@@ -139,15 +139,15 @@ def _verify(output: str) -> None:
     for fault in report.faults:
       where = fault.where.replace(str(folder), output.rstrip("/"))
       print(f"{where}: {fault.message}")
-    state = "finished" if report.finished else "unfinished: run again to go on"
+    state = "finished" if report.finished else "unfinished: run again to continue"
     print(
-      f"{path.name}: {report.records:,} records of {report.shards:,} shards read,"
+      f"{path.name}: {report.records:,} records in {report.shards:,} shards read,"
       f" {report.bytes / 1e9:.3f} GB, {len(report.faults):,} faults; {state}"
     )
     bad = bad or bool(report.faults)
   if bad:
     print(
-      "error: remove the shards that are named, and run again: their clips alone are"
+      "error: remove the shards named above and run again: only their clips are"
       " made anew.",
       file=sys.stderr,
     )
@@ -156,4 +156,4 @@ def _verify(output: str) -> None:
 
 if __name__ == "__main__":
   _take_beam_options()
-  flags.run(main, __doc__, interrupted="the same command goes on")
+  flags.run(main, __doc__, interrupted="run the same command to continue")

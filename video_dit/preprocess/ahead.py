@@ -41,7 +41,7 @@ def decode(
     media: settings of the decoder.
     pool: of workers that run `examine.work`.
     limit: pixels decoded ahead.
-    stopped: makes the workers' part end soon where it is set.
+    stopped: when set, the workers soon stop.
   """
   jobs = (
     (_pixels(plan, run), _job(plan, run, rows, media))
@@ -109,7 +109,7 @@ def in_thread(
   Args:
     items: what is iterated.
     stop: makes `items` end soon; called when the block is left.
-    depth: items that wait.
+    depth: number of items that may wait.
   """
   waiting: queue.Queue[tuple[str, Any]] = queue.Queue(depth)
   left = threading.Event()

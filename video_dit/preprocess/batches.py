@@ -10,10 +10,10 @@ import numpy as np
 from video_dit.preprocess import buffers
 from video_dit.preprocess import plan as plan_lib
 
-# Of what is computed: the share that may be for nothing because batches are not full,
+# Of what is computed: the share that may be wasted because batches are not full,
 # or their clips not equally long.
 MOST_IDLE = 0.03
-# More pixels of one frame of a batch fill any device, and only take its memory.
+# More pixels per frame of a batch than this only cost memory: the device is full.
 _FRAME_PIXELS = 1 << 20
 
 
@@ -93,7 +93,7 @@ def plan(clips: plan_lib.Plan, wanted: np.ndarray, rules: Rules) -> list[Batch]:
 
 
 def without(batches: Sequence[Batch], present: np.ndarray) -> list[Batch]:
-  """The batches without the clips that are there, `(n,)` bool; their shapes stay."""
+  """The batches without the finished clips, `(n,)` bool; their shapes stay."""
   left = []
   for batch in batches:
     indices = batch.indices[~present[batch.indices]]
@@ -103,7 +103,7 @@ def without(batches: Sequence[Batch], present: np.ndarray) -> list[Batch]:
 
 
 def _split(indices: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
-  """Parts of sorted indices that are of one kind."""
+  """Runs of sorted indices of one kind."""
   changes = np.flatnonzero((kinds[1:] != kinds[:-1]).any(axis=1)) + 1
   return [part for part in np.split(indices, changes) if len(part)]
 

@@ -37,7 +37,7 @@ _AT_ONCE = 1024
 def check(
   runner: str, options: Iterable[str], output: str | os.PathLike[str] = ""
 ) -> None:
-  """Refuses what Beam does not know, and an output that its machines cannot reach.
+  """Refuses flags unknown to Beam, and an output that its machines cannot reach.
 
   Args:
     runner: Beam's name of a runner, or where its class lies.
@@ -52,7 +52,7 @@ def check(
     try:
       beam.runners.create_runner(runner)
     except (ImportError, AttributeError, ValueError) as error:
-      raise ValueError(f"--runner={runner} is not there: {error}") from error
+      raise ValueError(f"--runner={runner} cannot be found: {error}") from error
   parser = _Parser(add_help=False, allow_abbrev=False)
   waiting = collections.deque([pipeline_options.PipelineOptions])
   while waiting:
@@ -63,13 +63,13 @@ def check(
   _, unknown = parser.parse_known_args(list(options))
   if unknown:
     raise ValueError(
-      f"{unknown[0]}: there is no such flag, neither here nor of Beam's. See --help and"
+      f"{unknown[0]}: unknown flag, both here and in Beam. See --help and"
       " Beam's PipelineOptions."
     )
   if runner == "DataflowRunner" and not remote.is_remote(output):
     raise ValueError(
-      f"--output={os.fspath(output)} with --runner=DataflowRunner: Dataflow's machines do"
-      " not see this one's folders. Give --output=gs://bucket/folder."
+      f"--output={os.fspath(output)} with --runner=DataflowRunner: Dataflow's machines"
+      " cannot see local folders. Give --output=gs://bucket/folder."
     )
   if runner and remote.is_remote(output):
     try:
@@ -82,11 +82,11 @@ def check(
 
 
 class _Parser(argparse.ArgumentParser):
-  """Says what is wrong without listing all of Beam's flags."""
+  """Reports an error without listing all of Beam's flags."""
 
   def error(self, message: str) -> NoReturn:
     """Raises instead of ending the process."""
-    raise ValueError(f"{message} (a flag of Beam's)")
+    raise ValueError(f"{message} (a Beam flag)")
 
 
 def examine_files(
@@ -95,7 +95,7 @@ def examine_files(
   folder: str | os.PathLike[str],
   work: pipeline.Work = examine.work,
 ) -> int:
-  """Looks at every file that has no facts yet, by the embedded runner.
+  """Examines every file that has no facts yet, with the embedded runner.
 
   Args:
     facts: are completed.
@@ -137,7 +137,7 @@ def run(
   place: str = "",
   held: held_lib.Held = held_lib.Held(),
 ) -> tuple[int, ingest.Counts]:
-  """Looks at files and makes the tables, by one pipeline.
+  """Examines files and makes the tables, in one pipeline.
 
   Args:
     facts: hold the lines, and are completed.
@@ -146,13 +146,13 @@ def run(
     runner: Beam's name of a runner.
     options: of the runner, as on Beam's command line.
     place: the output as all machines of the runner see it; empty where it is `folder`.
-    held: clips that stay before others that are equal.
+    held: clips that are kept in preference to equal ones.
 
   Returns:
     How many files were looked at, and what the tables hold.
 
   Raises:
-    ValueError: the runner ended, and not all of its parts are there.
+    ValueError: the runner ended, and some of its parts are missing.
   """
   output = place or os.fspath(folder)
   place = _fresh(output)
@@ -163,10 +163,10 @@ def run(
   for name, number in names:
     if not FileSystems.exists(path := pipeline.part(place, name, number)):
       raise ValueError(
-        f"--runner={runner} ended without {path}. Either the pipeline has not run (as a"
+        f"--runner={runner} ended without {path}. Either the pipeline did not run (a"
         " template, a dry run or a cancelled job), or its machines write elsewhere:"
         " --output must be a place that all of them see, such as gs://bucket/folder."
-        " The tables are as they were."
+        " The tables are unchanged."
       )
   looked_at: set[str] = set()
   for number in range(len(shards)):
@@ -183,7 +183,7 @@ def run(
 
 
 def _begin(runner: str, options: list[str], config: config_lib.Config) -> beam.Pipeline:
-  """A pipeline; it runs to its end where its block is left."""
+  """A pipeline; it runs to its end when its block is left."""
   if runner not in EMBEDDED:
     known = pipeline_options.PipelineOptions([f"--runner={runner}", *options])
     return beam.Pipeline(options=known)

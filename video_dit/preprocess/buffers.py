@@ -9,7 +9,7 @@ limit. Thousands of sizes become some dozens.
 
 import numpy as np
 
-# Of what is computed: the share that may be for nothing because clips are smaller than
+# Of what is computed: the share that may be wasted because clips are smaller than
 # their buffers. Batches that are not full may waste `plan.MOST_IDLE` more.
 MOST_EMPTY = 0.06
 _MOST_SIZES = 1024
@@ -40,7 +40,7 @@ def choose(sizes_N2: np.ndarray, frames_N: np.ndarray, grid: int) -> np.ndarray:
   buffers_K2 = np.empty_like(kinds_K2)
   for group in np.unique(merged_K):
     buffers_K2[merged_K == group] = kinds_K2[merged_K == group].max(axis=0)
-  # A kind that was snapped to a coarser cell may still be larger than need be.
+  # A kind that was snapped to a coarser cell may still be larger than necessary.
   buffers_N2 = buffers_K2[kind_N.ravel()]
   for buffer in np.unique(buffers_N2, axis=0):
     here = (buffers_N2 == buffer[None]).all(axis=1)

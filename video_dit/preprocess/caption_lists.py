@@ -1,9 +1,9 @@
-"""Several captions of one clip, and how often each is to be taken.
+"""Several captions of one clip, and how often each is used.
 
 In a manifest, `captions` is a list of texts and `caption_weights` one of numbers (in CSV
 both as JSON). Beside a file, `clip.json` or `clip.mp4.json` is an object with the same
 names, `caption` and its other names included, or a list of texts, or a text; what has
-none of them says nothing of captions. Without weights all are taken alike; weights are
+none of them has no captions. Without weights all are used equally; weights are
 kept as shares of 1.
 """
 
@@ -22,24 +22,24 @@ _MOST = 1024
 
 @dataclasses.dataclass(frozen=True)
 class Captions:
-  """Texts as they are given, and the share of each; as many of one as of the other."""
+  """Texts as given, and the share of each; both of equal length."""
 
   texts: tuple[Any, ...]
   weights: tuple[float, ...]
 
 
 def read(row: Mapping[str, Any]) -> Captions | None:
-  """The captions of a row of a manifest; None where it has no list of them.
+  """The captions of a row of a manifest; None if it has no list of them.
 
   Raises:
-    ValueError: what is there is no list of texts, or the weights do not fit it.
+    ValueError: the value is not a list of texts, or the weights do not match it.
   """
   values = next((row[n] for n in LIST_NAMES if row.get(n) not in (None, "", [])), None)
   if values is None:
     return None
   values = _list("captions", values)
   if not all(isinstance(value, str | bytes) for value in values):
-    raise ValueError(f"captions={_shown(values)} must be texts")
+    raise ValueError(f"captions={_shown(values)} must be text")
   weights = next((row[n] for n in WEIGHT_NAMES if row.get(n) not in (None, "")), None)
   if weights is None:
     numbers = [1.0] * len(values)
@@ -55,7 +55,7 @@ def read(row: Mapping[str, Any]) -> Captions | None:
   pairs = [(v, n) for v, n in zip(values, numbers, strict=True) if v.strip() and n > 0]
   total = sum(number for _, number in pairs)
   if values and not pairs and any(value.strip() for value in values):
-    raise ValueError("caption_weights are all 0; give one above 0")
+    raise ValueError("caption_weights are all 0; at least one must be above 0")
   return Captions(
     tuple(value for value, _ in pairs), tuple(number / total for _, number in pairs)
   )
@@ -65,15 +65,15 @@ def parse(data: bytes) -> dict[str, Any] | None:
   """The captions of a `.json` file beside a media file, as a row of a manifest has them.
 
   Returns:
-    None where there are none.
+    None if there are none.
 
   Raises:
-    ValueError: it is no JSON.
+    ValueError: it is not JSON.
   """
   try:
     found = json.loads(data.decode("utf-8-sig", "surrogateescape"))
   except (ValueError, RecursionError) as error:
-    raise ValueError(f"is no JSON ({error})") from error
+    raise ValueError(f"is not JSON ({error})") from error
   if isinstance(found, str):
     found = {"caption": found}
   elif isinstance(found, list) and all(isinstance(text, str) for text in found):
@@ -85,13 +85,13 @@ def parse(data: bytes) -> dict[str, Any] | None:
 
 
 def plain(row: Mapping[str, Any]) -> dict[str, Any]:
-  """The row with its names as they are looked for: in small letters, no spaces around."""
+  """The row with normalized names: lower case, no surrounding spaces."""
   found = {plain_name(name): value for name, value in row.items()}
   return found | {name: row[name] for name in found if name in row}
 
 
 def plain_name(name: str) -> str:
-  """A name as it is looked for."""
+  """A normalized name."""
   return name.strip().casefold()
 
 

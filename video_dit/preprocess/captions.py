@@ -23,7 +23,7 @@ from video_dit.models.text import tokenizer as tokenizer_lib
 
 _SETTINGS = "preprocess.json"
 _TRAINING_CAPTIONS = 1_000_000
-# What a tokenizer is trained on where no clip has a caption.
+# What a tokenizer is trained on if no clip has a caption.
 _NO_CAPTIONS = ("a video", "an image")
 
 
@@ -35,7 +35,7 @@ def prepare(
   overwrite: bool,
   mesh: jax.sharding.Mesh | None = None,
 ) -> encoder_lib.TextEncoder:
-  """The text encoder of a data set: the one that is there, or a new one.
+  """The text encoder of a data set: the existing one, or a new one.
 
   Without `text.tokenizer` it has the tokenizer that lies with `text.checkpoint`'s
   weights; without those one is trained on the captions of the training split. It stays
@@ -60,7 +60,7 @@ def prepare(
     wanted["captions"] = _digest(training_captions(clips))
   if record.is_file():
     found = json.loads(record.read_text(encoding="utf-8"))
-    # Settings that came later had their defaults.
+    # Settings added later had their defaults.
     found["text"] = dataclasses.asdict(config_lib.Text()) | found["text"]
     if found == wanted or (found["text"] == wanted["text"] and not overwrite):
       return interop.text_encoder(text, folder, mesh=mesh)
@@ -80,14 +80,14 @@ def prepare(
   if not text.checkpoint:
     encoder_lib.TextEncoder.load(text, unfinished).save(unfinished)
   (unfinished / _SETTINGS).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
-  encoder = interop.text_encoder(text, unfinished, mesh=mesh)  # or is refused
+  encoder = interop.text_encoder(text, unfinished, mesh=mesh)  # raises if it is invalid
   shutil.rmtree(folder, ignore_errors=True)
   unfinished.rename(folder)
   return encoder
 
 
 def check(text: config_lib.Text) -> None:
-  """Refuses settings whose files are not there, before anything is decoded.
+  """Refuses settings whose files are missing, before anything is decoded.
 
   Raises:
     ValueError: a checkpoint or a tokenizer is missing or damaged.
@@ -105,7 +105,7 @@ def _given_tokenizer(text: config_lib.Text) -> pathlib.Path:
   if not path.is_file():
     key = "tokenizer" if text.tokenizer else "checkpoint"
     raise ValueError(
-      f"config.text.{key}={getattr(text, key)!r}: {path} is not there. Name a"
+      f"config.text.{key}={getattr(text, key)!r}: {path} does not exist. Name a"
       " SentencePiece model."
     )
   return path
@@ -135,7 +135,7 @@ def _differences(folder: pathlib.Path, found: dict, wanted: dict) -> str:
   shown = ", ".join(f"config.text.{n} {found.get(n)!r} -> {wanted[n]!r}" for n in names)
   return (
     f"{folder}: the text encoder here was made with other settings ({shown}). Pass"
-    " --overwrite to make it and all that depends on it anew, or choose another --output."
+    " --overwrite to remake it and all that depends on it, or choose another --output."
   )
 
 
@@ -145,25 +145,25 @@ class Captions:
   Attributes:
     encoder: of text.
     encoded: distinct captions encoded so far.
-    cut: of these, those that have more tokens than are kept.
+    cut: of these, those that were truncated.
   """
 
   def __init__(self, encoder: encoder_lib.TextEncoder):
-    """Encodings that are needed again wait in a file, so memory stays small."""
+    """Encodings needed again are kept in a file, so memory use stays small."""
     self.encoder, self.encoded, self.cut = encoder, 0, 0
     self._file, path = tempfile.mkstemp(prefix="video_dit_captions")
     os.unlink(path)
     weakref.finalize(self, os.close, self._file)
     self._end = 0
-    # Where an encoding lies in the file; or itself, where it is needed once.
+    # Where an encoding lies in the file; or itself, if it is needed once.
     self._places: dict[bytes, tuple[int, int] | np.ndarray] = {}
     self._marks = np.empty(0, np.uint64)
     self._counts = np.empty(0, np.int64)
 
   def expect(self, captions: Iterable[str]) -> None:
-    """Says which captions will be asked for, as often as they will be.
+    """Announces which captions will be requested, and how often.
 
-    An encoding is kept until it was given that often, or for as long as this lasts.
+    An encoding is kept until it was returned that often, or while this lasts.
     """
     marks = np.fromiter((_short(_mark(c)) for c in captions), np.uint64)
     self._marks, self._counts = np.unique(marks, return_counts=True)
@@ -208,7 +208,7 @@ class Captions:
     return np.frombuffer(data, np.float16).reshape(tokens, width)
 
   def _index(self, mark: bytes) -> int | None:
-    """Place of a caption among those that are expected."""
+    """Index of a caption among those expected."""
     i = int(np.searchsorted(self._marks, np.uint64(_short(mark))))
     found = i < len(self._marks) and self._marks[i] == _short(mark)
     return i if found else None
@@ -219,5 +219,5 @@ def _mark(caption: str) -> bytes:
 
 
 def _short(mark: bytes) -> int:
-  """Enough of a mark to count by."""
+  """A digest to count by."""
   return int.from_bytes(mark[:8], "big")

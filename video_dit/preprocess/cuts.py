@@ -13,13 +13,13 @@ from typing import Any
 from video_dit import config as config_lib
 from video_dit.media import resize
 
-# Raised when the same settings give other pixels.
+# Increment when the same settings give different pixels.
 VERSION = 2
 KEY_DIGITS = 32
 
 
 class CutError(ValueError):
-  """A file that gives no clip; `reason` is one word for the table of rejects."""
+  """A file that yields no clip; `reason` is one word for the table of rejects."""
 
   def __init__(self, reason: str, message: str):
     super().__init__(message)
@@ -28,7 +28,7 @@ class CutError(ValueError):
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Grid:
-  """What the models ask of a clip's extents.
+  """What the models require of a clip's extents.
 
   Attributes:
     space: height and width are multiples of it, in pixels.
@@ -54,8 +54,7 @@ class Grid:
       patch = (1, 1, 1)
     if patch[1] != patch[2]:
       raise ValueError(
-        f"config.dit.patch={patch}: clips are sized on one grid; give a patch as many"
-        " rows as columns."
+        f"config.dit.patch={patch}: clips are sized on one grid; choose a square patch."
       )
     space, media = latent * patch[1], config.media
     grid = cls(space=space, time=config.autoencoder.time, latent=latent, patch=patch)
@@ -92,9 +91,9 @@ class Clip:
 
   Attributes:
     key: 32 hexadecimal digits of the file's bytes, the cut and the pixels' settings.
-    first_frame: at the clip's frame rate, counted from the start that was asked for.
+    first_frame: at the clip's frame rate, counted from the requested start.
     frames, height, width: of the clip.
-    frames_dropped: frames behind it that no clip has.
+    frames_dropped: frames after it that no clip has.
     latent: latent frames, rows and columns.
     tokens: of the transformer.
     shot: number of the shot in the file, from 0.
@@ -113,7 +112,7 @@ class Clip:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Dropped:
-  """A shot of a file that gives no clip, and why."""
+  """A shot of a file that yields no clip, and why."""
 
   first_frame: int
   frames: int
@@ -130,10 +129,10 @@ def cut_shots(
     facts: of the file; `cuts` are the first frames of all shots but the first.
     media: limits.
     grid: what the models ask for.
-    **part: `start_seconds` and `end_seconds`, of the part that was asked for.
+    **part: `start_seconds` and `end_seconds`, of the requested part.
 
   Raises:
-    CutError: of a file of one shot, which gives no clip.
+    CutError: a file of one shot yields no clip.
   """
   starts = [0, *facts["cuts"]]
   shots = list(zip(starts, [*starts[1:], facts["frames"]], strict=True))
@@ -178,7 +177,7 @@ def cut(
     facts: of the file, as `examine` gives them.
     media: limits.
     grid: what the models ask for.
-    start_seconds, end_seconds: the part of the file that was asked for.
+    start_seconds, end_seconds: the requested part of the file.
     first, end: frames of the shot; by default all.
 
   Raises:
@@ -192,7 +191,7 @@ def cut(
   if not total and lasts is not None and start_seconds >= lasts > 0:
     raise CutError(
       "too_short",
-      f"start_seconds={start_seconds:g} is behind the end of the file, which lasts"
+      f"start_seconds={start_seconds:g} is past the end of the file, which lasts"
       f" {lasts:.2f} s. Correct the line of the manifest.",
     )
   if grid.floor(total) < least or not grid.floor(total):
@@ -203,7 +202,7 @@ def cut(
       " config.media.frames_per_second, or lower config.media.min_frames.",
     )
   if grid.latent_frames(total) > 1 and not facts["frames_per_second"]:
-    message = "the file says no frame rate; set config.media.frames_per_second"
+    message = "the file has no frame rate; set config.media.frames_per_second"
     raise CutError("no_rate", message)
   group = grid.time * grid.patch[0]
   if media.long == "refuse" and total >= longest + group:
@@ -260,7 +259,7 @@ def _key(
   start_seconds: float,
   end_seconds: float | None,
 ) -> str:
-  """The clip's stable name; the caption has no part in it, nor where the file lies."""
+  """The clip's stable name; it depends on neither the caption nor the file's path."""
   parts = {
     "version": VERSION,
     "file": facts["sha256"],

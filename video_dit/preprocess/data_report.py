@@ -1,6 +1,6 @@
-"""The data report: what was kept, what was not and why, in numbers and in pictures.
+"""The data report: what was kept, what was rejected and why, in numbers and pictures.
 
-`report.html` opens anywhere, and everything in it that came of the media is escaped;
+`report.html` opens anywhere, and everything in it that comes from the media is escaped;
 `report.parquet` has the same numbers.
 """
 
@@ -24,7 +24,7 @@ from video_dit.report import histogram, page
 HTML, TABLE = "report.html", "report.parquet"
 _THUMBNAILS = "work/thumbnails"
 _PIXELS = 128 * 128
-# Planning more clips than this for one number would take longer than it is worth.
+# Planning more clips than this for one number would take too long.
 _MOST_PLANNED = 200_000
 # Characters of a caption, and of a message, that are shown.
 _SHOWN = 160
@@ -50,7 +50,7 @@ def write(
     config: settings.
     counts: of the tables.
     facts: that the tables were made of.
-    pool: of workers that run `examine.work`, for thumbnails.
+    pool: workers that run `examine.work`, for thumbnails.
   """
   folder = pathlib.Path(folder)
   found = statistics.histograms(folder, config)
@@ -61,7 +61,8 @@ def write(
   shown.heading("Stages")
   shown.paragraph(
     f"{counts.lines:,} lines of the input gave {counts.clips:,} clips and"
-    f" {counts.rejects:,} rejects. A line gives a row for each clip of it, or one reject."
+    f" {counts.rejects:,} rejects. A line yields a row for each of its"
+    " clips, or one reject."
   )
   shown.table(statistics.stages(counts), ("stage", "rejected", "left"))
   if counts.reasons:
@@ -88,7 +89,7 @@ def write(
 
 
 def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
-  """What to expect of packing the training split, at the config's patch and rows.
+  """The expected packing of the training split, at the config's patch and rows.
 
   The tokens of captions are those of the encoded set. Where there is none yet, a caption
   counts as a token in four characters: no encoder is asked here.
@@ -201,7 +202,7 @@ def _caption(row: dict[str, Any]) -> str:
 
 
 def _name(row: dict[str, Any], facts: facts_lib.Facts) -> str | None:
-  """Names the picture of a row by what is seen in it; None where nothing is."""
+  """Names the picture of a row by its content; None if it shows nothing."""
   if row["key"] or not row["frames"]:
     return row["key"]
   _, known = facts.line(row["line"])

@@ -1,4 +1,4 @@
-"""What becomes of one line of the input: its clips, or why there are none.
+"""The outcome of one line of the input: its clips, or why there are none.
 
     line, facts ── cut ── number ── limit ──▶ rows ── same content, alike ──▶ rows
 
@@ -30,9 +30,9 @@ def rows(
   Args:
     number: of the line.
     line: of the input.
-    known: facts of its file; None where it could not be looked at.
+    known: facts of its file; None if it could not be examined.
     config: limits.
-    grid: what the models ask of a clip.
+    grid: what the models require of a clip.
   """
   common = _common(number, line, known)
   if line.error is not None:
@@ -82,7 +82,7 @@ def same(rows: list[Row], path: str) -> list[Row]:
 
 
 def alike(row: Row, other: str, bits: float) -> Row:
-  """The row of a clip that looks like one that stays, of that key."""
+  """The row of a clip that looks like a kept one with that key."""
   message = f"{bits:.3g} bits of 64 from clip {other}; see config.ingest.duplicate_bits"
   return row | {
     "reason": "near_duplicate",
@@ -119,12 +119,12 @@ def _unknown(file: str) -> tuple[str, str]:
   if not os.path.exists(file):
     return "missing", "there is no such file"
   if not os.path.isfile(file):
-    return "not_media", "a folder or a device, no file"
-  return "changed", "the file changed while it was read; run again"
+    return "not_media", "a folder or a device, not a file"
+  return "changed", "the file changed while it was being read; run again"
 
 
 def _split(digest: str, fraction: float) -> str:
-  """Chooses by the file's bytes, so that all clips of a file are on one side."""
+  """Chooses by the file's bytes, so that all clips of a file are in one split."""
   return "validation" if int(digest[:12], 16) / 16**12 < fraction else "train"
 
 

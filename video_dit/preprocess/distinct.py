@@ -1,4 +1,4 @@
-"""Which clips stay of those with the same bytes, and of those that look alike.
+"""Which clips are kept of those with the same bytes, and of those that look alike.
 
 Only here are lines set against each other, in their order: rows wait on disk until the
 last is known. What a clip looks like must stay itself, so failures come first.
@@ -29,7 +29,7 @@ def distinct(
     facts: tell which clips failed, and keep what was seen.
     config: settings.
     folder: where rows wait.
-    held: clips that stay before others.
+    held: clips that are kept in preference to others.
 
   Yields:
     The rows of each line.

@@ -2,9 +2,9 @@
 
     decode (worker processes, ahead) ── encode, a batch at a time ── write
 
-Records are written under their clips' keys, so that a killed run goes on where it was
-and added files cost only themselves. What another maker, or other captions, left in the
-data set is refused, or with `overwrite` removed and made anew.
+Records are written under their clips' keys, so that a killed run continues where it was
+and only added files cost anything. What another maker, or other captions, left in the
+data set is refused, or replaced with `overwrite`.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -39,7 +39,7 @@ def stale(
   *,
   overwrite: bool = False,
 ) -> Collection[str] | None:
-  """Sets the data set that is there against the plan; changes nothing.
+  """Compares the existing data set with the plan; changes nothing.
 
   Returns:
     Keys of the records that are to be removed; None where all are, being another
@@ -54,18 +54,16 @@ def stale(
   except ValueError as error:
     if overwrite:
       return None
-    raise ValueError(
-      f"{error} Or pass --overwrite: what is there is removed and made anew."
-    ) from None
+    raise ValueError(f"{error} Or pass --overwrite to replace what is there.") from None
   _, found = plan_lib.compare(plan, folder)
   if found and not overwrite:
     examples = [f"clip {key} {why}" for key, why in found.items()][:_EXAMPLES]
     more = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
     raise ValueError(
-      f"{folder}: {len(found)} records of the set here are not what this run would"
-      f" write: {'; '.join(examples)}{more}. Put the input back as it was, or choose"
-      " another --output. Or pass --overwrite: these are removed, and made anew where"
-      " they are still wanted."
+      f"{folder}: {len(found)} records of this data set differ from what this run"
+      f" would write: {'; '.join(examples)}{more}. Restore the input, or choose"
+      " another --output. Or pass --overwrite: these are removed, and remade if"
+      " still wanted."
     )
   return found.keys()
 
@@ -83,18 +81,18 @@ def make(
   disk: disk_lib.Disk = disk_lib.LOCAL,
   team: hosts_lib.Team | None = None,
 ) -> progress.Made:
-  """Brings a data set up to the plan; does nothing where it is.
+  """Completes a data set according to the plan; does nothing if it is complete.
 
   Args:
     folder: of the data set.
     maker: of its records.
-    plan: the clips that it is to hold.
+    plan: the clips that it should hold.
     rows: of the table that the plan is of.
-    facts: takes down what cannot be decoded.
-    pool: of workers that run `examine.work`.
+    facts: records undecodable files.
+    pool: workers that run `examine.work`.
     media: settings of the decoder, and records of a shard.
     removed: what of the data set is removed first, as `stale` says.
-    disk: where files are to be seen.
+    disk: where files are to appear.
     team: of hosts that make it together, of which this is the first; None: alone.
   """
   folder = pathlib.Path(folder)
@@ -183,8 +181,8 @@ def add(
   """Decodes, encodes and writes batches.
 
   Args:
-    made: is counted up.
-    Others: as in `make`.
+    made: is updated.
+    The others: as in `make`.
 
   Returns:
     Key, reason and message of each clip that could not be decoded after all.
@@ -206,7 +204,7 @@ def add(
       bad = {i: (reason, message) for i, reason, message in failed}
       for i, record in zip(batch.indices.tolist(), records, strict=True):
         if i not in bad and record is None:
-          bad[i] = "not_finite", "the encoder gave values that float16 cannot hold"
+          bad[i] = "not_finite", "the encoder produced values that float16 cannot hold"
         if i not in bad:
           assert record is not None
           writer.write(record, "validation" if plan.is_validation[i] else "train")

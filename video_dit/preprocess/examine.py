@@ -1,6 +1,6 @@
-"""What the worker processes do: look at one file, or decode one clip of it.
+"""What the worker processes do: examine one file, or decode one of its clips.
 
-Imports no JAX. Every file is decoded once, whole, before anything is made of it
+Imports no JAX. Every file is decoded once, whole, before anything is made from it
 (`survey`).
 """
 
@@ -21,7 +21,7 @@ from video_dit.media import resize as resize_lib
 from video_dit.preprocess import fetched, measure, survey
 
 _READ_BYTES = 1 << 20
-# Errors of disks and networks; what a file's content leads to has other numbers or none.
+# Errors of disks and networks; those of a file's content have other numbers or none.
 _ELSEWHERE = (
   *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
   *(errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE),
@@ -30,7 +30,7 @@ _ELSEWHERE = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Examine:
-  """A file to look at: `file`, or `record` of a TFDS split; a part of it by seconds."""
+  """A file to examine: `file`, or `record` of a TFDS split; a part of it by seconds."""
 
   id: bytes
   file: str
@@ -62,7 +62,7 @@ def work(
   """Does one job.
 
   Args:
-    job: what is to be done.
+    job: the work.
     folder: of fetched files (`fetched.local`).
 
   Returns:
@@ -70,10 +70,10 @@ def work(
     with the file comes as `{"reason": ..., "message": ...}`.
   """
   try:
-    if job.record is not None:  # its data set is read where it lies
+    if job.record is not None:  # its data set is read in place
       return _work(job)
     with fetched.local(job.file, folder) as file:
-      with open(file, "rb"):  # Whether it may be read is not the decoder's to find out.
+      with open(file, "rb"):  # Check read permission here, not in the decoder.
         pass
       return _work(dataclasses.replace(job, file=file))
   except errors.MediaError as error:
@@ -82,7 +82,7 @@ def work(
     reason = "unreachable" if error.errno in _ELSEWHERE else "unreadable"
     return {"reason": reason, "message": error.strerror or str(error)}, None
   except MemoryError:
-    return {"reason": "too_large", "message": "takes too much memory"}, None
+    return {"reason": "too_large", "message": "exceeds the memory limit"}, None
 
 
 def _work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
@@ -190,7 +190,7 @@ def _examine_record(job: Examine) -> dict[str, Any]:
 
 
 def _decode(job: Decode) -> np.ndarray:
-  """Decodes from near the clip; where that falls short, from the beginning.
+  """Decodes from near the clip; if that yields too few frames, from the beginning.
 
   Frames at a file's own rate need not be evenly spaced, so they are counted.
   """

@@ -1,7 +1,7 @@
 """What is known of the input, on disk: its lines, and the facts of each file.
 
-Files are looked at once. Their facts are kept by path, size, time of change and the
-settings that matter, so that a killed run goes on, a grown folder costs only its new
+Files are examined once. Their facts are kept by path, size, time of change and the
+settings that matter, so that a killed run continues, a grown folder costs only its new
 files, and a changed limit costs nothing. SQLite keeps it whole through a kill, and
 nothing of it in memory.
 """
@@ -23,7 +23,7 @@ from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
 from video_dit.preprocess import sources
 
-# Raised when the same file gives other facts.
+# Increment when the same file gives different facts.
 VERSION = 5
 _INGEST = config_lib.Ingest()
 _PAGE = 512
@@ -40,7 +40,7 @@ class Facts:
 
     Args:
       path: of the file.
-      disk: where it is to be seen, from time to time and where a run ends early.
+      disk: where it is to appear, from time to time and if a run ends early.
     """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     self.path = str(path)
@@ -71,12 +71,12 @@ class Facts:
     finally:
       self._database.close()
     if error is not None:
-      with contextlib.suppress(Exception):  # It is the first error that is told.
+      with contextlib.suppress(Exception):  # The first error is the one reported.
         self._publish()
     if isinstance(error, sqlite3.OperationalError):
       raise ValueError(
-        f"{self.path}: what is known of the files could not be kept ({error}). What was"
-        " known some seconds before is safe. Make room, or give write access, and run"
+        f"{self.path}: could not save what is known of the files ({error}). What was"
+        " known some seconds ago is safe. Make room, or give write access, and run"
         " again."
       ) from error
 
@@ -90,7 +90,7 @@ class Facts:
 
     Args:
       lines: of the input.
-      media, ingest: settings, of which some decide what a look at a file gives.
+      media, ingest: settings, some of which decide a file's facts.
     """
     execute = self._database.execute
     execute("DELETE FROM lines")
@@ -120,20 +120,20 @@ class Facts:
     return sum(1 for _ in self.unseen(media))
 
   def put(self, id: bytes, facts: dict[str, Any]) -> None:
-    """Keeps the facts of a file; safe on disk within a second or so."""
+    """Stores the facts of a file; on disk within a second or so."""
     row = (id, json.dumps(facts))
     self._database.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", row)
     if time.monotonic() > self._committed + _COMMIT_SECONDS:
       self.commit()
 
   def commit(self) -> None:
-    """Makes all that was put safe on disk."""
+    """Commits everything stored to disk."""
     self._database.commit()
     if time.monotonic() > self._publish_at:
       try:
         self._publish()
-      except Exception as error:  # The looks go on.
-        logging.warning("%s is not safe at the output yet: %s", self.path, error)
+      except Exception as error:  # Examining continues.
+        logging.warning("%s has not been saved to the output yet: %s", self.path, error)
         self._publish_at = time.monotonic() + _AGAIN_SECONDS
     self._committed = time.monotonic()
 
@@ -175,7 +175,7 @@ class Facts:
     return known["caption"] if line.caption is None else line.caption
 
   def forget_failures(self) -> None:
-    """Lets what failed for reasons that may lie outside the file be tried again."""
+    """Lets failures whose cause may lie outside the file be retried."""
     self._database.execute("DELETE FROM failures")
     self._database.execute(
       """DELETE FROM facts
@@ -184,7 +184,7 @@ class Facts:
     self.commit()
 
   def fail(self, key: str, reason: str, message: str, seconds: float) -> None:
-    """Keeps why a clip could not be decoded though its file had passed."""
+    """Records why a clip could not be decoded though its file had passed."""
     row = (key, reason, message, seconds)
     self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
     self.commit()
@@ -206,7 +206,7 @@ class Facts:
     )
 
   def saw(self, content: str, line: int, path: str, is_held: bool) -> bool:
-    """Takes down a line that holds this content; returns whether it is the first one."""
+    """Records a line that holds this content; returns whether it is the first one."""
     found = self._seen(content)
     if found is None or (is_held and not found[2]):
       row = (content, line, path, is_held)
@@ -214,7 +214,7 @@ class Facts:
     return found is None
 
   def seen(self, content: str) -> tuple[int, str]:
-    """Number and path of the line that stays of this content: held, or the first."""
+    """Number and path of the line kept for this content: held, or the first."""
     found = self._seen(content)
     assert found is not None
     return found[:2]

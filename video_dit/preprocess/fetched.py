@@ -1,4 +1,4 @@
-"""Remote media on the local disk, while they are looked at or decoded and a bit longer.
+"""Remote media on the local disk, while they are examined or decoded and a bit longer.
 
 The clips of a long video are decoded one after another by several processes, and a
 manifest may name many parts of one file: each file is fetched once for all that want it
@@ -17,7 +17,7 @@ from typing import IO
 
 from video_dit.preprocess import remote
 
-# Of files that nobody uses; of bytes no more than a quarter of what is free, either.
+# Limits for unused files; nor may their bytes exceed a quarter of the free space.
 _MOST_FILES, _MOST_BYTES = 64, 4 << 30
 _LOCK = ".lock"
 _NAME = 60  # characters
@@ -25,7 +25,7 @@ _NAME = 60  # characters
 
 @contextlib.contextmanager
 def local(path: str, folder: str | None = None) -> Iterator[str]:
-  """A local file with the content of `path`, to be read until the block is left.
+  """A local file with the content of `path`, readable until the block is left.
 
   Args:
     path: local or remote.
@@ -33,7 +33,7 @@ def local(path: str, folder: str | None = None) -> Iterator[str]:
       file as long as the block.
 
   Raises:
-    OSError: with a number; it cannot be fetched.
+    OSError: with an errno; it cannot be fetched.
   """
   if not remote.is_remote(path):
     yield path
@@ -60,7 +60,7 @@ def _fetch(url: str, folder: pathlib.Path) -> str:
 
 @contextlib.contextmanager
 def _held(url: str, folder: pathlib.Path) -> Iterator[str]:
-  """Fetches a file where it is not there, and keeps others from removing it."""
+  """Fetches a file if it is missing, and keeps others from removing it."""
   own = folder / hashlib.sha256(url.encode()).hexdigest()[:32]
   while True:
     with open(own.with_suffix(_LOCK), "wb") as lock:
@@ -75,10 +75,10 @@ def _held(url: str, folder: pathlib.Path) -> Iterator[str]:
 
 
 def _make_room(folder: pathlib.Path) -> None:
-  """Removes files that were not used for longest, until the rest is small enough."""
+  """Removes the least recently used files, until the rest is small enough."""
   held = []
   for own in (lock.with_suffix("") for lock in folder.glob(f"*{_LOCK}")):
-    with contextlib.suppress(FileNotFoundError):  # Others do the same.
+    with contextlib.suppress(FileNotFoundError):  # Other processes do the same.
       size = sum(file.stat().st_size for file in own.iterdir())
       held.append((own.stat().st_mtime_ns, size, own))
   most = min(_MOST_BYTES, shutil.disk_usage(folder).free // 4)
@@ -98,7 +98,7 @@ def _make_room(folder: pathlib.Path) -> None:
 
 
 def _is_there(lock: IO[bytes]) -> bool:
-  """Whether an open file is still the one of its name."""
+  """Whether an open file is still the one at its path."""
   try:
     return os.path.samestat(os.fstat(lock.fileno()), os.stat(lock.name))
   except FileNotFoundError:

@@ -38,7 +38,7 @@ _CLIPS, _PAIRS = 2048, 1 << 15
 
 
 def perceptual(image: Image.Image) -> int:
-  """The hash of a frame in grey, 64 bits; 0 where there is nothing to see in it."""
+  """The hash of a frame in grey, 64 bits; 0 if it shows nothing."""
   small_HW = np.asarray(
     image.resize((_SIDE, _SIDE), Image.Resampling.BOX, reducing_gap=None), np.float32
   )
@@ -50,20 +50,20 @@ def perceptual(image: Image.Image) -> int:
 
 
 class Alike:
-  """Looks for clips that look like others that stay, in some 250 bytes a clip."""
+  """Finds clips that look like kept ones, in some 250 bytes a clip."""
 
   def __init__(self) -> None:
     self._frames, self._is_held = array.array("Q"), bytearray()
     self._keys = bytearray()
 
   def add(self, key: str, frames: Sequence[int], *, is_held: bool = False) -> None:
-    """Adds a clip; where two look alike the held one stays, or the one added first."""
+    """Adds a clip; of two alike the held one is kept, or the one added first."""
     self._frames.extend(frames)
     self._is_held.append(is_held)
     self._keys += key.encode("ascii").ljust(_KEY_BYTES)
 
   def find(self, most_bits: float) -> dict[str, tuple[str, float]]:
-    """Finds the clips that are to go.
+    """Finds the clips to remove.
 
     Args:
       most_bits: of difference between clips that look alike.

@@ -1,4 +1,4 @@
-"""The clips that a data set holds, of which a later run keeps what it can."""
+"""The clips that a data set holds, which a later run keeps where possible."""
 
 import hashlib
 import os
@@ -11,10 +11,10 @@ from video_dit.preprocess import rows as rows_lib
 
 
 class Held:
-  """Keys of records, and what is said of each, in 40 bytes a record."""
+  """Keys of records, and a digest of caption and split, in 40 bytes a record."""
 
   def __init__(self, folder: str | os.PathLike[str] | None = None):
-    """Reads what a set holds, and no record.
+    """Reads what a set holds, without reading records.
 
     Args:
       folder: of the set; need not exist. None holds nothing.

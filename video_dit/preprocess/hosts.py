@@ -48,7 +48,7 @@ Failure = tuple[str, str, str]  # key, reason, message
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-  """What all hosts of a run must have alike.
+  """What all hosts of a run must have in common.
 
   Attributes:
     lines: digest of the input.
@@ -68,7 +68,7 @@ class Inputs:
     hosts: int,
     devices: int = 1,
   ) -> "Inputs":
-    """Those of a run; no file is opened.
+    """The inputs of a run; no file is opened.
 
     Args:
       lines: of the input.
@@ -91,14 +91,14 @@ class Inputs:
     return cls(found.hexdigest()[:32], hosts, json.loads(json.dumps(settings)))
 
   def differences(self, there: "Inputs") -> list[str]:
-    """What host 0 has otherwise, for people."""
+    """What differs on host 0, for the user."""
     if there.hosts != self.hosts:
       return [f"{there.hosts} hosts there, {self.hosts} here"]
     mine, theirs = self.settings, there.settings
     names = sorted(n for n in mine | theirs if mine.get(n) != theirs.get(n))
     found = [f"{n} {theirs.get(n)!r} there, {mine.get(n)!r} here" for n in names]
     if not found and there.lines != self.lines:
-      return ["other files, captions or sizes of files in the input"]
+      return ["different files, captions or file sizes in the input"]
     return found
 
 
@@ -122,7 +122,7 @@ class Word:
 
   @property
   def is_work(self) -> bool:
-    """Whether it names work that is not done."""
+    """Whether it announces unfinished work."""
     return bool(self.plan) and not self.finished
 
   def share(
@@ -151,7 +151,7 @@ class Team:
 
   @property
   def hosts(self) -> int:
-    """How many there are."""
+    """Number of hosts."""
     return self.inputs.hosts
 
   def begin(self) -> None:
@@ -161,7 +161,7 @@ class Team:
       self._say(Word(said.id if said else _new(), self.inputs))
 
   def announce(self, plan: plan_lib.Plan, wanted: np.ndarray) -> tuple[Word, np.ndarray]:
-    """Says which clips are to be made; by the first host.
+    """Announces which clips are to be made; by the first host.
 
     Where this plan was announced before and not finished, that stays: hosts are at it;
     but not where some of these clips are not among those that were to be made.
@@ -176,7 +176,7 @@ class Team:
         return said, before
     away: list[int] = []
     if said:
-      # A host that ends looks once more whether there is work, so none does unseen.
+      # A host that ends checks once more for work, so none ends unnoticed.
       self._say(dataclasses.replace(said, plan="", finished=False))
       away = [host for host in range(1, self.hosts) if self._has_left(host, said)]
     self._forget_done(away)
@@ -187,16 +187,16 @@ class Team:
     return word, wanted
 
   def announce_nothing(self) -> None:
-    """Says that there is no clip to be made; by the first host."""
+    """Announces that there are no clips to make; by the first host."""
     self._say(Word(_new(), self.inputs, finished=True))
 
   def finish(self, word: Word) -> None:
-    """Says that nothing is left to do; by the first host."""
+    """Announces that nothing is left to do; by the first host."""
     self._say(dataclasses.replace(word, finished=True))
     self._forget_done()
 
   def arrive(self) -> None:
-    """Says that this host is there again, where it had ended."""
+    """Announces that this host is back, if it had ended."""
     said = self._said()
     if said is None or not said.is_work:
       self.disk.remove(self._done(self.host))
@@ -209,7 +209,7 @@ class Team:
       done: id of the work that this host has done.
 
     Raises:
-      ValueError: the first host has been started with other inputs than this one.
+      ValueError: the first host was started with different inputs.
     """
     first, end = self._read(), time.monotonic() + patience
     if first and self.inputs.differences(first.inputs):
@@ -234,7 +234,7 @@ class Team:
         if said.is_work and self.host not in said.away:
           return said
         self.done(said, progress.Made(), ())
-        if self._said() != said:  # It was taken back in between.
+        if self._said() != said:  # It was retracted in between.
           self.disk.remove(self._done(self.host))
           continue
       return None
@@ -243,17 +243,17 @@ class Team:
     """Which clips of the plan are to be made by all hosts together.
 
     Raises:
-      ValueError: another plan was announced than this one.
+      ValueError: a different plan was announced.
     """
     if word.plan != _mark(plan):
       raise ValueError(
-        f"{self.folder}: host 0 announced other clips than this host finds. Start all"
+        f"{self.folder}: host 0 announced other clips than this host found. Start all"
         " hosts with the same code, --config, --input and --output."
       )
     return self._wanted()
 
   def done(self, word: Word, made: progress.Made, failures: Iterable[Failure]) -> None:
-    """Says that this host has made its share, and ends if there is no other work."""
+    """Announces that this host has made its share, and ends if there is no other work."""
     values = {
       "id": word.id,
       "made": dataclasses.asdict(made),
@@ -275,7 +275,7 @@ class Team:
 
     def waits() -> str:
       names = ", ".join(map(str, sorted(missing)))
-      return f"waiting for host {names} of {self.hosts}; start those again that are down"
+      return f"waiting for host {names} of {self.hosts}; restart those that are down"
 
     wait(look, waits)
     made = [progress.Made(**values["made"]) for values in found.values()]
@@ -305,7 +305,7 @@ class Team:
     self.disk.wrote(path)
 
   def _read(self) -> Word | None:
-    """What was announced last, for whatever inputs."""
+    """The last announcement, for any inputs."""
     path = self.folder / "work.json"
     if not self.disk.fetch(path):
       return None
@@ -316,21 +316,21 @@ class Team:
     return Word(**said)
 
   def _said(self) -> Word | None:
-    """What was announced for the inputs of this run."""
+    """The announcement for the inputs of this run."""
     said = self._read()
     return said if said and not self.inputs.differences(said.inputs) else None
 
   def _waits(self) -> str:
     said = self._read()
-    text = "waiting for host 0, which looks at the input"
+    text = "waiting for host 0, which is examining the input"
     if said and self.inputs.differences(said.inputs):
-      text = f"waiting for host 0; as yet {self._otherwise(said)}"
+      text = f"waiting for host 0; so far {self._otherwise(said)}"
     return text
 
   def _otherwise(self, said: Word) -> str:
     found = "; ".join(self.inputs.differences(said.inputs))
     return (
-      f"host 0 has announced other work than this host, {self.host}, was started for"
+      f"host 0 announced work other than what this host, {self.host}, was started for"
       f" ({found}). Start all hosts with the same --config and --input."
     )
 
@@ -344,7 +344,7 @@ class Team:
 
 
 def wait(look: Callable[[], bool], message: Callable[[], str]) -> None:
-  """Looks again and again, until there is something; says so from time to time."""
+  """Polls until there is a result; reports from time to time."""
   reminded = time.monotonic()
   while not look():
     time.sleep(_POLL_SECONDS)
@@ -358,7 +358,7 @@ def _new() -> str:
 
 
 def _mark(plan: plan_lib.Plan) -> str:
-  """What tells one plan from another."""
+  """A digest that identifies a plan."""
   found = hashlib.sha256(plan.key.tobytes())
   for column in (plan.mark, plan.frames, plan.height, plan.width):
     found.update(np.ascontiguousarray(column).tobytes())

@@ -1,8 +1,8 @@
-"""Ingest: every file is looked at once; what is known becomes the tables.
+"""Ingest: every file is examined once; its facts become the tables.
 
     lines ── examine (worker processes) ──▶ facts ── decide ── distinct ──▶ tables
 
-The tables are made anew by every run, a pure function of lines, facts and settings, and
+Every run remakes the tables, a pure function of lines, facts and settings, and
 of what the data set holds where one of several equal clips is to stay.
 """
 
@@ -74,10 +74,10 @@ class Counts:
 
 
 class Reach:
-  """Ends a run when remote media have stopped coming, before all are rejected for it."""
+  """Ends a run when remote media become unreachable, before all of them are rejected."""
 
   def __init__(self) -> None:
-    """Nothing is lost yet."""
+    """Starts with no failures."""
     self._lost = 0
 
   def saw(self, file: str, found: dict[str, Any]) -> None:
@@ -88,14 +88,14 @@ class Reach:
       found: what is known of it.
 
     Raises:
-      remote.RemoteError: it is the last of too many.
+      remote.RemoteError: too many files in a row were unreachable.
     """
     lost = found.get("reason") == "unreachable" and remote.is_remote(file)
     self._lost = self._lost + 1 if lost else 0
     if self._lost == _UNREACHABLE:
       raise remote.RemoteError(
-        f"{file}: {found['message']}, and so for {_UNREACHABLE} files in a row. Check the"
-        " network and the credentials, and run the same command again: it goes on here."
+        f"{file}: {found['message']}, as for {_UNREACHABLE} files in a row. Check the"
+        " network and the credentials, and run the same command again to continue here."
       )
 
 
@@ -105,10 +105,10 @@ def examine_files(
   pool: workers.Pool,
   ingest: config_lib.Ingest = config_lib.Ingest(),
 ) -> int:
-  """Looks at every file that has no facts yet; returns how many there were.
+  """Examines every file that has no facts yet; returns how many there were.
 
   Raises:
-    remote.RemoteError: remote files have stopped coming.
+    remote.RemoteError: remote files have become unreachable.
   """
   total, reach = facts.num_unseen(media), Reach()
   if not total:
@@ -127,7 +127,7 @@ def examine_files(
 def job_of(
   id: bytes, line: sources.Line, media: config_lib.Media, ingest: config_lib.Ingest
 ) -> examine.Examine:
-  """The look at a line's file."""
+  """The job that examines a line's file."""
   return examine.Examine(
     id=id,
     file=line.file,
@@ -140,7 +140,7 @@ def job_of(
 
 
 def known(result: Any, media: config_lib.Media) -> dict[str, Any]:
-  """The facts that a look at a file gave, or why there are none."""
+  """The facts of an examined file, or why there are none."""
   if isinstance(result, workers.Failure):
     found: dict[str, Any] = {"reason": result.reason, "message": result.message}
   else:
@@ -177,7 +177,7 @@ def tabulate(
 
 
 def replace_tables(made: pathlib.Path, folder: pathlib.Path) -> None:
-  """Puts the tables that were made in one folder in place of those of another."""
+  """Replaces the tables in one folder by those made in another."""
   for name in (CLIPS, REJECTS, UNCAPTIONED):
     (made / name).replace(folder / name)
 
@@ -231,11 +231,11 @@ class Tables:
 
 
 def _for_the_captioner(row: decide.Row) -> dict[str, Any]:
-  """A line that a manifest takes back, with a caption."""
+  """A line that can be used in a manifest, with a caption added."""
   line = {name: row[name] for name in _FOR_THE_CAPTIONER}
-  if "\ufffd" in row["path"]:  # bytes that are no UTF-8
+  if "\ufffd" in row["path"]:  # bytes that are not UTF-8
     line["path"] = os.fsdecode(row["file"])
-  line["end_seconds"] = row["end_seconds"] or None  # An image lasts no time.
+  line["end_seconds"] = row["end_seconds"] or None  # An image has no duration.
   return line
 
 

@@ -1,7 +1,7 @@
 """What is known of one clip as numbers, and which of the config's limits it breaks.
 
 The numbers are kept with every clip, taken or rejected, and the limits are applied to
-them by every run anew: changing one costs no look at the media.
+them by every run anew: changing one does not re-read the media.
 """
 
 from collections.abc import Mapping
@@ -71,7 +71,7 @@ def _median(values: np.ndarray) -> float:
 
 
 def _motion(own: np.ndarray) -> float | None:
-  """The mean speed; what crosses the clip's ends does not count. None: not known."""
+  """The mean speed; what crosses the clip's ends does not count. None: unknown."""
   if len(own) == 1:
     return None if np.isnan(own["onward"][0]) else float(own["onward"][0])
   before, after = own["motion"].copy(), own["onward"].copy()
@@ -109,7 +109,7 @@ def broken(row: Mapping[str, Any], ingest: config_lib.Ingest) -> list[tuple[str,
   """The limits that a clip breaks, in the order of the config.
 
   Args:
-    row: of the table of clips; what is null in it breaks no limit.
+    row: of the table of clips; null values break no limit.
     ingest: the limits.
 
   Returns:

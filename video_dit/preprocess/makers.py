@@ -14,7 +14,7 @@ from video_dit.preprocess import cuts, tiles
 from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
 
-# All else that decides a record is in its key or in the encoders' fingerprints.
+# Everything else that decides a record is in its key or the encoders' fingerprints.
 _SETTINGS = f"cuts {cuts.VERSION}"
 _CAPTIONS_AHEAD = 256
 
@@ -31,12 +31,12 @@ class Maker(Protocol):
   rules: batches_lib.Rules
 
   def begin(self, batches: Sequence[batches_lib.Batch]) -> None:
-    """Says what will be made, in order."""
+    """Announces what will be made, in order."""
 
   def records(
     self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray
   ) -> Iterator[schema.Record | None]:
-    """Yields the record of each clip in order; None where it came out not finite.
+    """Yields the record of each clip in order; None if it is not finite.
 
     Args:
       batch: of clips of the plan.
@@ -59,7 +59,7 @@ class Pixels:
   def records(
     self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray
   ) -> Iterator[schema.Record | None]:
-    """As `Maker` says."""
+    """See `Maker`."""
     plan = self._plan
     for row, i in enumerate(batch.indices):
       yield schema.PixelRecord(
@@ -91,7 +91,7 @@ class Latents:
     text_path: str,
     devices: int = 1,
   ):
-    """Holds the encoders; the paths only go to the metadata.
+    """Takes the encoders; the paths are only for the metadata.
 
     Raises:
       ValueError: the empty caption has no finite encoding.
@@ -100,8 +100,8 @@ class Latents:
     empty = text.encode([""])[0]
     if not np.isfinite(empty).all():
       raise ValueError(
-        f"{text_path}: the text encoder's values of the empty caption are none that"
-        " float16 can hold. Set config.text.dtype='float32', or name other weights."
+        f"{text_path}: float16 cannot hold the text encoder's values of the"
+        " empty caption. Set config.text.dtype='float32', or name other weights."
       )
     self._plan, self._rows = plan, rows
     self._space, self._time = autoencoder.space, autoencoder.time
@@ -140,7 +140,7 @@ class Latents:
   def records(
     self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray
   ) -> Iterator[schema.Record | None]:
-    """As `Maker` says."""
+    """See `Maker`."""
     sizes_B2 = None
     if not batch.is_exact:
       sizes_B2 = np.tile(np.array(batch.buffer[1:]), (batch.size, 1))

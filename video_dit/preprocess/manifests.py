@@ -39,12 +39,12 @@ def lines(path: pathlib.Path) -> Iterator[sources.Line]:
   """Yields the lines of a local manifest; those of remote files have no stamp yet.
 
   Raises:
-    ValueError: it is not in UTF-8, no Parquet, or has no column of paths.
+    ValueError: it is not UTF-8 or not Parquet, or has no column of paths.
   """
   suffix = path.suffix.lower()
   with open(path, "rb") as file:
     if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE):
-      raise ValueError(f"{path}: is in UTF-16. Save it as UTF-8.")
+      raise ValueError(f"{path}: is UTF-16. Save it as UTF-8.")
   if suffix in (".jsonl", ".ndjson"):
     return _of_rows(path, _read_jsonl(path))
   if suffix == ".parquet":
@@ -53,7 +53,7 @@ def lines(path: pathlib.Path) -> Iterator[sources.Line]:
 
 
 def require(source: str | os.PathLike[str]) -> None:
-  """Refuses an input that is a file and, by its name, no manifest.
+  """Refuses an input file whose name is not that of a manifest.
 
   Raises:
     ValueError: it is not.
@@ -61,12 +61,12 @@ def require(source: str | os.PathLike[str]) -> None:
   if os.path.splitext(source)[1].lower() not in sources.MANIFESTS:
     raise ValueError(
       f"--input={os.fspath(source)}: a file must be a manifest"
-      f" ({', '.join(sources.MANIFESTS)}). For single media files name their folder."
+      f" ({', '.join(sources.MANIFESTS)}). For single media files, name their folder."
     )
 
 
 def stamped(found: Iterable[sources.Line]) -> Iterator[sources.Line]:
-  """Completes lines of remote files: a stamp each, or why there is none."""
+  """Adds a stamp to lines of remote files, or why there is none."""
 
   def call(
     line: sources.Line,
@@ -75,7 +75,7 @@ def stamped(found: Iterable[sources.Line]) -> Iterator[sources.Line]:
       return line, None
     try:
       return line, functools.partial(_stamped, remote.stamping(line.file))
-    except ValueError as error:  # no such kind of path
+    except ValueError as error:  # unsupported kind of path
       return dataclasses.replace(line, error=("bad_line", str(error))), None
 
   return remote.in_order(map(call, found))
@@ -102,10 +102,10 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
       try:
         row = json.loads(data.decode("utf-8-sig", "surrogateescape"))
       except (ValueError, RecursionError) as error:
-        yield f"is no JSON ({error})"
+        yield f"is not JSON ({error})"
         continue
       is_object = isinstance(row, dict)
-      yield caption_lists.plain(row) if is_object else "is no JSON object"
+      yield caption_lists.plain(row) if is_object else "is not a JSON object"
 
 
 def _read_csv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
@@ -119,7 +119,7 @@ def _read_csv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
       except StopIteration:
         return
       except csv.Error as error:
-        yield f"is no CSV ({error})"
+        yield f"is not CSV ({error})"
         continue
       yield "has more fields than the header" if None in row else row
 
@@ -151,7 +151,7 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
     yield from (_named(names, line.split("\t")) for line in held)
 
 
-# Possessive: what is not closed is not tried in other ways.
+# Possessive: no backtracking over what is not closed.
 _QUOTED = re.compile(r'"((?:[^"]++|"")*+)"(?=\t|\Z)')
 _CLOSES = re.compile(r'"(?=\t|\Z)')
 _PLAIN = re.compile(r"[^\t]*")
@@ -184,7 +184,7 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
     opened = pyarrow.parquet.ParquetFile(path)
   except pyarrow.ArrowInvalid as error:
     raise ValueError(
-      f"{path}: is no Parquet, or damaged ({error}) Write it anew."
+      f"{path}: is not Parquet, or damaged ({error}) Write it again."
     ) from error
   with opened as file:
     names = file.schema_arrow.names
@@ -195,23 +195,21 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
 
 
 def _columns(path: pathlib.Path, names: Sequence[str]) -> list[str]:
-  """The names of a table's columns as they are looked for; says which are not read."""
+  """The normalized names of a table's columns; logs which are not read."""
   found = [caption_lists.plain_name(name) for name in names]
   if not set(found) & set(PATH_NAMES):
     raise ValueError(
-      f"{path}: has the columns {', '.join(map(repr, names)) or 'none'}, and none of"
-      f" them names the files. Call it one of {', '.join(PATH_NAMES)}."
+      f"{path}: has columns {', '.join(map(repr, names)) or 'none'}, but none of"
+      f" them names the files. Name one of them {', '.join(PATH_NAMES)}."
     )
   twice = [name for name in _KNOWN if found.count(name) > 1]
   if twice:
-    raise ValueError(
-      f"{path}: has several columns named {twice[0]!r}. Leave one of them."
-    )
+    raise ValueError(f"{path}: has several columns named {twice[0]!r}. Keep one of them.")
   unread = [repr(name) for name in found if name not in _KNOWN]
   if unread:
     more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
     shown = ", ".join(unread[:_SHOWN])
-    logging.warning("%s: columns that are not read: %s%s", path, shown, more)
+    logging.warning("%s: ignored columns: %s%s", path, shown, more)
   return found
 
 
@@ -235,7 +233,7 @@ def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
   captions = sources.caption_fields(row)
   start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
   if end is not None and end <= (start or 0.0):
-    raise ValueError(f"end_seconds={end} must lie after start_seconds={start or 0.0}")
+    raise ValueError(f"end_seconds={end} must be after start_seconds={start or 0.0}")
   value = sources.first(row, ("split",))
   split = "" if value is None else str(value).strip().lower()
   if split and split not in sources.SPLITS:
@@ -246,7 +244,8 @@ def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
   error = None
   if not remote.is_remote(name) and not file.startswith(os.path.join(root, "")):
     message = (
-      f"{sources.printable(name)!r} leaves the manifest's folder; move the manifest up"
+      f"{sources.printable(name)!r} points outside the manifest's folder; move the"
+      " manifest to a common parent"
     )
     error = ("outside", message)
   return sources.Line(

@@ -43,13 +43,13 @@ ONWARD = slice(3, 5)  # Places, behind `tick`, of what the next frame tells.
 # Along the longer side, each of 4 x 4 pixels at least: finer ones see the coding noise.
 _PARTS, _PART_SIDE = 40, 4
 _BRIGHTEST = 0.98
-# Of the squared gradient, per part: below it there is nothing to see moving.
+# Of the squared gradient, per part: below it no motion is visible.
 _FLAT = 1.0
 
 
 @dataclasses.dataclass(frozen=True)
 class Before:
-  """What a frame is compared with."""
+  """What the next frame is compared with."""
 
   seconds: float
   parts_HW: np.ndarray
@@ -68,7 +68,7 @@ def measure(
 
   Returns:
     The fields of `DTYPE` behind `tick`, and what the next frame is compared with. The
-    first frame has no change and no motion; what the next frame tells is unknown, NaN.
+    first frame has no change and no motion; what needs the next frame is unknown, NaN.
   """
   image = Image.fromarray(frame_HWC).convert("L")
   luma_HW = np.asarray(image)

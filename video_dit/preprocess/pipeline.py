@@ -8,7 +8,7 @@ against each other where the parts are joined (`distinct`): whether a clip stays
 on which of those before it stay, which is one machine's work, of a minute for a million.
 Elements are a number and a text in JSON: names of files need not be UTF-8, and no runner
 has to pickle anything of ours but the stages, which hold nothing but settings. A file is
-looked at by a process of its own, which is killed where it takes too long.
+looked at by a process of its own, which is killed if it takes too long.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -61,7 +61,7 @@ def examined(
   config: config_lib.Config,
   work: Work = examine.work,
 ) -> beam.PCollection:
-  """Reads records and looks, by `work`, at the files that have no facts yet."""
+  """Reads records and examines, with `work`, the files that have no facts yet."""
   return (
     pipeline
     | "shards" >> beam.Create(shards)
@@ -104,7 +104,7 @@ class Read(beam.DoFn):
 
 
 class Examine(beam.DoFn):
-  """Looks at the file of a record that has no facts, in a process of its own."""
+  """Examines the file of a record without facts, in its own process."""
 
   def __init__(
     self,
@@ -155,7 +155,7 @@ class Decide(beam.DoFn):
 
 
 class PartOfLine(beam.DoFn):
-  """Says which part a line goes to."""
+  """Determines which part a line belongs to."""
 
   def process(self, element: Text) -> Iterator[tuple[int, Text]]:
     """Yields the part, and the line."""

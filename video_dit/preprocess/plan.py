@@ -1,4 +1,4 @@
-"""What a data set is to hold, in a hundred bytes a clip, and what it holds already."""
+"""What a data set should hold, in a hundred bytes a clip, and what it holds already."""
 
 import dataclasses
 import hashlib
@@ -61,7 +61,7 @@ class Plan:
 
 
 def read(path: str | os.PathLike[str], kind: schema.Kind) -> Plan:
-  """Reads what is needed of the table of clips for a data set of a kind."""
+  """Reads the columns needed from the table of clips for a data set of a kind."""
   parts: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
   keys, marks, splits, several = [], [], [], False
   with pyarrow.parquet.ParquetFile(path) as file:
@@ -109,7 +109,7 @@ def _marks(
 
 
 def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, dict[str, str]]:
-  """Sets a data set, finished or begun, against the plan.
+  """Compares a data set, finished or not, with the plan.
 
   Args:
     plan: what is wanted.
@@ -130,7 +130,7 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, dict[str, str
       if i is None or plan.key[i] != key:
         stale[key.decode()] = "is no longer wanted"
       elif plan.mark[i] != mark:
-        stale[key.decode()] = "has another caption or split now"
+        stale[key.decode()] = "now has another caption or split"
       else:
         present[i] = True
   return present, stale

@@ -16,20 +16,20 @@ T = TypeVar("T")
 
 @dataclasses.dataclass
 class Made:
-  """What became of the planned clips.
+  """What was done with the planned clips.
 
   Attributes:
     written: records of this run.
-    reused: records that were there before.
-    failed: clips that could not be decoded after all.
+    reused: records that were already present.
+    failed: clips that could not be decoded.
     frames: of the clips of this run.
-    pixels, computed: pixels of their frames, and of all that was computed for them.
+    pixels, computed: pixels of their frames, and of everything computed for them.
     shapes: buffers that they were encoded in.
     seconds: from the first batch to the last.
-    waited: of these, seconds in which the encoder had nothing to do.
+    waited: of these, seconds in which the encoder was idle.
     captions_cut: distinct captions of this run longer than `text.max_tokens`.
     captions_encoded: distinct captions of this run.
-    hosts: that took part, whose times are added in `waited`.
+    hosts: participating hosts, whose times are added in `waited`.
     tiles: what is known of frames that were encoded in tiles, "" where none were.
   """
 
@@ -48,13 +48,13 @@ class Made:
   tiles: str = ""
 
   def count(self, maker: Any) -> None:
-    """Takes over what a maker of latents has counted."""
+    """Copies what a maker of latents has counted."""
     if captions := getattr(maker, "captions", None):
       self.captions_cut, self.captions_encoded = captions.cut, captions.encoded
       self.tiles = maker.tiler.summary()
 
   def add(self, other: "Made") -> None:
-    """Counts in what another host made at the same time."""
+    """Adds what another host made at the same time."""
     for field in dataclasses.fields(self):
       mine, theirs = getattr(self, field.name), getattr(other, field.name)
       if field.name == "seconds":
@@ -86,13 +86,13 @@ class Bar:
     batches: Sequence[batches_lib.Batch],
     made: Made,
   ):
-    """Begins to count.
+    """Starts counting.
 
     Args:
       name: of the data set.
       plan: of all clips.
-      batches: that are to be made.
-      made: is counted up.
+      batches: to be made.
+      made: is updated.
     """
     self._plan, self._made = plan, made
     made.shapes = len({(batch.buffer[1:], batch.size) for batch in batches})
@@ -109,7 +109,7 @@ class Bar:
     self._bar.close()
 
   def waiting(self, items: Iterable[T]) -> Iterator[T]:
-    """Yields the items, and counts the time that each lets one wait.
+    """Yields the items, and measures the time spent waiting for each.
 
     The first one's is left out: there is nothing to do before it.
     """
@@ -127,7 +127,7 @@ class Bar:
       yield item
 
   def wrote(self, batch: batches_lib.Batch, failed: int) -> None:
-    """Counts a batch that is written but for so many of its clips."""
+    """Counts a written batch, except for so many failed clips."""
     made, plan = self._made, self._plan
     made.failed += failed
     made.written += len(batch.indices) - failed

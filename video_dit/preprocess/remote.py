@@ -21,9 +21,9 @@ from video_dit import extras
 
 _REMOTE = re.compile(r"[a-z][a-z0-9+.-]*://", re.IGNORECASE)
 _ONE_SLASH = re.compile(r"(?!tfds:)[a-z][a-z0-9+.-]+:/[^/]", re.IGNORECASE)
-# What goes wrong on the disk here, whatever asked for it.
+# Errors of the local disk, whatever caused the access.
 _HERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
-_MOST = 300  # characters of what a library says
+_MOST = 300  # characters of a library's message
 CALLS = 64  # at a time
 _WAITING = 1024  # of them and of what came after them
 
@@ -31,7 +31,7 @@ T = TypeVar("T")
 
 
 class RemoteError(Exception):
-  """A remote place that does not answer, or with an error."""
+  """A remote place that does not answer, or answers with an error."""
 
 
 def is_remote(path: str | os.PathLike[str]) -> bool:
@@ -56,15 +56,15 @@ def filesystem(url: str) -> tuple[Any, str]:
   """The file system of a URL, and the path in it.
 
   Raises:
-    ValueError: what reads such URLs is not installed, there is no such kind, or it is
-      no more than a kind.
+    ValueError: the package for such URLs is not installed, the kind is unknown, or the
+      URL is only a kind.
   """
   kind = url.split("://")[0]
   try:
     import fsspec
   except ImportError as error:
     raise ValueError(
-      f"{url}: remote paths need fsspec. Install them with {extras.command('remote')}."
+      f"{url}: remote paths need fsspec. Install it with {extras.command('remote')}."
     ) from error
   try:
     system, path = fsspec.core.url_to_fs(url)
@@ -75,24 +75,26 @@ def filesystem(url: str) -> tuple[Any, str]:
     ) from error
   except ValueError as error:
     raise ValueError(
-      f"{url}: {kind}:// is no kind of path that fsspec knows ({error}). Use gs://,"
+      f"{url}: fsspec does not support {kind}:// ({error}). Use gs://,"
       " s3://, file:// or a local path."
     ) from error
   if not path.strip("/"):
-    raise ValueError(f"{url}: names no place. Give one, like {kind}://bucket/folder.")
-  # It logs a traceback of what it raises; what is raised is told once, here.
+    raise ValueError(
+      f"{url}: has no bucket or folder. Give one, like {kind}://bucket/folder."
+    )
+  # It logs a traceback of what it raises; the error is reported once, here.
   logging.getLogger("gcsfs").setLevel(logging.CRITICAL)
   return system, path
 
 
 @contextlib.contextmanager
 def reaching(url: str) -> Iterator[None]:
-  """Names the URL in what file systems raise, of which each has errors of its own.
+  """Adds the URL to errors of file systems, each of which has its own types.
 
   Raises:
     FileNotFoundError: as it comes.
     PermissionError: access is refused.
-    RemoteError: instead of all else.
+    RemoteError: instead of all others.
   """
   try:
     yield
@@ -108,16 +110,16 @@ def reaching(url: str) -> Iterator[None]:
       raise PermissionError(errno.EACCES, f"{url}: {said(error)}") from error
     shown = error.__cause__ if isinstance(error, FileNotFoundError) else error
     raise RemoteError(
-      f"{url}: does not answer as it should ({said(shown)}). Check its name, the"
-      " network and the credentials, and run the same command again: what it had"
-      " finished is kept."
+      f"{url}: could not be accessed ({said(shown)}). Check the name, the"
+      " network and the credentials, and run the same command again: finished"
+      " work is kept."
     ) from error
 
 
 def _is_absent(cause: BaseException | None) -> bool:
-  """Whether what made a library say that a file is not there says so itself.
+  """Whether the cause of a library's FileNotFoundError is one as well.
 
-  fsspec's HTTP raises FileNotFoundError for all that goes wrong.
+  fsspec's HTTP raises FileNotFoundError for every failure.
   """
   if type(cause).__module__.partition(".")[0] == "aiohttp":
     return getattr(cause, "status", 0) in (404, 410)
@@ -125,13 +127,13 @@ def _is_absent(cause: BaseException | None) -> bool:
 
 
 def said(error: BaseException | None) -> str:
-  """What a library says, on one line and not too long."""
+  """A library's message, on one line and not too long."""
   text = " ".join(f"{type(error).__name__}: {error}".split())
   return text if len(text) <= _MOST else f"{text[:_MOST]} ..."
 
 
 def reading(url: str) -> Callable[[], bytes]:
-  """What gives the content of a file, called from any thread."""
+  """A function that returns the content of a file, called from any thread."""
   # Made here: fsspec would make one file system, with its connections, for each thread.
   system, path = filesystem(url)
 
@@ -143,7 +145,7 @@ def reading(url: str) -> Callable[[], bytes]:
 
 
 def stamping(url: str) -> Callable[[], str | None]:
-  """What gives a stamp, called from any thread.
+  """A function that returns a stamp, called from any thread.
 
   A stamp changes when the file does, and is None where there is no such file. The call
   raises PermissionError where access is refused.
@@ -201,7 +203,7 @@ def kind(url: str) -> str | None:
 
 def kind_of(system: Any, path: str) -> str | None:
   """As `kind`, of a path in a file system, whose errors are raised as they come."""
-  # `exists` and `isdir` of some file systems take a failure for a no.
+  # `exists` and `isdir` of some file systems treat a failure as absence.
   try:
     return system.info(path)["type"]
   except FileNotFoundError as error:
@@ -221,14 +223,14 @@ def fetch(url: str, path: str | os.PathLike[str]) -> None:
   """As `download`.
 
   Raises:
-    OSError: with a number; it cannot be fetched.
+    OSError: with an errno; it cannot be fetched.
   """
   try:
     download(url, path)
   except FileNotFoundError as error:
-    raise OSError(errno.ENOENT, "there is no such file any more") from error
+    raise OSError(errno.ENOENT, "the file no longer exists") from error
   except RemoteError as error:
-    raise OSError(errno.EIO, f"cannot be fetched: {said(error.__cause__)}") from error
+    raise OSError(errno.EIO, f"could not be fetched: {said(error.__cause__)}") from error
 
 
 def copy(url: str) -> str:

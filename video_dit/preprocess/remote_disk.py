@@ -1,6 +1,6 @@
-"""A remote output: made in a local folder, and brought to its place file by file.
+"""A remote output: made in a local folder, and uploaded file by file.
 
-Every file goes there as soon as it is whole; of shards that are there only their size is
+Every file is uploaded once it is complete; of uploaded shards only their size is
 kept here.
 """
 
@@ -104,7 +104,7 @@ class RemoteDisk(disk_lib.Disk):
 
   @contextlib.contextmanager
   def whole(self, path: pathlib.Path) -> Iterator[None]:
-    """Has a shard whole here while the block lasts."""
+    """Keeps a whole shard here while the block lasts."""
     if path.exists():
       with remote.reaching(self._url):
         self._system.get_file(self._there(path), str(path))
@@ -129,14 +129,14 @@ class RemoteDisk(disk_lib.Disk):
     name = there[len(self._root) :].lstrip("/")
     if ".." in name.split("/"):
       raise ValueError(
-        f"{self._url}: holds {name!r}, whose '..' leads out of it. Remove that file, or"
+        f"{self._url}: holds {name!r}, whose '..' points outside it. Remove that file, or"
         " choose another output."
       )
     return self._folder / name
 
 
 def _hollow(path: pathlib.Path, size: int) -> None:
-  """Makes a file of that size that takes no room."""
+  """Makes a sparse file of that size."""
   with path.open("wb") as file:
     file.truncate(size)
 
@@ -153,8 +153,8 @@ def output(
     read_only: nothing is to be written.
 
   Raises:
-    ValueError: it cannot be written, or holds a name that leads out of it.
-    remote.RemoteError: nor can it be reached.
+    ValueError: it cannot be written, or holds a name that points outside it.
+    remote.RemoteError: it cannot be reached.
   """
   if not remote.is_remote(path):
     return pathlib.Path(path), disk_lib.LOCAL
@@ -165,8 +165,8 @@ def output(
       disk.check()
     except FileNotFoundError as error:
       raise ValueError(
-        f"--output={path}: there is no such bucket or folder ({remote.said(error)})."
-        " Make it first, or name another."
+        f"--output={path}: no such bucket or folder ({remote.said(error)})."
+        " Create it first, or name another."
       ) from error
   disk.refresh()
   return pathlib.Path(folder), disk

@@ -24,8 +24,7 @@ def lines(url: str, output: str = "") -> Iterator[sources.Line]:
   kind = remote.kind(url)
   if kind is None:
     raise FileNotFoundError(
-      f"--input={url}: there is no such folder or file. Name a folder of media, or a"
-      " manifest."
+      f"--input={url}: no such folder or file. Name a folder of media, or a manifest."
     )
   if url.startswith("memory://"):  # which other processes cannot see
     return sources.lines(remote.copy(url))
@@ -50,13 +49,13 @@ def _folder(url: str, output: str) -> Iterator[sources.Line]:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-  """What lies in one folder.
+  """The contents of one folder.
 
   Attributes:
     folder: its URL.
     stamps: of each file by its name.
     folders: names of those in it, sorted.
-    problem: why it, or some of it, cannot be listed; empty where it can.
+    problem: why it, or some of it, cannot be listed; empty if it can.
   """
 
   folder: str
@@ -84,7 +83,7 @@ def walk(url: str, output: str = "") -> Iterator[Listing]:
     try:
       with remote.reaching(there):
         return _listing(system, there, folder)
-    except FileNotFoundError:  # since the folder around it was listed
+    except FileNotFoundError:  # removed since its parent was listed
       return Listing(there, {})
     except PermissionError as error:
       return Listing(there, {}, problem=error.strerror or str(error))
@@ -121,8 +120,8 @@ def _listing(system: Any, url: str, folder: str) -> Listing:
       # A mark that stands for the folder; or one inside it that has no name.
       if lost := len(system.find(folder, prefix="/")):
         problem = (
-          f"{lost} files in it have two slashes in a row in their names, and are not"
-          " read. Name them otherwise"
+          f"{lost} of its files have two slashes in a row in their names, and were not"
+          " read. Rename them"
         )
     elif name and not name.startswith("."):
       if info["type"] == "directory":

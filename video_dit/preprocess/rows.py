@@ -1,4 +1,4 @@
-"""The table of clips at random, whatever its size: mapped from disk, not held."""
+"""Random access to the table of clips, whatever its size: mapped from disk, not held."""
 
 import os
 import pathlib
@@ -19,7 +19,7 @@ class Rows:
   """Rows of `clips.parquet` by number; safe among threads.
 
   Parquet is compressed and read from front to back, so the columns that are needed are
-  copied to a file that is mapped. The system keeps of it what it has memory for.
+  copied to a file that is mapped. The system caches as much as memory allows.
   """
 
   def __init__(self, table: str | os.PathLike[str]):

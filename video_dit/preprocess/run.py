@@ -1,4 +1,4 @@
-"""The whole stage: input -> tables -> data set, and what came of it."""
+"""The whole stage: input -> tables -> data set, and the outcome."""
 
 from collections.abc import Callable
 import dataclasses
@@ -48,7 +48,7 @@ class Outcome:
   Attributes:
     folder: of the data set.
     counts: of the tables.
-    examined: files looked at in this run; the others were known.
+    examined: files examined in this run; the others were known.
     made: records written and reused.
     seconds: spent in each stage.
     place: of the output, for people.
@@ -77,19 +77,19 @@ def preprocess(
   way: ways.Way = ways.Way(),
   wait_seconds: float = 10.0,
 ) -> Outcome:
-  """Makes `latents/`, or `pixels/` where the autoencoder is to be trained.
+  """Makes `latents/`, or `pixels/` if the autoencoder is to be trained.
 
-  A run that was killed goes on where it was; a run that is done costs a look at the
-  input's file list. Added files are added. A data set of other settings, or whose
+  A killed run continues where it was; rerunning a finished run only lists the
+  input's files. New files are added. A data set of other settings, or whose
   records were removed or captioned anew in the input, is refused without `overwrite`,
   and the tables stay with it; with `overwrite`, what depends on the change is removed or
-  made anew, and only that.
+  remade, and only that.
 
   Args:
     config: `objective` decides the kind of the data set.
     source: a folder or a manifest, local or remote, or `tfds:name[:split]`.
     output: folder of the tables, the text encoder and the data set, local or remote.
-    overwrite: make anew what other settings left, and try again what timed out,
+    overwrite: remake what other settings left, and retry what timed out,
       crashed the decoder or broke after ingest.
     mesh: clips are encoded on all its devices; None uses one.
     host, hosts: which of how many processes this one is, that make the output together.
@@ -99,15 +99,15 @@ def preprocess(
       how long, where all is done, a host that helps waits for the first one's next word.
 
   Raises:
-    FileNotFoundError: there is no such input or autoencoder.
+    FileNotFoundError: the input or the autoencoder does not exist.
     ValueError: a setting or a path is wrong, the output holds what other settings made,
       or hosts have been started with different ones.
-    lock.Busy: another run is at work in the output.
+    lock.Busy: another run is using the output.
     remote.RemoteError: a remote input or output cannot be reached.
   """
   if overwrite and hosts > 1:
     raise ValueError(
-      f"--overwrite with {hosts} hosts: one of them would remove what others make. Run"
+      f"--overwrite with {hosts} hosts: one would remove what others make. Run"
       " it once on one host, or choose another --output."
     )
   for flag, path in (("--input", source), ("--output", output)):
@@ -257,7 +257,7 @@ def _load_autoencoder(
   said = ", ".join(f"{name}={getattr(settings, name)}" for name in wrong)
   found = ", ".join(f"{name}={sizes[name]}" for name in wrong)
   raise ValueError(
-    f"config.autoencoder says {said}, but the autoencoder in {settings.checkpoint} has"
+    f"config.autoencoder has {said}, but the autoencoder in {settings.checkpoint} has"
     f" {found}. Pass {' '.join(flags)}, or name another checkpoint."
   )
 

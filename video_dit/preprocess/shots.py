@@ -1,6 +1,6 @@
 """Where a video is cut, by PySceneDetect's detectors, fed with our decoder's frames.
 
-PySceneDetect's own readers are not used: OpenCV decodes no AV1 and says nothing of it.
+PySceneDetect's own readers are not used: OpenCV silently fails to decode AV1.
 """
 
 import functools
@@ -16,10 +16,10 @@ _RATE = 25.0
 
 
 class Detector:
-  """Looks at all frames of a video, in order."""
+  """Examines all frames of a video, in order."""
 
   def __init__(self, ingest: config_lib.Ingest):
-    """Begins a video."""
+    """Starts a video."""
     self._detector = _detector(
       ingest.shots, ingest.shot_threshold or None, ingest.shot_frames
     )
@@ -27,7 +27,7 @@ class Detector:
     self._cuts: list[int] = []
 
   def add(self, frame_HWC: np.ndarray) -> None:
-    """Looks at the next frame, uint8 RGB; all frames of a video have one size."""
+    """Examines the next frame, uint8 RGB; all frames of a video have one size."""
     frame_HWC = np.ascontiguousarray(frame_HWC[..., ::-1])
     self._keep(self._detector.process_frame(_time(self._next), frame_HWC))
     self._next += 1

@@ -2,7 +2,7 @@
 
 A folder is walked in sorted order. The caption of `clip.mp4` is `clip.txt` or
 `clip.mp4.txt` beside it; `clip.json` holds several (`caption_lists`). Hidden files are
-left out; every other file is a line, so that what turns out to be no media is named among
+left out; every other file is a line, so that files that are not media are listed among
 the rejects. A manifest (`manifests`) is used only where it is itself the input. Lines are
 yielded, never gathered.
 """
@@ -35,7 +35,7 @@ class Line:
   """One line of the input.
 
   Attributes:
-    path: as shown to the user: the absolute path as text, or where the line stands.
+    path: as shown to the user: the absolute path as text, or the manifest's line.
     file: absolute path that is opened; for TFDS the data set's reference.
     record: index in a TFDS split, None for files.
     caption: the first of all; empty where there is none, None where the data set itself
@@ -78,11 +78,11 @@ def lines(
 
   Args:
     source: what to list.
-    output: a folder that is passed over where it lies in the source.
+    output: a folder that is skipped if it is inside the source.
 
   Raises:
-    FileNotFoundError: nothing is there.
-    ValueError: a file that is no manifest, or a manifest without a column of paths; or
+    FileNotFoundError: it does not exist.
+    ValueError: a file that is not a manifest, or a manifest without a column of paths; or
       the output is the source.
   """
   if str(output).rstrip("/") == str(source).rstrip("/"):
@@ -98,7 +98,7 @@ def lines(
   path = pathlib.Path(source)
   if not path.exists():
     raise FileNotFoundError(
-      f"--input={source}: there is no such folder or file. Name a folder of media, a"
+      f"--input={source}: no such folder or file. Name a folder of media, a"
       " manifest, or tfds:name."
     )
   if path.is_dir():
@@ -117,8 +117,8 @@ def lines(
 
 def _same(source: str | os.PathLike[str]) -> ValueError:
   return ValueError(
-    f"--output={source} is the --input: what is made there would be read as media."
-    f" Name another, even one inside it, like {os.path.join(source, 'data')}."
+    f"--output={source} is the --input: its files would be read as media."
+    f" Name another folder, possibly one inside it, like {os.path.join(source, 'data')}."
   )
 
 
@@ -152,7 +152,7 @@ def _folder(root: str, output: str | os.PathLike[str]) -> Iterator[Line]:
 
 
 def _refused(problems: list[OSError]) -> Iterator[Line]:
-  """Lines of the folders that could not be listed, which are forgotten."""
+  """Lines of the folders that could not be listed, which are then cleared."""
   for problem in problems:
     yield refused(problem.filename, problem.strerror or str(problem))
   problems.clear()
@@ -160,16 +160,16 @@ def _refused(problems: list[OSError]) -> Iterator[Line]:
 
 def refused(folder: str, problem: str) -> Line:
   """The line of a folder that cannot be listed, or not all of it."""
-  message = f"a folder that cannot be listed: {problem}"
+  message = f"cannot list the folder: {problem}"
   return Line(path=printable(folder), file=folder, error=("unreachable", message))
 
 
 def _read_bytes(path: str) -> bytes:
   stat = os.stat(path)
-  if not stat_lib.S_ISREG(stat.st_mode):  # A pipe would not end.
-    raise ValueError("is no ordinary file")
+  if not stat_lib.S_ISREG(stat.st_mode):  # A pipe would never end.
+    raise ValueError("is not a regular file")
   if stat.st_size > _MOST_BYTES:
-    raise ValueError(f"has {stat.st_size:,} bytes, of at most {_MOST_BYTES:,}")
+    raise ValueError(f"has {stat.st_size:,} bytes; the limit is {_MOST_BYTES:,}")
   with open(path, "rb") as file:
     return file.read()
 
@@ -200,7 +200,7 @@ def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, tuple[str, ..
     found = [n for n in found if n in texts or n in lists]
     used.update(found)
     if os.path.splitext(name)[1].lower() in MANIFESTS:
-      message = "a manifest is read only where it is itself the --input"
+      message = "a manifest is read only if it is itself the --input"
       yield Line(path=shown, file=file, error=("not_media", message)), ()
       continue
     line = Line(path=shown, file=file)
@@ -208,7 +208,7 @@ def listing(folder: str, names: list[str]) -> Iterator[tuple[Line, tuple[str, ..
   for name in sorted(texts - used):
     file = os.path.join(folder, name)
     shown = printable(file)
-    message = "a caption without a media file of that name beside it"
+    message = "a caption without a media file of the same name beside it"
     yield Line(path=shown, file=file, error=("no_media", message)), ()
 
 
@@ -242,7 +242,7 @@ def _sidecar(name: str, data: bytes) -> dict[str, Any] | None:
 
 
 def _decode(data: bytes) -> tuple[str, bool]:
-  """Text of a caption, and whether it was not UTF-8 and had to be read otherwise."""
+  """Text of a caption, and whether it was not UTF-8 and was read in another encoding."""
   wide = next((name for mark, name in _WIDE if data.startswith(mark)), "")
   if not wide and 4 * data.count(0) > len(data):  # as half of UTF-16 is, in Latin
     wide = "utf-16-be" if data[0] == 0 else "utf-16-le"
@@ -257,7 +257,7 @@ def _decode(data: bytes) -> tuple[str, bool]:
 def _clean(text: str) -> str:
   """One line, no control characters, no double spaces."""
   if not text.isprintable():
-    # What joins letters, or parts them, belongs to them.
+    # Joiners and non-joiners belong to the letters.
     text = "".join(
       c if c.isprintable() or unicodedata.category(c) == "Cf" else " " for c in text
     )
@@ -265,7 +265,7 @@ def _clean(text: str) -> str:
 
 
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-  """The value under the first of these names that has one, not blank; None without."""
+  """The value of the first of these names that has one, not blank; else None."""
   values = (row.get(name) for name in names)
   return next((v for v in values if v is not None and not _is_blank(v)), None)
 

@@ -13,7 +13,7 @@ import pyarrow.parquet
 from video_dit import config as config_lib
 from video_dit.preprocess import ingest
 
-# Reasons by the stage that gives them; whatever else there is comes of reading the file.
+# Reasons by stage; all others come from reading the file.
 STAGES = {
   "list": ("bad_line", "missing", "outside", "no_media", "changed"),
   "probe and decode": (),
@@ -120,10 +120,10 @@ def _columns(batch: pa.RecordBatch, config: config_lib.Config) -> dict[str, np.n
 
 
 def stages(counts: ingest.Counts) -> list[tuple[str, int, int]]:
-  """Each stage, what it rejected and what it left, in rows of the tables."""
+  """Each stage, what it rejected and what it kept, in rows of the tables."""
   known = {reason for reasons in STAGES.values() for reason in reasons}
   left = counts.clips + counts.rejects
-  rows = [("lines of the input and clips cut of them", 0, left)]
+  rows = [("lines of the input and clips cut from them", 0, left)]
   for stage, reasons in STAGES.items():
     mine = set(reasons)
     if stage == "probe and decode":

@@ -1,4 +1,4 @@
-"""What a run did, as a table for people."""
+"""What a run did, as a table for the user."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from video_dit import config as config_lib
 from video_dit.data import pack, pieces, reader
 from video_dit.preprocess import data_report, ingest, run
 
-# Planning more clips than this for one number would take longer than it is worth.
+# Planning more clips than this for one number would take too long.
 _MOST_PLANNED = 200_000
 
 Rows = Iterator[tuple[str, str]]
@@ -41,9 +41,9 @@ def _path(outcome: run.Outcome, name: str) -> str:
 
 def _input(outcome: run.Outcome) -> Rows:
   counts = outcome.counts
-  yield "lines of the input", f"{counts.lines:,} ({outcome.examined:,} looked at now)"
+  yield "lines of the input", f"{counts.lines:,} ({outcome.examined:,} examined now)"
   yield "", f"{counts.kept:,} kept, {counts.lines - counts.kept:,} rejected"
-  extra = f" + {counts.extra:,} more of long videos" if counts.extra else ""
+  extra = f" + {counts.extra:,} more from long videos" if counts.extra else ""
   equals = f"{counts.clips:,} clips + {counts.rejects:,} rejects"
   yield "", f"{counts.lines:,} lines{extra} = {equals}"
 
@@ -57,9 +57,9 @@ def _clips(outcome: run.Outcome) -> Rows:
   yield "clips", f"{counts.clips:,}" + (f" ({kinds}; {splits})" if counts.clips else "")
   left = counts.clips - outcome.made.written - outcome.made.reused
   if left > 0:
-    yield "", f"{left:,} in place of clips that failed: run again to encode them"
+    yield "", f"{left:,} replacing failed clips: run again to encode them"
   if counts.clips and not counts.splits["validation"]:
-    yield "", "no validation split: raise config.media.validation_fraction to have one"
+    yield "", "no validation split: raise config.media.validation_fraction to get one"
   over = f"{counts.frames_dropped:,} left over after the last clip of a video"
   yield "frames", f"{counts.frames:,} ({over})"
   captions = [f"{counts.captions_empty:,} empty"]
@@ -78,7 +78,7 @@ def _rejects(outcome: run.Outcome) -> Rows:
   for reason, number in sorted(counts.reasons.items(), key=lambda item: (-item[1], item)):
     yield f"  {reason}", f"{number:,}"
   if counts.reasons["unreachable"]:
-    yield "", "unreachable: run the same command again to try those again"
+    yield "", "unreachable: run the same command again to retry them"
   if counts.rejects:
     yield "", f"each with its reason in {_path(outcome, ingest.REJECTS)}"
   yield "report", _path(outcome, data_report.HTML)
@@ -88,7 +88,7 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
   made = outcome.made
   if not made.written + made.reused:
     return
-  yield "records", f"{made.written:,} written, {made.reused:,} there before"
+  yield "records", f"{made.written:,} written, {made.reused:,} already present"
   if made.written and made.seconds:
     yield (
       "speed",
@@ -107,9 +107,9 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
 
 
 def _packing(outcome: run.Outcome, config: config_lib.Config) -> str:
-  """The fill of the rows to expect in training, or why clips fit no row."""
+  """The expected fill of training rows, or why clips do not fit."""
   if not outcome.counts.splits["train"]:
-    return "no clip to train on"
+    return "no clips to train on"
   index = reader.Dataset(outcome.folder, "train").index
   most = slice(_MOST_PLANNED)
   try:
@@ -119,7 +119,7 @@ def _packing(outcome: run.Outcome, config: config_lib.Config) -> str:
       patch=config.dit.patch,
     )
   except ValueError as error:
-    return f"these clips cannot be trained on as config.data is: {error}"
+    return f"these clips cannot be trained on with this config.data: {error}"
   plan = pack.plan_epoch(cut.tokens, cut.text_tokens, config.data, config.seed, 0)
   return f"{len(plan):,} rows of {config.data.row_length:,} tokens, {plan.fill:.1%} full"
 

@@ -1,7 +1,7 @@
-"""One pass over a file: how many frames it gives, where it is cut, what they are like.
+"""One pass over a file: how many frames it has, where it is cut, what they are like.
 
-Every frame is decoded, for headers lie and damage shows only where it lies; but only
-those that are looked at are converted, at the size at which they are measured.
+Every frame is decoded, for headers may be wrong and damage shows only on decoding; but
+only those that are examined are converted, at the size at which they are measured.
 """
 
 import base64
@@ -21,7 +21,7 @@ _SLACK_SECONDS = 0.01  # Time stamps are rounded.
 
 
 class Survey:
-  """Looks at the frames of one file as they are decoded.
+  """Examines the frames of one file as they are decoded.
 
   Attributes:
     ticks: frames at the clips' rate so far; the caller counts them.
@@ -30,11 +30,11 @@ class Survey:
   """
 
   def __init__(self, ingest: config_lib.Ingest, start_seconds: float = 0.0):
-    """Begins a file.
+    """Starts a file.
 
     Args:
-      ingest: what to look at.
-      start_seconds: frames that end before it are not looked at.
+      ingest: what to examine.
+      start_seconds: frames that end before it are not examined.
     """
     self.ticks, self.decoded, self.end_seconds = 0, 0, 0.0
     self._ingest, self._start = ingest, start_seconds
@@ -49,7 +49,7 @@ class Survey:
     self._converted = self._follows = False
 
   def watch(self, shown: video.Shown) -> video.Shown:
-    """Looks at a frame; what goes on has its times, and no picture."""
+    """Examines a frame; passes on its times, without the picture."""
     number, self.decoded = self.decoded, self.decoded + 1
     self.end_seconds = shown.seconds + shown.duration
     show = functools.partial(self._show, number)
@@ -87,7 +87,7 @@ class Survey:
     self._follows = True
 
   def _follow(self, frame_HWC: np.ndarray, seconds: float) -> None:
-    """Looks at the frame after one that was measured."""
+    """Examines the frame after a measured one."""
     assert self._before is not None
     self._last[measure.ONWARD] = measure.onward(frame_HWC, seconds, self._before)
     self._follows = False

@@ -1,4 +1,4 @@
-"""The tables of clips and of rejects: their columns, and writing them whole."""
+"""The tables of clips and of rejects: their columns, and writing them atomically."""
 
 import json
 import os
@@ -42,7 +42,7 @@ CLIPS = pa.schema(
     ("record", pa.int64()),
     ("line_start_seconds", pa.float64()),
     ("line_end_seconds", pa.float64()),
-    # What the file says of itself, and what decoding it showed.
+    # What the file's metadata says, and what decoding it showed.
     ("rotation", pa.int32()),
     ("bit_depth", pa.int32()),
     ("audio", pa.bool_()),
@@ -61,7 +61,7 @@ CLIPS = pa.schema(
     ("hashes", pa.list_(pa.uint64())),
   ]
 )
-# A reject has what is known of it, and why it is one.
+# A reject has what is known of it, and its reason.
 REJECTS = pa.schema(
   [
     *(CLIPS.field(name) for name in ("path", "caption")),
@@ -80,10 +80,10 @@ _ROWS = 4096
 
 
 class TableWriter:
-  """Writes a Parquet table row by row; the file appears only when it is whole."""
+  """Writes a Parquet table row by row; the file appears only when it is complete."""
 
   def __init__(self, path: str | os.PathLike[str], schema: pa.Schema):
-    """Begins the file beside its place."""
+    """Starts a temporary file beside the final one."""
     self._path = pathlib.Path(path)
     self._unfinished = self._path.with_name(self._path.name + ".unfinished")
     self._schema = schema
@@ -91,7 +91,7 @@ class TableWriter:
     self._rows: list[dict[str, Any]] = []
 
   def write(self, **row: Any) -> None:
-    """Adds one row: columns that are not named are null, others are left out."""
+    """Adds one row: missing columns are null, unknown ones are ignored."""
     self._rows.append({name: row.get(name) for name in self._schema.names})
     if len(self._rows) == _ROWS:
       self._flush()
@@ -113,10 +113,10 @@ class TableWriter:
 
 
 class LineWriter:
-  """Writes JSON, a line a row; the file appears only when it is whole."""
+  """Writes JSON, a line a row; the file appears only when it is complete."""
 
   def __init__(self, path: str | os.PathLike[str]):
-    """Begins the file beside its place."""
+    """Starts a temporary file beside the final one."""
     self._path = pathlib.Path(path)
     self._unfinished = self._path.with_name(self._path.name + ".unfinished")
     self._file = self._unfinished.open("w", encoding="ascii")

@@ -2,7 +2,7 @@
 
 The data set must be prepared in ArrayRecord format. Its features must hold a `video`
 `(F, H, W, C)` or an `image` `(H, W, C)` of uint8; a `caption`, a `label` and a rate
-(`frames_per_second` or `fps`) are used where they are there.
+(`frames_per_second` or `fps`) are used if present.
 """
 
 from collections.abc import Iterator
@@ -27,7 +27,7 @@ def lines(name: str) -> Iterator[sources.Line]:
   """Yields a line a record of `name[:split]`, a registered name or a folder.
 
   Raises:
-    ValueError: no such data set or split, not in ArrayRecord format, or features
+    ValueError: unknown data set or split, not in ArrayRecord format, or features
       without media.
   """
   if os.path.isdir(name):
@@ -45,7 +45,7 @@ def lines(name: str) -> Iterator[sources.Line]:
     )
   if split and split not in splits:
     raise ValueError(
-      f"--input=tfds:{name}:{split}: there is no such split. Splits: {', '.join(splits)}."
+      f"--input=tfds:{name}:{split}: no such split. Splits: {', '.join(splits)}."
     )
   for each in [split] if split else sorted(splits):
     _source(name, each)
@@ -74,13 +74,13 @@ def read(
   Args:
     file: as `lines` wrote it.
     record: index in the split.
-    media: the rate that is wanted, and limits.
+    media: the wanted rate, and limits.
 
   Returns:
     The clip `(F, H, W, 3)` uint8, its frames per second (0 for an image), its caption.
 
   Raises:
-    MediaError: the record holds no clip that can be used.
+    MediaError: the record holds no usable clip.
   """
   name, split, _ = file.split(_SEPARATOR)
   where = f"{shown(file)}/{record}"
@@ -93,7 +93,7 @@ def read(
   clip = np.asarray(example[_media_name(name, _builder(name))])
   clip = clip[None] if clip.ndim == 3 else clip
   if clip.ndim != 4 or clip.dtype != np.uint8 or clip.shape[-1] not in (1, 3):
-    message = f"{clip.dtype}{clip.shape} is no uint8 clip with 1 or 3 channels"
+    message = f"{clip.dtype}{clip.shape} is not a uint8 clip with 1 or 3 channels"
     raise errors.MediaError(where, "unsupported", message)
   if clip.shape[1] * clip.shape[2] > media.max_source_pixels:
     message = f"{clip.shape[2]}x{clip.shape[1]} exceeds config.media.max_source_pixels"
@@ -107,7 +107,7 @@ def read(
   own = next((float(example[n]) for n in RATE_NAMES if n in example), 0.0)
   rate = media.frames_per_second or own
   if not rate:
-    message = "the data set holds no rate; set config.media.frames_per_second"
+    message = "the data set has no frame rate; set config.media.frames_per_second"
     raise errors.MediaError(where, "unsupported", message)
   if own and own != rate:
     count = max(1, int(len(clip_FHWC) * rate / own + 1e-6))
@@ -148,8 +148,8 @@ def _builder(name: str) -> Any:
   except Exception as error:
     text = str(error).strip().split("\n")[0]
     raise ValueError(
-      f"--input=tfds:{name}: TFDS cannot open it ({type(error).__name__}: {text}). Name a"
-      " prepared data set, or its folder."
+      f"--input=tfds:{name}: TFDS could not open it ({type(error).__name__}: {text})."
+      " Name a prepared data set, or its folder."
     ) from error
 
 
@@ -170,6 +170,6 @@ def _media_name(name: str, builder: Any) -> str:
   if found is None:
     raise ValueError(
       f"--input=tfds:{name}: its features are {', '.join(builder.info.features)}; one"
-      f" of them must be called {', '.join(MEDIA_NAMES)}."
+      f" of them must be named {', '.join(MEDIA_NAMES)}."
     )
   return found

@@ -72,7 +72,7 @@ def _starts(extent: int, side: int, count: int) -> tuple[int, ...]:
 
 
 class Tiler:
-  """Encodes clips whole where they fit, else in tiles; counts and measures those.
+  """Encodes clips whole if they fit, else in tiles; counts and measures those.
 
   Attributes:
     clips: encoded in tiles.
@@ -81,7 +81,7 @@ class Tiler:
   """
 
   def __init__(self, autoencoder: Frozen, tile_pixels: int):
-    """Takes the encoder, and the pixels of a frame that fit the device's memory."""
+    """Takes the encoder, and the pixels per frame that fit the device's memory."""
     self._autoencoder, self._pixels = autoencoder, tile_pixels
     self._most = tile_pixels // autoencoder.space**2
     self.clips, self.tiles = 0, 0
@@ -89,7 +89,7 @@ class Tiler:
     self._measured = 0
 
   def settings(self, largest: int) -> str:
-    """What tells data sets with tiles from those without.
+    """A suffix that distinguishes data sets with tiles from those without.
 
     Args:
       largest: most pixels of a clip's frame.
@@ -97,7 +97,7 @@ class Tiler:
     return "" if largest <= self._pixels else f", tiles of {self._pixels}"
 
   def summary(self) -> str:
-    """What there is to say of tiles; empty where there were none."""
+    """A summary of the tiles; empty without any."""
     if not self.clips:
       return ""
     text = f"{self.clips:,} clips in up to {self.tiles} tiles"

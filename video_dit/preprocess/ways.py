@@ -33,7 +33,7 @@ class Way:
     return self.runner != POOL and (bool(self.runner) or _has_beam())
 
   def check(self, ingest: config_lib.Ingest, output: str | os.PathLike[str]) -> None:
-    """Refuses what cannot run here, before anything is looked at.
+    """Refuses what cannot run here, before anything is examined.
 
     Args:
       ingest: settings.
@@ -46,7 +46,7 @@ class Way:
     shots.check(ingest)
     if not self.uses_beam:
       if self.options:
-        raise ValueError(f"{self.options[0]}: there is no such flag. See --help.")
+        raise ValueError(f"{self.options[0]}: unknown flag. See --help.")
       return
     if not _has_beam():
       raise ValueError(
@@ -71,10 +71,10 @@ def run(
   held: held_lib.Held = held_lib.Held(),
   then: Callable[[], None] = lambda: None,
 ) -> tuple[int, ingest.Counts]:
-  """Looks at all files that have no facts yet, and makes the tables.
+  """Examines all files that have no facts yet, and makes the tables.
 
   Args:
-    way: to do it.
+    way: of running ingest.
     facts: hold the lines, and are completed.
     config: settings.
     folder: of the output, on this machine.
@@ -82,10 +82,10 @@ def run(
     pool: of workers that run `examine.work`.
     place: the output as all machines of a runner see it; empty where that is `folder`.
     held: clips that stay before others that are equal.
-    then: is called between the two.
+    then: called between the two.
 
   Returns:
-    How many files were looked at, and what the tables hold.
+    How many files were examined, and what the tables hold.
   """
   if not way.uses_beam:
     examined = ingest.examine_files(facts, config.media, pool, config.ingest)

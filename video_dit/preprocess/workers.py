@@ -1,7 +1,7 @@
 """Worker processes that can be killed: one bad file never stops the others.
 
 A decoder that hangs cannot be interrupted from within, so every job has a time limit
-after which its process is killed and replaced. Each process also arms an alarm that
+after which its process is killed and replaced. Each process also sets an alarm that
 ends it should its parent be gone.
 """
 
@@ -20,13 +20,13 @@ import numpy as np
 
 from video_dit import heap
 
-# A worker imports its libraries before its first job; that is not the file's time.
+# A worker imports its libraries before its first job; that does not count for the file.
 _START_SECONDS = 300.0
-# The parent's limit comes first; the worker's own alarm is for when there is none.
+# The parent's limit comes first; the worker's own alarm is for a missing parent.
 _ALARM_SECONDS = 10.0
 _POLL_SECONDS = 0.5
 
-# What a worker's function returns: a value that pickles, and one array or None.
+# A worker function's result: a picklable value, and one array or None.
 Result = tuple[Any, np.ndarray | None]
 
 
@@ -83,9 +83,9 @@ class Pool:
     """Yields `(job, result)` in order.
 
     Args:
-      jobs: `(weight, job)`; read as far ahead as the limit lets.
-      limit: most weight begun and not yet taken by the caller; one job always runs.
-      stopped: makes this run end soon where it is set, from whatever thread.
+      jobs: `(weight, job)`; read as far ahead as the limit allows.
+      limit: maximum weight started and not yet taken by the caller; one job always runs.
+      stopped: when set, from any thread, this run soon ends.
     """
     stopped = stopped or threading.Event()
     queue = iter(jobs)
@@ -112,7 +112,7 @@ class Pool:
       if order and order[0] not in done:
         done.update(self._collect())
     for worker in [w for w in self._workers if w.job is not None]:
-      self._remove(worker)  # Its answer is none of another run's.
+      self._remove(worker)  # Its answer must not reach another run.
 
   def _idle(self) -> _Worker | None:
     """A worker without a job, or None where all of them are busy."""
@@ -127,8 +127,8 @@ class Pool:
   def _start(self) -> _Worker:
     if multiprocessing.current_process().daemon:
       raise RuntimeError(
-        "files are looked at by processes of their own, and this process, a daemon, may"
-        " start none. Have its owner start it otherwise; for Dask's workers set"
+        "files are examined in separate processes, and this process, a daemon, cannot"
+        " start any. Start it as a non-daemon; for Dask's workers set"
         " DASK_DISTRIBUTED__WORKER__DAEMON=False."
       )
     ours, theirs = self._context.Pipe()
@@ -147,7 +147,7 @@ class Pool:
     return _Worker(process, ours, time.monotonic() + _START_SECONDS)
 
   def _collect(self) -> dict[int, Result | Failure]:
-    """Waits a little for results, and ends what is over its time."""
+    """Waits briefly for results, and ends jobs that exceed their time."""
     busy = {w.pipe: w for w in self._workers if not w.ready or w.job is not None}
     done: dict[int, Result | Failure] = {}
     for pipe in connections.wait(list(busy), timeout=_POLL_SECONDS):
@@ -163,7 +163,7 @@ class Pool:
             " message is above."
           ) from None
         how = f"signal {-code}" if code and code < 0 else f"status {code}"
-        self._end(worker, "crashed", f"the decoder's process died with {how}", done)
+        self._end(worker, "crashed", f"the decoder process died with {how}", done)
         continue
       if worker.ready:
         done[worker.job] = result  # type: ignore[index]
@@ -175,8 +175,8 @@ class Pool:
         if not worker.ready:
           raise RuntimeError(f"a worker process did not start in {_START_SECONDS:g} s.")
         message = (
-          f"not done after {self._timeout:g} s; raise config.media.timeout_seconds if"
-          " the file is only long"
+          f"not finished after {self._timeout:g} s; raise config.media.timeout_seconds if"
+          " the file is just long"
         )
         self._end(worker, "timeout", message, done)
     return done
