@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pathlib
 
 import jax
 import pytest
@@ -10,11 +11,16 @@ from tests.train import line
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, profile
 
-# The tests of plans load a compiler for TPUs that are not there. With it (seen with jax
-# 0.10.2 and libtpu 0.0.52) a process that begins a trace dies.
-_TRACES = pytest.mark.skipif(
-  "'libtpu.so' in open('/proc/self/maps').read()", reason="libtpu is loaded here"
-)
+
+@pytest.fixture
+def traces():
+  """Where the tests of plans have loaded libtpu, a process that begins a trace dies.
+
+  Seen with jax 0.10.2 and libtpu 0.0.52.
+  """
+  maps = pathlib.Path("/proc/self/maps")
+  if maps.exists() and "libtpu.so" in maps.read_text():
+    pytest.skip("libtpu is loaded in this process")
 
 
 @pytest.mark.parametrize(
@@ -40,7 +46,7 @@ def test_a_range_is_read():
   assert profile.parse("", 15) is None
 
 
-@_TRACES
+@pytest.mark.usefixtures("traces")
 def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, capsys):
   mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
   config = line.config(steps=6, evaluate_every=0)
@@ -59,7 +65,7 @@ def test_the_trace_holds_the_steps_that_were_asked_for_and_no_others(tmp_path, c
   assert steps == {3, 4}
 
 
-@_TRACES
+@pytest.mark.usefixtures("traces")
 @pytest.mark.parametrize(
   ("asked", "said", "left"),
   [
