@@ -40,7 +40,7 @@ def call(tmp_path):
       (tmp_path / "bin" / command).write_text(text)
       (tmp_path / "bin" / command).chmod(0o755)
     path = f"{tmp_path / 'bin'}:{os.environ['PATH']}"
-    own = {"PATH": path, "TMPDIR": str(tmp_path / "tmp"), **variables}
+    own = {"PATH": path, "TMPDIR": str(tmp_path / "tmp"), "VENV": "", **variables}
     return subprocess.run(
       ["bash", str(tmp_path / "launch" / name), *arguments],
       capture_output=True,

@@ -88,7 +88,8 @@ def test_what_is_not_there_gets_no_chart_and_no_table(tmp_path):
   write.write_video(tmp_path / "in" / "a.png", scenes.texture(1), ingest_test.RATE)
   config = ingest_test._with(measure=False, thumbnails=0)
   ingest_test._ingest(tmp_path / "in", tmp_path, config)
-  data_report.write(tmp_path, config, ingest.Counts(), ingest_test._Here())
+  with facts_lib.Facts(tmp_path / "facts.sqlite") as facts:
+    data_report.write(tmp_path, config, ingest.Counts(), facts, ingest_test._Here())
   text = (tmp_path / "report.html").read_text(encoding="utf-8")
   assert "Not measured, as config.ingest.measure is off: " in text and "sharpness" in text
   assert "Packing" not in text  # of pixels
