@@ -272,16 +272,22 @@ def test_what_cannot_be_read_is_dropped_with_the_rest(tmp_path):
   assert not verify.verify(tmp_path).faults
 
 
-def test_what_two_hosts_made_is_kept_once_and_the_rest_stays(tmp_path, caplog):
-  made = [record for record, _ in clips.records(6)]
+def _write_twice(folder, num: int) -> list:
+  """Records of two hosts, of which the middle one is of both."""
+  made = [record for record, _ in clips.records(num)]
   hosts = [
-    writer.ShardWriter(tmp_path, clips.metadata(), shard_records=4, host=i, hosts=2)
+    writer.ShardWriter(folder, clips.metadata(), shard_records=4, host=i, hosts=2)
     for i in range(2)
   ]
-  for host, share in zip(hosts, (made[:3], made[2:]), strict=True):
+  for host, share in zip(hosts, (made[: num // 2], made[num // 2 - 1 :]), strict=True):
     for record in share:
       host.write(record, "train")
     host.close()
+  return made
+
+
+def test_what_two_hosts_made_is_kept_once_and_the_rest_stays(tmp_path, caplog):
+  made = _write_twice(tmp_path, 6)
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:
     w.finish()
     assert w.written_keys() == {record.key for record in made}
@@ -292,6 +298,21 @@ def test_what_two_hosts_made_is_kept_once_and_the_rest_stays(tmp_path, caplog):
   found = {data[i].key: data[i].latent for i in range(len(data))}
   for record in made:
     np.testing.assert_array_equal(found[record.key], record.latent)
+
+
+def test_what_cannot_be_read_is_not_lost_beside_what_was_made_twice(tmp_path):
+  made = _write_twice(tmp_path, 4)
+  shard = tmp_path / "latents-train.array_record-00001"
+  data = bytearray(shard.read_bytes())
+  data[data.index(made[3].key.encode())] ^= 255
+  shard.write_bytes(data)
+  again = writer.ShardWriter(tmp_path, clips.metadata())
+  with pytest.raises(writer.DiskError, match=r"-00001: 1 of its records .* Remove this"):
+    again.finish()
+  assert shard.read_bytes() == data and not again.finished
+  shard.unlink()
+  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    assert w.written_keys() == {record.key for record in made[:2]}
 
 
 def test_finishing_again_changes_nothing(tmp_path):

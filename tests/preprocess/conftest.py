@@ -2,6 +2,7 @@
 
 import dataclasses
 import pathlib
+import shutil
 
 from flax import nnx
 import numpy as np
@@ -11,6 +12,7 @@ from tests import tiny
 from tests.preprocess import files
 from video_dit import config as config_lib
 from video_dit.models.autoencoder import model, store
+from video_dit.preprocess import run
 
 CONFIG = dataclasses.replace(
   tiny.CONFIG,
@@ -52,3 +54,30 @@ def config(autoencoder) -> config_lib.Config:
   """The config of the tests."""
   arch = dataclasses.replace(CONFIG.autoencoder, checkpoint=str(autoencoder))
   return dataclasses.replace(CONFIG, autoencoder=arch)
+
+
+@pytest.fixture(scope="module")
+def done(config, media, tmp_path_factory):
+  """A finished run and its folder; not to be changed."""
+  folder = tmp_path_factory.mktemp("run") / "out"
+  return run.preprocess(config, media, folder), folder
+
+
+@pytest.fixture(scope="module")
+def pixels(config):
+  """The config that keeps pixels, where the encoders make no difference."""
+  return dataclasses.replace(config, objective="reconstruction")
+
+
+@pytest.fixture(scope="module")
+def done_pixels(pixels, media, tmp_path_factory):
+  """A finished run of pixels, and its folder; not to be changed."""
+  folder = tmp_path_factory.mktemp("run") / "out"
+  return run.preprocess(pixels, media, folder), folder
+
+
+@pytest.fixture
+def copy(done_pixels, tmp_path):
+  """A copy of the finished run's folder."""
+  shutil.copytree(done_pixels[1], tmp_path / "out")
+  return tmp_path / "out"

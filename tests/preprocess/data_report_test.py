@@ -38,13 +38,18 @@ def done(tmp_path_factory):
     objective="diffusion",
     data=dataclasses.replace(config.data, row_length=4096),
   )
+  return out, _report(folder, out, config)
+
+
+def _report(folder, out, config) -> ingest.Counts:
+  """Looks at a folder's files and writes tables and report."""
   with facts_lib.Facts(out / "facts.sqlite") as facts:
     facts.set_lines(sources.lines(folder), config.media, config.ingest)
     here = ingest_test._Here()
     ingest.examine_files(facts, config.media, here, config.ingest)
     counts = ingest.tabulate(facts, config, out)
     data_report.write(out, config, counts, facts, here)
-  return out, counts
+  return counts
 
 
 def test_the_page_shows_stages_charts_and_pictures(done):
@@ -112,12 +117,7 @@ def test_a_picture_is_of_the_bytes_that_the_file_has_now(tmp_path):
   for seed in (0, 1):
     for name in "ab":  # the second of which has no key
       write.write_video(folder / f"{name}.png", scenes.texture(1, seed=seed), 8.0)
-    with facts_lib.Facts(out / "facts.sqlite") as facts:
-      facts.set_lines(sources.lines(folder), config.media, config.ingest)
-      here = ingest_test._Here()
-      ingest.examine_files(facts, config.media, here, config.ingest)
-      counts = ingest.tabulate(facts, config, out)
-      data_report.write(out, config, counts, facts, here)
+    _report(folder, out, config)
     text = (out / "report.html").read_text(encoding="utf-8")
     found.append(re.findall('data:image/jpeg;base64,[^"]*', text))
   for pictures in found:

@@ -1,76 +1,28 @@
 """Files in, data sets out: nothing lost, nothing twice, nothing mixed."""
 
-import dataclasses
 import itertools
 import json
 import os
-import pathlib
 import shutil
 
 import numpy as np
-import pyarrow.parquet
 import pytest
 
-from tests.preprocess import scenes
+from tests.preprocess import sets
 from tests.preprocess.files import moving
-from video_dit import lock
-from video_dit.data import reader, schema, verify
+from video_dit.data import reader, schema
 from video_dit.media import decode, write
 from video_dit.models.autoencoder import store
 from video_dit.models.text import encoder as text_lib
 from video_dit.preprocess import run, summary
 
 
-def _table(folder: pathlib.Path, name: str) -> list[dict]:
-  return pyarrow.parquet.read_table(folder / name).to_pylist()
-
-
-def _records(folder: pathlib.Path, split: str = "train") -> list:
-  data = reader.Dataset(folder, split)
-  return [data[i] for i in range(len(data))]
-
-
-def _files(folder: pathlib.Path) -> dict[pathlib.Path, bytes]:
-  """All files but those of work in progress."""
-  found = (path for path in folder.rglob("*") if path.is_file())
-  return {p: p.read_bytes() for p in found if "work" not in p.relative_to(folder).parts}
-
-
-def _change(config, section: str, **values):
-  part = dataclasses.replace(getattr(config, section), **values)
-  return dataclasses.replace(config, **{section: part})
-
-
-@pytest.fixture(scope="module")
-def done(config, media, tmp_path_factory):
-  """A finished run and its folder; not to be changed."""
-  folder = tmp_path_factory.mktemp("run") / "out"
-  return run.preprocess(config, media, folder), folder
-
-
-@pytest.fixture(scope="module")
-def pixels(config):
-  """The config that keeps pixels, where the encoders make no difference."""
-  return dataclasses.replace(config, objective="reconstruction")
-
-
-@pytest.fixture(scope="module")
-def done_pixels(pixels, media, tmp_path_factory):
-  """A finished run of pixels, and its folder; not to be changed."""
-  folder = tmp_path_factory.mktemp("run") / "out"
-  return run.preprocess(pixels, media, folder), folder
-
-
-@pytest.fixture
-def copy(done_pixels, tmp_path):
-  """A copy of the finished run's folder."""
-  shutil.copytree(done_pixels[1], tmp_path / "out")
-  return tmp_path / "out"
-
-
 def test_every_file_is_a_clip_or_a_named_reject(done, media):
   outcome, folder = done
-  clips, rejects = _table(folder, "clips.parquet"), _table(folder, "rejects.parquet")
+  clips, rejects = (
+    sets.table(folder, "clips.parquet"),
+    sets.table(folder, "rejects.parquet"),
+  )
   names = [os.path.relpath(row["path"], media) for row in clips]
   assert sorted(names) == ["-d.gif", "a.mp4", "b.mp4", "c.mp4", "c.mp4", "e 'q' 🐈.png"]
   reasons = {os.path.relpath(row["path"], media): row["reason"] for row in rejects}
@@ -91,7 +43,7 @@ def test_every_file_is_a_clip_or_a_named_reject(done, media):
 
 
 def test_long_videos_are_cut_and_the_rest_is_counted(done):
-  rows = [r for r in _table(done[1], "clips.parquet") if r["path"].endswith("c.mp4")]
+  rows = [r for r in sets.table(done[1], "clips.parquet") if r["path"].endswith("c.mp4")]
   assert [row["first_frame"] for row in rows] == [0, 9]
   assert [row["frames"] for row in rows] == [9, 9]
   assert [row["frames_dropped"] for row in rows] == [0, 3]
@@ -103,8 +55,8 @@ def test_records_are_the_frozen_encodings_of_the_files(done, config):
   _, folder = done
   autoencoder = store.load(config.autoencoder.checkpoint)
   text = text_lib.TextEncoder.load(config.text, folder / "text")
-  rows = {row["key"]: row for row in _table(folder, "clips.parquet")}
-  records = _records(folder / "latents")
+  rows = {row["key"]: row for row in sets.table(folder, "clips.parquet")}
+  records = sets.records(folder / "latents")
   assert sorted(record.key for record in records) == sorted(rows)
   for record in records:
     row = rows[record.key]
@@ -153,111 +105,6 @@ def test_the_report_of_a_run_has_pictures(done_pixels):
   assert text.count("data:image/jpeg;base64,") == 7
 
 
-def test_second_run_does_nothing(done_pixels, pixels, media, copy):
-  before = {p: p.stat().st_mtime_ns for p in (copy / "pixels").glob("*array_record*")}
-  outcome = run.preprocess(pixels, media, copy)
-  assert outcome.examined == 0
-  assert (outcome.made.written, outcome.made.reused) == (0, 6)
-  assert before == {p: p.stat().st_mtime_ns for p in before}
-  for name in ("clips.parquet", "rejects.parquet"):
-    assert _table(copy, name) == _table(done_pixels[1], name)
-
-
-def test_a_second_run_in_the_output_is_refused_and_changes_nothing(
-  pixels, media, copy, tmp_path
-):
-  out = copy
-  before = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-  (tmp_path / "other").mkdir()
-  with (
-    lock.held(out / "work", flag="--output", wait_seconds=0),
-    pytest.raises(lock.Busy, match=r"work: process \d+ on .* choose another --output"),
-  ):
-    run.preprocess(pixels, tmp_path / "other", out, wait_seconds=0)
-  after = {p: p.read_bytes() for p in out.rglob("*") if p.is_file()}
-  assert after == before | {out / "work" / "lock": after[out / "work" / "lock"]}
-
-
-def test_added_files_are_added(pixels, media, copy, tmp_path):
-  grown = tmp_path / "in"
-  shutil.copytree(media, grown)
-  first = run.preprocess(pixels, grown, copy)
-  assert (first.made.written, first.made.reused) == (0, 6)
-  write.write_video(grown / "new.mp4", moving(9, 32, 32, 77), 8.0)
-  second = run.preprocess(pixels, grown, copy)
-  assert second.examined == 1
-  assert (second.made.written, second.made.reused) == (1, 6)
-  assert len(_records(copy / "pixels")) == 7
-
-
-def test_of_equal_clips_the_set_keeps_what_it_holds(pixels, tmp_path):
-  folder, out = tmp_path / "in", tmp_path / "out"
-  folder.mkdir()
-  clip = scenes.texture(9, speed=2)
-  write.write_video(folder / "m.mp4", clip, 8.0)
-  (folder / "m.txt").write_text("a caption")
-  config = _change(pixels, "ingest", near_duplicates=True)
-  first = run.preprocess(config, folder, out)
-  # They come before it, and would have been taken at first.
-  shutil.copy(folder / "m.mp4", folder / "a.mp4")
-  write.write_video(folder / "b.mp4", clip[:, ::2, ::2], 8.0)
-  second = run.preprocess(config, folder, out)
-  assert (first.made.written, second.made.written, second.made.reused) == (1, 0, 1)
-  assert [os.path.basename(r["path"]) for r in _table(out, "clips.parquet")] == ["m.mp4"]
-  reasons = [(r["path"][-5:], r["reason"]) for r in _table(out, "rejects.parquet")]
-  assert reasons == [("a.mp4", "duplicate"), ("b.mp4", "near_duplicate")]
-
-
-def test_what_looks_like_a_clip_that_failed_is_encoded_by_the_next_run(pixels, tmp_path):
-  folder, out = tmp_path / "in", tmp_path / "out"
-  folder.mkdir()
-  clip = scenes.texture(9, speed=2)
-  write.write_video(folder / "a.mp4", clip, 8.0)
-  write.write_video(folder / "b.mp4", clip[:, ::2, ::2], 8.0)
-  config = _change(pixels, "ingest", near_duplicates=True)
-  run.preprocess(config, folder, out)
-  shutil.rmtree(out / "pixels")
-  stat = (folder / "a.mp4").stat()
-  (folder / "a.mp4").write_bytes(bytes(stat.st_size))
-  os.utime(folder / "a.mp4", ns=(stat.st_atime_ns, stat.st_mtime_ns))
-  outcome = run.preprocess(config, folder, out)
-  assert (outcome.counts.clips, outcome.made.written) == (1, 0)
-  said = "1 replacing failed clips: run again to encode them"
-  assert said in summary.text(outcome, config)
-  outcome = run.preprocess(config, folder, out)
-  assert (outcome.counts.clips, outcome.made.written) == (1, 1)
-  assert said not in summary.text(outcome, config)
-
-
-def test_changed_captions_are_refused_or_made_anew(pixels, media, copy, tmp_path):
-  changed = tmp_path / "in"
-  shutil.copytree(media, changed)
-  (changed / "c.txt").write_text("something else")
-  (changed / "-d.gif").unlink()
-  before = _files(copy)
-  with pytest.raises(ValueError, match=r"pixels.*3 records.*--overwrite"):
-    run.preprocess(pixels, changed, copy)
-  assert _files(copy) == before  # the tables of the set that is there, too
-  outcome = run.preprocess(pixels, changed, copy, overwrite=True)
-  assert (outcome.made.written, outcome.made.reused) == (2, 3)
-  assert not verify.verify(copy / "pixels").faults
-  keys = sorted(row["key"] for row in _table(copy, "clips.parquet"))
-  assert sorted(record.key for record in _records(copy / "pixels")) == keys
-  captions = [record.caption for record in _records(copy / "pixels")]
-  assert captions.count("something else") == 2
-
-
-def test_limits_change_without_another_look_at_the_files(pixels, media, copy):
-  longer = _change(pixels, "media", max_frames=21)
-  with pytest.raises(ValueError, match=r"no longer wanted.*--overwrite"):
-    run.preprocess(longer, media, copy)
-  outcome = run.preprocess(longer, media, copy, overwrite=True)
-  assert outcome.examined == 0
-  assert outcome.counts.clips == 5
-  assert (outcome.made.written, outcome.made.reused) == (1, 4)
-  assert max(len(record.clip) for record in _records(copy / "pixels")) == 21
-
-
 def test_a_caption_beyond_float16_costs_its_clips_and_is_named(
   config, media, tmp_path, monkeypatch
 ):
@@ -277,8 +124,10 @@ def test_a_caption_beyond_float16_costs_its_clips_and_is_named(
   scale("clip c, 21 frames")
   outcome = run.preprocess(config, media, tmp_path / "out")
   assert (outcome.made.written, outcome.made.failed) == (4, 2)
-  assert {r.caption for r in _records(outcome.folder)}.isdisjoint({"clip c, 21 frames"})
-  reasons = {r["reason"] for r in _table(tmp_path / "out", "rejects.parquet")}
+  assert {r.caption for r in sets.records(outcome.folder)}.isdisjoint(
+    {"clip c, 21 frames"}
+  )
+  reasons = {r["reason"] for r in sets.table(tmp_path / "out", "rejects.parquet")}
   assert "not_finite" in reasons
   scale("")
   with pytest.raises(
@@ -287,27 +136,13 @@ def test_a_caption_beyond_float16_costs_its_clips_and_is_named(
     run.preprocess(config, media, tmp_path / "none")
 
 
-def test_other_text_settings_are_refused_or_made_anew(done, config, media, tmp_path):
-  folder = tmp_path / "out"
-  shutil.copytree(done[1], folder)
-  other = _change(config, "text", seed=5)
-  with pytest.raises(ValueError, match=r"config\.text\.seed 0 -> 5.*--overwrite"):
-    run.preprocess(other, media, folder)
-  before = schema.Metadata.load(folder / "latents")
-  outcome = run.preprocess(other, media, folder, overwrite=True)
-  assert (outcome.examined, outcome.made.written) == (0, 6)
-  after = schema.Metadata.load(folder / "latents")
-  assert before.text != after.text
-  assert before.autoencoder == after.autoencoder
-
-
 def test_pixels_for_the_autoencoder_and_a_data_set_as_input(pixels, media, tmp_path):
-  pixels = _change(pixels, "media", validation_fraction=0.4)
+  pixels = sets.change(pixels, "media", validation_fraction=0.4)
   outcome = run.preprocess(pixels, media, tmp_path / "a")
   assert outcome.folder == tmp_path / "a" / "pixels"
   assert outcome.counts.splits["validation"] > 0
-  splits = {split: _records(outcome.folder, split) for split in outcome.counts.splits}
-  rows = {row["key"]: row for row in _table(tmp_path / "a", "clips.parquet")}
+  splits = {split: sets.records(outcome.folder, split) for split in outcome.counts.splits}
+  rows = {row["key"]: row for row in sets.table(tmp_path / "a", "clips.parquet")}
   assert sum(len(records) for records in splits.values()) == len(rows) == 6
   for split, records in splits.items():
     for record in records:
@@ -321,7 +156,7 @@ def test_pixels_for_the_autoencoder_and_a_data_set_as_input(pixels, media, tmp_p
   # A TFDS data set, this one, is an input like any other; its splits stay.
   again = run.preprocess(pixels, f"tfds:{outcome.folder}", tmp_path / "b")
   assert again.counts.splits == outcome.counts.splits
-  captions = sorted(r.caption for s in splits for r in _records(again.folder, s))
+  captions = sorted(r.caption for s in splits for r in sets.records(again.folder, s))
   assert captions == sorted(r.caption for records in splits.values() for r in records)
 
 
@@ -342,10 +177,12 @@ def test_file_that_breaks_after_ingest_moves_to_the_rejects(pixels, media, tmp_p
     assert (counts.clips, counts.rejects) == (3, 7)
     assert counts.lines + counts.extra == 10
   broken = [
-    r for r in _table(out, "rejects.parquet") if r["key"] and r["reason"] != "duplicate"
+    r
+    for r in sets.table(out, "rejects.parquet")
+    if r["key"] and r["reason"] != "duplicate"
   ]
   assert sorted(os.path.basename(r["path"]) for r in broken) == ["a.mp4", *["c.mp4"] * 2]
-  assert len(_records(out / "pixels")) == 3
+  assert len(sets.records(out / "pixels")) == 3
 
 
 def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, tmp_path):
@@ -360,17 +197,17 @@ def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, t
     rows[-1] |= {"caption_weights": [1, 3]}
   (folder / "m.jsonl").write_text("\n".join(map(json.dumps, rows)))
   # One token of the transformer is 16 x 16 pixels; latents need 8 x 8.
-  config = _change(config, "media", max_pixels=64 * 64)
-  config = _change(config, "dit", patch=(1, 1, 1))
+  config = sets.change(config, "media", max_pixels=64 * 64)
+  config = sets.change(config, "dit", patch=(1, 1, 1))
   outcome = run.preprocess(config, folder / "m.jsonl", tmp_path / "out")
   made = outcome.made
   assert (made.written, made.shapes, made.captions_encoded) == (8, 1, 9)
   assert 0 < made.wasted < 0.1
   assert "1 shapes compiled" in summary.text(outcome, config)
   autoencoder = store.load(config.autoencoder.checkpoint)
-  paths = {r["key"]: r["path"] for r in _table(tmp_path / "out", "clips.parquet")}
+  paths = {r["key"]: r["path"] for r in sets.table(tmp_path / "out", "clips.parquet")}
   sizes = set()
-  for record in _records(outcome.folder):
+  for record in sets.records(outcome.folder):
     sizes.add((record.height, record.width))
     (pixels_HWC,) = decode.frames(paths[record.key], config.media)
     expected = autoencoder.encode(pixels_HWC[None])
@@ -381,25 +218,6 @@ def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, t
   assert sizes == {(64, 48), (64, 56)}
   again = run.preprocess(config, folder / "m.jsonl", tmp_path / "out").made
   assert (again.written, again.reused) == (0, 8)
-
-
-def test_pixels_keep_the_heaviest_of_several_captions(pixels, media, tmp_path):
-  shutil.copyfile(media / "a.mp4", tmp_path / "a.mp4")
-  manifest = tmp_path / "m.jsonl"
-
-  def run_with(weights, **options):
-    row = {"path": "a.mp4", "captions": ["long ago", "far away"]}
-    manifest.write_text(json.dumps(row | {"caption_weights": weights}))
-    made = run.preprocess(pixels, manifest, tmp_path / "out", **options).made
-    (record,) = _records(tmp_path / "out" / "pixels")
-    return made.written, made.reused, record.caption
-
-  assert run_with([1, 3]) == (1, 0, "far away")
-  assert run_with([1, 3]) == (0, 1, "far away")
-  assert run_with([1, 2]) == (0, 1, "far away")
-  with pytest.raises(ValueError, match="another caption"):
-    run_with([3, 1])
-  assert run_with([3, 1], overwrite=True) == (1, 0, "long ago")
 
 
 def test_manifest_with_cuts_and_splits(pixels, media, tmp_path):
@@ -420,8 +238,8 @@ def test_manifest_with_cuts_and_splits(pixels, media, tmp_path):
     manifest.unlink()
   reasons = {"duplicate": 1, "missing": 1, "outside": 1, "too_short": 1}
   assert outcome.counts.reasons == reasons
-  (train,) = _records(outcome.folder, "train")
-  (validation,) = _records(outcome.folder, "validation")
+  (train,) = sets.records(outcome.folder, "train")
+  (validation,) = sets.records(outcome.folder, "validation")
   assert (train.caption, validation.caption) == ("first", "rest")
   assert validation.start_seconds == 1.125
   assert train.key != validation.key
@@ -433,7 +251,7 @@ def test_no_captions_at_all(config, tmp_path):
   write.write_video(folder / "a.png", moving(1, 32, 32, 0), 8.0)
   outcome = run.preprocess(config, folder, tmp_path / "out")
   assert (outcome.counts.captions_empty, outcome.made.written) == (1, 1)
-  (record,) = _records(outcome.folder)
+  (record,) = sets.records(outcome.folder)
   np.testing.assert_array_equal(record.text, schema.Metadata.load(outcome.folder).empty)
 
 
@@ -445,7 +263,7 @@ def test_enormous_captions_are_cut_and_counted(config, tmp_path):
   outcome = run.preprocess(config, folder, tmp_path / "out")
   assert outcome.made.captions_cut == 1
   assert "1 cut at config.text.max_tokens" in summary.text(outcome, config)
-  (record,) = _records(outcome.folder)
+  (record,) = sets.records(outcome.folder)
   assert record.text.shape == (config.text.max_tokens, config.text.width)
 
 
@@ -454,7 +272,7 @@ def test_nothing_usable_is_no_error_of_ours(config, tmp_path):
   (tmp_path / "in" / "a.mp4").write_text("no")
   outcome = run.preprocess(config, tmp_path / "in", tmp_path / "out")
   assert (outcome.counts.clips, outcome.counts.rejects) == (0, 1)
-  assert "a.mp4" in _table(tmp_path / "out", "rejects.parquet")[0]["path"]
+  assert "a.mp4" in sets.table(tmp_path / "out", "rejects.parquet")[0]["path"]
 
 
 @pytest.mark.parametrize(
@@ -467,5 +285,5 @@ def test_nothing_usable_is_no_error_of_ours(config, tmp_path):
 )
 def test_wrong_autoencoder_is_refused_first(config, media, tmp_path, values, message):
   with pytest.raises(ValueError, match=message):
-    run.preprocess(_change(config, "autoencoder", **values), media, tmp_path / "out")
+    run.preprocess(sets.change(config, "autoencoder", **values), media, tmp_path / "out")
   assert not (tmp_path / "out").exists()

@@ -11,8 +11,7 @@ from array_record.python import array_record_module
 import numpy as np
 
 from video_dit.data import disk as disk_lib
-from video_dit.data import finish, schema
-from video_dit.data import writer as writer_lib
+from video_dit.data import finish, parts, schema
 
 _TOGETHER = 64  # records read at a time
 
@@ -68,12 +67,12 @@ def verify(
   metadata = schema.Metadata.load(folder)
   report = Report(folder, finished=(folder / finish.INFO).exists())
   names: dict[str, str] = {}
-  if (folder / writer_lib.SHARDS).exists():
-    names = json.loads((folder / writer_lib.SHARDS).read_text())
+  if (folder / parts.SHARDS).exists():
+    names = json.loads((folder / parts.SHARDS).read_text())
   seen: set[bytes] = set()
   listed = 0
-  for lines in sorted((folder / writer_lib.PARTS).glob("*.parquet")):
-    own = writer_lib.shard_name(metadata.kind, lines.stem)
+  for lines in sorted((folder / parts.PARTS).glob("*.parquet")):
+    own = parts.shard_name(metadata.kind, lines.stem)
     path = folder / names.get(lines.stem, own)
     if not path.exists():  # being moved when a run was stopped
       path = folder / own

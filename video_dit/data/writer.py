@@ -12,8 +12,7 @@ Several hosts may write one set at a time: the numbers go round among them, and 
 leaves the parts of others alone; the first of them begins and finishes the set.
 """
 
-from collections.abc import Collection, Iterable, Iterator
-import contextlib
+from collections.abc import Collection, Iterator
 import dataclasses
 import json
 import os
@@ -23,35 +22,17 @@ import shutil
 from typing import Any
 
 from absl import logging
-from array_record.python import array_record_module
-import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 from video_dit.data import disk as disk_lib
 from video_dit.data import finish as finish_lib
+from video_dit.data import parts as parts_lib
 from video_dit.data import schema
-
-# One record a group, uncompressed: the fastest to read at random (latents do not
-# compress).
-OPTIONS = "group_size:1,uncompressed"
-
-PARTS = "parts"
-SHARDS = "shards.json"
 
 
 class DiskError(ValueError):
   """The disk refused a write; what was committed before is safe."""
-
-
-@dataclasses.dataclass
-class _Part:
-  """A part being written."""
-
-  name: str
-  path: pathlib.Path
-  file: Any
-  lines: list[dict[str, Any]]
 
 
 class ShardWriter:
@@ -91,8 +72,8 @@ class ShardWriter:
     self.folder = pathlib.Path(folder)
     self._shard_records = shard_records
     self._host, self._hosts, self._disk = host, hosts, disk
-    self._parts = self.folder / PARTS
-    self._open: dict[str, _Part] = {}
+    self._parts = self.folder / parts_lib.PARTS
+    self._open: dict[str, parts_lib.Part] = {}
     self.metadata = metadata = check(self.folder, metadata)
     self._features = schema.features(metadata)
     self._serializer = tfds.core.example_serializer.ExampleSerializer(
@@ -175,10 +156,10 @@ class ShardWriter:
       )
     names: dict[str, str] = {}
     for split in schema.SPLITS:
-      names |= _without_gaps(self.metadata.kind, split, self._numbers(split))
+      names |= parts_lib.without_gaps(self.metadata.kind, split, self._numbers(split))
     text = json.dumps(names, indent=2)
-    schema.replace(self.folder / SHARDS, lambda path: path.write_text(text))
-    self._disk.wrote(self.folder / SHARDS)
+    schema.replace(self.folder / parts_lib.SHARDS, lambda path: path.write_text(text))
+    self._disk.wrote(self.folder / parts_lib.SHARDS)
     for part, name in names.items():
       if self._data(part).name != name:
         self._disk.move(self._data(part), self.folder / name)
@@ -193,7 +174,7 @@ class ShardWriter:
     is in their parts stays, as with `drop`.
 
     Raises:
-      DiskError: there is no room for a part.
+      DiskError: there is no room for a part, or what is to stay of it cannot be read.
     """
     seen: set[str] = set()
     dropped = 0
@@ -204,7 +185,7 @@ class ShardWriter:
       unique = [i for i, line in enumerate(lines) if line["key"] not in seen]
       if len(unique) < len(lines):
         dropped += len(lines) - len(unique)
-        self._rewrite(path, lines, unique)
+        self._rewrite(path, lines, unique, lossy=False)
         self._keys |= seen
       seen.update(line["key"] for line in lines)
     if dropped:
@@ -231,14 +212,25 @@ class ShardWriter:
       lines = finish_lib.read_lines(path).to_pylist()
       kept = [i for i, line in enumerate(lines) if line["key"] not in keys]
       if len(kept) < len(lines):
-        self._rewrite(path, lines, kept)
+        self._rewrite(path, lines, kept, lossy=True)
 
   def _rewrite(
-    self, path: pathlib.Path, lines: list[dict[str, Any]], kept: list[int]
+    self,
+    path: pathlib.Path,
+    lines: list[dict[str, Any]],
+    kept: list[int],
+    *,
+    lossy: bool,
   ) -> None:
-    """Leaves only some records of a committed part, of those that can be read."""
-    self._keys -= {line["key"] for line in lines}
+    """Leaves only some records of a part; where `lossy`, of those that can be read."""
     part = self._copy(path.stem, lines, kept)
+    if len(part.lines) < len(kept) and not lossy:
+      part.path.unlink()
+      raise DiskError(
+        f"{self._data(path.stem)}: {len(kept) - len(part.lines)} of its records cannot be"
+        " read. Remove this file, and run again: its clips are made again."
+      )
+    self._keys -= {line["key"] for line in lines}
     self._disk.remove(path)  # From here on the part is none, until its list is there.
     if part.lines:
       self._place(part)
@@ -248,7 +240,7 @@ class ShardWriter:
 
   def reopen(self) -> None:
     """Puts moved shards back to their numbers; the set is unreadable until `finish`."""
-    shards = self.folder / SHARDS
+    shards = self.folder / parts_lib.SHARDS
     if not shards.exists():
       return
     for name in (finish_lib.INFO, schema.INDEX):
@@ -259,12 +251,12 @@ class ShardWriter:
     self._disk.remove(shards)
 
   def _has_all_shards(self) -> bool:
-    shards = self.folder / SHARDS
+    shards = self.folder / parts_lib.SHARDS
     names = json.loads(shards.read_text()).values() if shards.exists() else ()
     return all((self.folder / name).exists() for name in names)
 
   def _data(self, part: str) -> pathlib.Path:
-    return self.folder / shard_name(self.metadata.kind, part)
+    return self.folder / parts_lib.shard_name(self.metadata.kind, part)
 
   def _numbers(self, split: str) -> list[int]:
     """Numbers of the committed parts of a split, in order."""
@@ -276,19 +268,17 @@ class ShardWriter:
     number = re.search(r"-(\d+)", path.name)
     return number is not None and int(number[1]) % self._hosts == self._host
 
-  def _begin(self, split: str) -> _Part:
+  def _begin(self, split: str) -> parts_lib.Part:
     mine = [n for n in self._numbers(split) if n % self._hosts == self._host]
     number = mine[-1] + self._hosts if mine else self._host
     name = f"{split}-{number:05d}"
-    path = self._parts / f"{name}.unfinished"
-    file = array_record_module.ArrayRecordWriter(str(path), OPTIONS)
-    self._open[split] = _Part(name, path, file, [])
+    self._open[split] = parts_lib.begin(self._parts, name)
     return self._open[split]
 
   def _commit(self, split: str) -> None:
     part = self._open[split]
     try:
-      _close(part)
+      parts_lib.close(part)
       if not self._hosts > 1:
         self.reopen()
       self._place(part)
@@ -296,36 +286,35 @@ class ShardWriter:
       raise self._give_up(part, split, error) from error
     del self._open[split]
 
-  def _place(self, part: _Part) -> None:
+  def _place(self, part: parts_lib.Part) -> None:
     """Gives a part that is whole its name, then its list."""
     part.path.replace(self._data(part.name))
     self._disk.wrote(self._data(part.name))
     lines = self._parts / f"{part.name}.parquet"
-    table = pa.Table.from_pylist(part.lines, schema=finish_lib.LINES)
-    schema.replace(lines, lambda path: _write_table(path, table))
+    parts_lib.write_lines(lines, part.lines)
     self._disk.wrote(lines)
     self._keys.update(line["key"] for line in part.lines)
 
-  def _copy(self, name: str, lines: list[dict[str, Any]], kept: list[int]) -> _Part:
+  def _copy(
+    self, name: str, lines: list[dict[str, Any]], kept: list[int]
+  ) -> parts_lib.Part:
     """Writes some records of a committed part again, under a temporary name."""
-    path = self._parts / f"{name}.unfinished"
-    file = array_record_module.ArrayRecordWriter(str(path), OPTIONS)
-    part = _Part(name, path, file, [])
+    part = parts_lib.begin(self._parts, name)
     try:
       with self._disk.whole(self._data(name)):
-        for i, record in _read(self._data(name), kept):
+        for i, record in parts_lib.read(self._data(name), kept):
           part.file.write(record)
           part.lines.append(lines[i])
-      _close(part)
+      parts_lib.close(part)
     except (OSError, RuntimeError) as error:
-      path.unlink(missing_ok=True)
+      part.path.unlink(missing_ok=True)
       raise DiskError(
-        f"{path}: could not write the shard again ({error})."
+        f"{part.path}: could not write the shard again ({error})."
         " What was there is safe. Free some space, and run again."
       ) from error
     return part
 
-  def _give_up(self, part: _Part, split: str, error: Exception) -> DiskError:
+  def _give_up(self, part: parts_lib.Part, split: str, error: Exception) -> DiskError:
     """Drops a part that the disk refuses."""
     self._open.pop(split, None)
     self._keys -= {line["key"] for line in part.lines}
@@ -343,9 +332,11 @@ class ShardWriter:
     for path in self._parts.glob("*.unfinished"):
       if self._is_mine(path):
         path.unlink()
-    named = json.loads((self.folder / SHARDS).read_text()) if self.finished else {}
+    named = (
+      json.loads((self.folder / parts_lib.SHARDS).read_text()) if self.finished else {}
+    )
     for path in self.folder.glob("*.array_record-*"):
-      part = part_name(path.name)
+      part = parts_lib.part_name(path.name)
       committed = (self._parts / f"{part}.parquet").exists()
       if self._is_mine(path) and not committed and path.name not in named.values():
         self._disk.remove(path)
@@ -356,28 +347,6 @@ class ShardWriter:
         self._disk.remove(path)
     for path in self.folder.glob("*.unfinished"):
       shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def shard_name(kind: str, part: str) -> str:
-  """Name of the shard of a part, such as `latents-train.array_record-00007`."""
-  split, _, number = part.rpartition("-")
-  return f"{kind}-{split}.array_record-{number}"
-
-
-def part_name(shard: str) -> str:
-  """Name of the part whose shard has this name, such as `train-00007`."""
-  split, _, number = shard.partition("-")[2].partition(".array_record-")
-  return f"{split}-{number}"
-
-
-def _without_gaps(kind: str, split: str, numbers: list[int]) -> dict[str, str]:
-  """Shards of parts with these numbers: their own, but the last ones fill the gaps."""
-  gaps = iter(sorted(set(range(len(numbers))) - set(numbers)))
-  places = {n if n < len(numbers) else next(gaps): n for n in numbers}
-  return {
-    f"{split}-{places[i]:05d}": shard_name(kind, f"{split}-{i:05d}")
-    for i in range(len(numbers))
-  }
 
 
 def committed(
@@ -391,7 +360,7 @@ def committed(
   Yields:
     Split, keys, and captions with their weights, for some records at a time.
   """
-  for path in sorted((pathlib.Path(folder) / PARTS).glob("*-*.parquet")):
+  for path in sorted((pathlib.Path(folder) / parts_lib.PARTS).glob("*-*.parquet")):
     rows = finish_lib.read_lines(path).to_pylist()
     captions = [
       (row["captions"] or [row["caption"]], row["caption_weights"] or [1.0])
@@ -413,7 +382,7 @@ def check(folder: str | os.PathLike, metadata: schema.Metadata) -> schema.Metada
     if found.kind == metadata.kind and not metadata.several:  # there is room
       metadata = dataclasses.replace(metadata, several=found.several)
     _refuse_other(found, metadata)
-  for path in (folder / PARTS).glob("*"):
+  for path in (folder / parts_lib.PARTS).glob("*"):
     if path.suffix == ".array_record" or "-h" in path.name:
       raise ValueError(
         f"{path}: the set is of an earlier version, which named parts differently."
@@ -421,43 +390,6 @@ def check(folder: str | os.PathLike, metadata: schema.Metadata) -> schema.Metada
         " can be trained on as it is."
       )
   return metadata
-
-
-def _read(path: pathlib.Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-  """Those of the records of a shard that can be read, with their numbers."""
-  try:
-    reader = array_record_module.ArrayRecordReader(str(path))
-  except Exception:
-    return
-  for i in numbers:
-    try:
-      record = reader.read([i])[0]
-    except Exception:
-      continue
-    yield i, record
-  with contextlib.suppress(Exception):  # It says what is wrong with the file.
-    reader.close()
-
-
-def _close(part: _Part) -> None:
-  """Ends the file of a part, and sees to it that it is whole on disk."""
-  part.file.close()
-  _check_length(part)
-  _sync(part.path)
-
-
-def _check_length(part: _Part) -> None:
-  """Refuses a file that does not hold what was written to it."""
-  reader = array_record_module.ArrayRecordReader(str(part.path))
-  found = reader.num_records()
-  reader.close()
-  if found != len(part.lines):
-    raise OSError(f"{found} of {len(part.lines)} records arrived")
-
-
-def _write_table(path: pathlib.Path, table: pa.Table) -> None:
-  pq.write_table(table, path)
-  _sync(path)
 
 
 def _refuse_other(found: schema.Metadata, wanted: schema.Metadata) -> None:
@@ -468,8 +400,3 @@ def _refuse_other(found: schema.Metadata, wanted: schema.Metadata) -> None:
         f"{found.folder}: the set here has {field.name} {old!r}, this run has {new!r}; a"
         " data set cannot mix them. Choose another output folder, or delete this one."
       )
-
-
-def _sync(path: pathlib.Path) -> None:
-  with path.open("rb") as file:
-    os.fsync(file.fileno())

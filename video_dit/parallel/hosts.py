@@ -122,7 +122,7 @@ def tell(word: str, seconds: float) -> str:
   return client.blocking_key_value_get(key, int(1000 * seconds)).removeprefix("said ")
 
 
-def check(of_first: Callable[[], None], seconds: float) -> None:
+def check(of_first: Callable[[], None], seconds: float = 3600.0) -> None:
   """Runs a check in the first process alone; all call it, and all refuse what it does.
 
   So what is long to read is read by one host of many.

@@ -22,7 +22,6 @@ from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer import task as task_lib
 
-_HASHING = 3600.0  # seconds; an encoder's files may be large, and their disk slow
 _DIT_KEYS = (
   "architecture",
   "width",
@@ -74,7 +73,7 @@ def diffusion_objective(
     mark = interop.autoencoder_fingerprint(checkpoint) if checkpoint else None
     reader.check(dataset.metadata, mark, interop.text_fingerprint(config.text))
 
-  hosts.check(check_makers, _HASHING)
+  hosts.check(check_makers)
   accumulated = _accumulated(config)
   plan = loader.steps(dataset, accumulated)
   packing = plan.report()

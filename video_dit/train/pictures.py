@@ -45,7 +45,7 @@ class Sampler:
     self, config: config_lib.Config, mesh: jax.sharding.Mesh, metadata: schema.Metadata
   ):
     self._config = config
-    hosts.check(lambda: encoders.check(config, metadata), 3600)
+    hosts.check(lambda: encoders.check(config, metadata))
     grid = request_lib.Grid(
       space=metadata.space, time=metadata.time, patch=config.dit.patch
     )
