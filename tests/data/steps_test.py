@@ -1,9 +1,13 @@
 """The rows of every step: a function of the step, across epochs and restarts."""
 
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 
 from video_dit import config
+from video_dit.data import pack
 from video_dit.data import pieces as pieces_lib
 from video_dit.data import steps as steps_lib
 
@@ -41,11 +45,46 @@ def test_a_step_is_the_same_from_any_start():
   walked = steps_lib.Steps(pieces, _DATA, seed=3)
   for step in range(35):
     expected = walked.rows_for_step(step)
-  for epoch_rows in ((), walked.epoch_rows):
-    jumped = steps_lib.Steps(pieces, _DATA, seed=3, epoch_rows=epoch_rows)
+  for known in ({}, walked.known()):
+    jumped = steps_lib.Steps(pieces, _DATA, seed=3)
+    jumped.learn(known)
     for row, other in zip(jumped.rows_for_step(34), expected, strict=True):
       assert row.epoch == other.epoch
       np.testing.assert_array_equal(row.pieces, other.pieces)
+
+
+def test_a_restart_plans_no_epoch_that_is_over(monkeypatch):
+  walked = steps_lib.Steps(_pieces(301), _DATA, seed=3)
+  epoch = walked.epoch(60)
+  assert epoch > 2
+  planned = []
+
+  def plan(*args, **kwargs):
+    planned.append(args[-1])
+    return pack_epoch(*args, **kwargs)
+
+  pack_epoch = pack.plan_epoch
+  monkeypatch.setattr(pack, "plan_epoch", plan)
+  restarted = steps_lib.Steps(_pieces(301), _DATA, seed=3)
+  restarted.learn(json.loads(json.dumps(walked.known())))
+  assert restarted.epoch(60) == epoch
+  assert set(planned) <= {epoch, epoch + 1}
+
+
+def test_epochs_of_other_rows_are_planned_again():
+  expected = steps_lib.Steps(_pieces(301), _DATA, seed=3).rows_for_step(34)
+  other_data = dataclasses.replace(_DATA, rows=6)
+  for pieces, data, seed in (
+    (_pieces(300), _DATA, 3),
+    (_pieces(301), other_data, 3),
+    (_pieces(301), _DATA, 4),
+  ):
+    other = steps_lib.Steps(pieces, data, seed=seed)
+    other.rows_for_step(60)
+    steps = steps_lib.Steps(_pieces(301), _DATA, seed=3)
+    steps.learn(other.known())
+    for row, wanted in zip(steps.rows_for_step(34), expected, strict=True):
+      np.testing.assert_array_equal(row.pieces, wanted.pieces)
 
 
 def test_a_set_smaller_than_a_step_repeats_by_epochs():

@@ -17,6 +17,8 @@ from tests.train import line
 from video_dit import config as config_lib
 from video_dit import lock
 from video_dit.checkpoints.store import Store
+from video_dit.data import pieces as pieces_lib
+from video_dit.data import steps as steps_lib
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, metrics
 from video_dit.trainer.step import Trainer
@@ -102,6 +104,20 @@ def test_n_and_restore_and_n_steps_are_2n(whole, tmp_path, capsys):
   assert "config.train.steps was 3" in capsys.readouterr().out
   jax.tree.map(np.testing.assert_array_equal, _state(tmp_path), _state(whole))
   assert _lines(tmp_path)[-4:] == _lines(whole)[-4:]
+
+
+def test_a_restart_knows_the_epochs_that_are_over(tmp_path):
+  one = np.ones(40, np.int64)
+  data = config_lib.Data(rows=4, row_length=4, row_segments=4)
+  pieces = pieces_lib.cut(one, one, one, one, data=data, patch=(1, 1, 1))
+  first, restarted = (steps_lib.Steps(pieces, data, seed=0) for _ in range(2))
+  first.rows_for_step(7)
+  objective = line.objective(steps=first)
+  assert loop.train(objective, line.config(steps=3), _mesh(), tmp_path)
+  objective = line.objective(steps=restarted)
+  assert loop.train(objective, line.config(steps=4), _mesh(), tmp_path)
+  assert restarted.known() == first.known()
+  assert first.known()["epoch_rows"] == [10, 10, 10, 10]
 
 
 def test_another_mesh_goes_on_with_the_same_numbers(whole, tmp_path):

@@ -7,7 +7,7 @@ place in the row stays empty.
 """
 
 import collections
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 import dataclasses
 import sys
 from typing import Any
@@ -28,7 +28,6 @@ def steps(
   config: config_lib.Config,
   *,
   shuffle: bool = True,
-  epoch_rows: Sequence[int] = (),
 ) -> steps_lib.Steps:
   """Plans which clips make which step; reads no record.
 
@@ -36,8 +35,6 @@ def steps(
     dataset: of latents.
     config: `data`, `dit` and `seed` are read.
     shuffle: or keep the records' order.
-    epoch_rows: `Steps.epoch_rows` of an earlier start of this run; saves planning the
-      epochs that are over.
 
   Raises:
     ValueError: the set is not of latents, a clip or its caption fits no row, or the
@@ -66,9 +63,7 @@ def steps(
       f"{dataset.folder}: the encoding of the empty caption ({schema.EMPTY}) is not"
       " finite. Preprocess again with another text encoder."
     )
-  return steps_lib.Steps(
-    pieces, config.data, config.seed, shuffle=shuffle, epoch_rows=epoch_rows
-  )
+  return steps_lib.Steps(pieces, config.data, config.seed, shuffle=shuffle)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +82,9 @@ class Share:
   total: int
 
   @classmethod
-  def of(cls, sharding: jax.sharding.Sharding, total: int, process: int | None = None):
+  def of(
+    cls, sharding: jax.sharding.Sharding, total: int, process: int | None = None
+  ) -> "Share":
     """The share of a process.
 
     Args:

@@ -4,9 +4,12 @@ The rows of all epochs, end to end, are cut into steps, so that an epoch's last 
 a step with the next one's first: the position in the data is the step, and nothing else.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 import dataclasses
+import functools
+import hashlib
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -33,8 +36,6 @@ class Steps:
 
   Attributes:
     pieces: what is packed.
-    epoch_rows: rows of each epoch planned so far; worth saving with a checkpoint of a
-      run on very many clips, since a restart then plans only the epoch it starts in.
   """
 
   def __init__(
@@ -44,7 +45,6 @@ class Steps:
     seed: int,
     *,
     shuffle: bool = True,
-    epoch_rows: Sequence[int] = (),
   ):
     """Plans nothing yet.
 
@@ -53,7 +53,6 @@ class Steps:
       data: `rows` make a step.
       seed: of the order.
       shuffle: or keep the order of the pieces.
-      epoch_rows: as an earlier object of the same arguments had them.
 
     Raises:
       ValueError: there is nothing to pack.
@@ -61,12 +60,25 @@ class Steps:
     if not len(pieces):
       raise ValueError(f"{data.path}: no clips to pack. Preprocess some.")
     self.pieces = pieces
-    self.epoch_rows = list(epoch_rows)
     self._data = data
     self._seed = seed
     self._shuffle = shuffle
     self._plans: dict[int, pack.Plan] = {}
+    self._epoch_rows: list[int] = []  # of each epoch planned so far
     self._lock = threading.Lock()
+
+  def known(self) -> dict[str, Any]:
+    """What spares `learn` the planning of past epochs; JSON, a few bytes an epoch.
+
+    Does not wait for an epoch that is being planned.
+    """
+    return {"order": self._order, "epoch_rows": list(self._epoch_rows)}
+
+  def learn(self, known: Mapping[str, Any]) -> None:
+    """Takes over `known` of an earlier start, unless its rows were others."""
+    with self._lock:
+      if known.get("order") == self._order:
+        self._epoch_rows += known["epoch_rows"][len(self._epoch_rows) :]
 
   def plan(self, epoch: int) -> pack.Plan:
     """The plan of one epoch; the last two asked for are kept."""
@@ -103,10 +115,19 @@ class Steps:
       "text_fill": plan.text_fill,
     }
 
+  @functools.cached_property
+  def _order(self) -> str:
+    """Fingerprint of all that the rows of an epoch depend on."""
+    data = dataclasses.replace(self._data, path="", threads=0, prefetch=0)
+    digest = hashlib.sha256(repr((data, self._seed, self._shuffle)).encode())
+    for column in (self.pieces.tokens, self.pieces.text_tokens):
+      digest.update(np.ascontiguousarray(column).data)
+    return digest.hexdigest()[:16]
+
   def _num_rows(self, epoch: int) -> int:
-    if epoch >= len(self.epoch_rows):
+    if epoch >= len(self._epoch_rows):
       self._plan(epoch)
-    return self.epoch_rows[epoch]
+    return self._epoch_rows[epoch]
 
   def _plan(self, epoch: int) -> pack.Plan:
     if epoch not in self._plans:
@@ -123,6 +144,6 @@ class Steps:
       if len(self._plans) == 2:
         self._plans.pop(min(self._plans))
       self._plans[epoch] = plan
-      if epoch == len(self.epoch_rows):
-        self.epoch_rows.append(len(plan))
+      if epoch == len(self._epoch_rows):
+        self._epoch_rows.append(len(plan))
     return self._plans[epoch]

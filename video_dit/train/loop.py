@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
-from video_dit import lock
+from video_dit import files, lock
 from video_dit.checkpoints.state import TrainState
 from video_dit.checkpoints.store import Position, Store
 from video_dit.parallel import hosts
@@ -126,6 +126,8 @@ class _Run:
         "the data set has changed since this run last saved"
         f" ({position.data} then, {fresh.data} now); continuing with the new one"
       )
+    if self.objective.steps:
+      self.objective.steps.learn(position.epochs)
     hosts.say(f"continuing from step {position.step}")
     if position.rows not in (0, self.rows):
       seen, first = (position.step * rows for rows in (position.rows, self.rows))
@@ -192,9 +194,7 @@ class _Run:
       hosts.say(self.objective.finish(self.trainer.mesh, state.ema, self.workdir))
     if hosts.leads():
       path = report.write(self.workdir, self.config, self._facts())
-      partial = marker.with_suffix(".partial")
-      partial.write_text(json.dumps({"step": step}) + "\n", encoding="utf-8")
-      partial.replace(marker)
+      files.write(marker, json.dumps({"step": step}) + "\n")
       hosts.say(f"trained {step} steps; see {path}")
 
   def _position(self, step: int, window: metrics_lib.Window) -> Position:
@@ -204,6 +204,7 @@ class _Run:
       data=self.objective.data,
       rows=self.rows,
       window=window.totals(),
+      epochs=self.objective.steps.known() if self.objective.steps else {},
     )
 
   def _evaluate(self, state: TrainState, step: int, log: metrics_lib.Log) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from video_dit.checkpoints.state import Params
+from video_dit.data.steps import Steps
 from video_dit.trainer.sums import Sums
 from video_dit.trainer.task import Task
 
@@ -24,6 +25,7 @@ class Objective(Task):
   Attributes:
     batches: mesh, first step -> global batches on the mesh, one a step, without end.
     data: fingerprint of the data set.
+    steps: the rows of every step; None where clips are not packed.
     facts: about the data set, for the report.
     shape_keys: dotted config keys that decide the state's shapes.
     heldout: model, batch, level -> `Sums` of held-out data at one noise level.
@@ -36,6 +38,7 @@ class Objective(Task):
 
   batches: Callable[[jax.sharding.Mesh, int], Iterator[Any]]
   data: str
+  steps: Steps | None = None
   facts: dict[str, Any]
   shape_keys: tuple[str, ...]
   heldout: Callable[[Any, Any, jax.Array], Sums]

@@ -105,6 +105,7 @@ def diffusion_objective(
     layout=task.layout,
     batches=batches,
     data=_fingerprint(dataset),
+    steps=plan,
     facts={
       "training clips": len(dataset),
       "rows of an epoch": packing["rows"],
