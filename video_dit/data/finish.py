@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
+from video_dit import files
 from video_dit.data import disk as disk_lib
 from video_dit.data import schema
 
@@ -54,17 +55,17 @@ def write_index(
   fields = [("split", pa.string()), ("shard", pa.string()), ("offset", pa.int32())]
   columns = pa.schema([*LINES, *(pa.field(*field) for field in fields)])
 
-  def write(path: pathlib.Path) -> None:
-    with pq.ParquetWriter(path, columns) as file:
-      for part, name in names.items():
-        table = read_lines(parts / f"{part}.parquet")
-        n = lengths[part] = len(table)
-        values = ([part.split("-")[0]] * n, [name] * n, list(range(n)))
-        for (field, kind), value in zip(fields, values, strict=True):
-          table = table.append_column(pa.field(field, kind), pa.array(value, kind))
-        file.write_table(table)
-
-  schema.replace(folder / schema.INDEX, write)
+  with (
+    files.replacing(folder / schema.INDEX) as unfinished,
+    pq.ParquetWriter(unfinished, columns) as file,
+  ):
+    for part, name in names.items():
+      table = read_lines(parts / f"{part}.parquet")
+      n = lengths[part] = len(table)
+      values = ([part.split("-")[0]] * n, [name] * n, list(range(n)))
+      for (field, kind), value in zip(fields, values, strict=True):
+        table = table.append_column(pa.field(field, kind), pa.array(value, kind))
+      file.write_table(table)
   return lengths
 
 

@@ -15,7 +15,8 @@ from array_record.python import array_record_module
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from video_dit.data import finish, schema
+from video_dit import files
+from video_dit.data import finish
 
 # One record a group, uncompressed: the fastest to read at random (latents do not
 # compress).
@@ -99,11 +100,8 @@ def write_lines(path: pathlib.Path, lines: list[dict[str, Any]]) -> None:
   """Writes the list of a part, whole or not at all."""
   table = pa.Table.from_pylist(lines, schema=finish.LINES)
 
-  def write(unfinished: pathlib.Path) -> None:
+  with files.replacing(path) as unfinished:
     pq.write_table(table, unfinished)
-    _sync(unfinished)
-
-  schema.replace(path, write)
 
 
 def _sync(path: pathlib.Path) -> None:

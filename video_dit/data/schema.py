@@ -10,7 +10,7 @@ written and read without TensorFlow. Besides TFDS's own files a set contains
     parts/            what the writer needs to resume after a kill
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 import dataclasses
 import json
 import os
@@ -20,6 +20,8 @@ from typing import Any, Literal
 import numpy as np
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
+
+from video_dit import files
 
 Kind = Literal["latents", "pixels"]
 SPLITS = ("train", "validation")
@@ -185,13 +187,14 @@ class Metadata:
     folder.mkdir(parents=True, exist_ok=True)
     if self.empty is not None:
       empty = np.asarray(self.empty, np.float16)
-      replace(folder / EMPTY, lambda path: _save_array(path, empty))
+      with files.replacing(folder / EMPTY) as unfinished, unfinished.open("wb") as file:
+        np.save(file, empty, allow_pickle=False)
     fields = {
       f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.compare
     }
     fields |= {name: _stored(fields[name], folder) for name in _PATHS}
     text = json.dumps(fields, indent=2) + "\n"
-    replace(folder / PROVENANCE, lambda path: path.write_text(text))
+    files.write(folder / PROVENANCE, text)
 
   @classmethod
   def load(cls, folder: str | os.PathLike) -> "Metadata":
@@ -235,11 +238,6 @@ def _stored(path: str, folder: pathlib.Path) -> str:
 def _resolved(path: str, folder: pathlib.Path) -> str:
   """The absolute path that `_stored` made relative."""
   return os.path.abspath(folder / path) if path else ""
-
-
-def _save_array(path: pathlib.Path, array: np.ndarray) -> None:
-  with path.open("wb") as file:
-    np.save(file, array, allow_pickle=False)
 
 
 def features(metadata: Metadata) -> tfds.features.FeaturesDict:
@@ -341,10 +339,3 @@ def fields(metadata: Metadata, record: Record) -> dict[str, Any]:
     )
   names = ("more_captions", "more_text", "more_tokens", "caption_weights")
   return {name: value for name, value in found.items() if name not in names}
-
-
-def replace(path: pathlib.Path, write: Callable[[pathlib.Path], Any]) -> None:
-  """Writes a file as a whole or not at all: under another name, then renamed."""
-  unfinished = path.with_name(path.name + ".unfinished")
-  write(unfinished)
-  unfinished.replace(path)

@@ -25,6 +25,7 @@ from absl import logging
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
+from video_dit import files
 from video_dit.data import disk as disk_lib
 from video_dit.data import finish as finish_lib
 from video_dit.data import parts as parts_lib
@@ -158,7 +159,7 @@ class ShardWriter:
     for split in schema.SPLITS:
       names |= parts_lib.without_gaps(self.metadata.kind, split, self._numbers(split))
     text = json.dumps(names, indent=2)
-    schema.replace(self.folder / parts_lib.SHARDS, lambda path: path.write_text(text))
+    files.write(self.folder / parts_lib.SHARDS, text)
     self._disk.wrote(self.folder / parts_lib.SHARDS)
     for part, name in names.items():
       if self._data(part).name != name:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from video_dit import files
 from video_dit.evaluate import measure, strips
 from video_dit.evaluate import share as share_lib
 from video_dit.media import write
@@ -79,9 +80,7 @@ def write_json(path: pathlib.Path, findings: Findings, extra: Mapping[str, Any])
   if findings.losses:
     tree["heldout_loss_mean"] = float(np.mean(list(findings.losses.values())))
   tree |= extra
-  partial = path.with_name(path.name + ".partial")
-  partial.write_text(json.dumps(tree, indent=2) + "\n", encoding="utf-8")
-  partial.replace(path)
+  files.write(path, json.dumps(tree, indent=2) + "\n")
 
 
 def write_page(path: pathlib.Path, findings: Findings) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 import dataclasses
 import json
 import math
-import os
 import pathlib
 import re
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
+from video_dit import files
 from video_dit.interop.extent import Extent
 
 _DTYPES = {
@@ -152,20 +152,13 @@ def write(path: pathlib.Path, tensors: Mapping[str, Outgoing]) -> None:
     }
   text = json.dumps(header, separators=(",", ":")).encode()
   text += b" " * (-len(text) % 8)
-  unfinished = path.with_name(path.name + ".unfinished")
-  try:
-    with unfinished.open("wb") as file:
-      file.write(len(text).to_bytes(8, "little") + text)
-      for name in order:
-        array = np.asarray(tensors[name].read(), order="C")
-        assert array.shape == tensors[name].shape, name
-        assert array.dtype == tensors[name].dtype, name
-        file.write(array.reshape(-1).view(np.uint8).data)
-      file.flush()
-      os.fsync(file.fileno())
-    unfinished.replace(path)
-  finally:
-    unfinished.unlink(missing_ok=True)
+  with files.replacing(path) as unfinished, unfinished.open("wb") as file:
+    file.write(len(text).to_bytes(8, "little") + text)
+    for name in order:
+      array = np.asarray(tensors[name].read(), order="C")
+      assert array.shape == tensors[name].shape, name
+      assert array.dtype == tensors[name].dtype, name
+      file.write(array.reshape(-1).view(np.uint8).data)
 
 
 def write_safetensors(
@@ -237,4 +230,4 @@ def write_safetensors(
 
 
 def _write_json(path: pathlib.Path, content: Mapping[str, Any]) -> None:
-  path.write_text(json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8")
+  files.write(path, json.dumps(content, indent=2, ensure_ascii=False))

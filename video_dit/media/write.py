@@ -4,7 +4,6 @@ A file appears under its name only when it is complete.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-import contextlib
 from fractions import Fraction
 import itertools
 import json
@@ -16,6 +15,7 @@ from av.video.reformatter import ColorRange, Colorspace, Interpolation
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont, PngImagePlugin
 
+from video_dit import files
 from video_dit.media.resize import resize
 
 LEAST_RATE = 0.01  # frames a second: one in 100 seconds
@@ -65,9 +65,9 @@ def write_video(
       f"{path}: frames_per_second={frames_per_second} must be at least {LEAST_RATE}."
     )
   frames = _checked(path, frames_FHWC)
-  with _whole(path) as partial:
+  with files.replacing(path) as unfinished:
     writers[path.suffix.lower()](
-      partial, frames, frames_per_second, dict(metadata or {}), crf
+      unfinished, frames, frames_per_second, dict(metadata or {}), crf
     )
 
 
@@ -116,19 +116,8 @@ def contact_sheet(
       sheet.paste(Image.fromarray(frame_HWC), (x, y))
       x += frame_HWC.shape[1] + _MARGIN
     top += height
-  with _whole(pathlib.Path(path)) as partial:
-    sheet.save(partial, format="PNG")
-
-
-@contextlib.contextmanager
-def _whole(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A name to write under; renamed to `path` if all went well, else removed."""
-  partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-  try:
-    yield partial
-    os.replace(partial, path)
-  finally:
-    partial.unlink(missing_ok=True)
+  with files.replacing(path) as unfinished:
+    sheet.save(unfinished, format="PNG")
 
 
 def _checked(

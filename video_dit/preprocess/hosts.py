@@ -26,8 +26,8 @@ from absl import logging
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit import files
 from video_dit.data import disk as disk_lib
-from video_dit.data import schema
 from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import progress, sources
@@ -180,7 +180,11 @@ class Team:
       self._say(dataclasses.replace(said, plan="", finished=False))
       away = [host for host in range(1, self.hosts) if self._has_left(host, said)]
     self._forget_done(away)
-    schema.replace(self.folder / "wanted.npy", lambda path: _save(path, wanted))
+    with (
+      files.replacing(self.folder / "wanted.npy") as unfinished,
+      unfinished.open("wb") as file,
+    ):
+      np.save(file, wanted, allow_pickle=False)
     self.disk.wrote(self.folder / "wanted.npy")
     word = Word(_new(), self.inputs, plan=mark, away=tuple(away))
     self._say(word)
@@ -301,7 +305,7 @@ class Team:
   def _write(self, path: pathlib.Path, values: dict[str, Any]) -> None:
     self.folder.mkdir(parents=True, exist_ok=True)
     text = json.dumps(values, indent=2)
-    schema.replace(path, lambda path: path.write_text(text))
+    files.write(path, text)
     self.disk.wrote(path)
 
   def _read(self) -> Word | None:
@@ -363,8 +367,3 @@ def _mark(plan: plan_lib.Plan) -> str:
   for column in (plan.mark, plan.frames, plan.height, plan.width):
     found.update(np.ascontiguousarray(column).tobytes())
   return found.hexdigest()[:32]
-
-
-def _save(path: pathlib.Path, wanted: np.ndarray) -> None:
-  with path.open("wb") as file:
-    np.save(file, wanted, allow_pickle=False)

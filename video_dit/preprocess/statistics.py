@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from video_dit import config as config_lib
+from video_dit import files
 from video_dit.preprocess import ingest
 
 # Reasons by stage; all others come from reading the file.
@@ -156,7 +157,5 @@ def write(
       rows.append(ends | {"clips": int(each.clips[i]), "rejects": int(each.rejects[i])})
   known = {name: value for name, value in packing.items() if not isinstance(value, str)}
   rows += [{"section": "packing", "name": n, "low": v} for n, v in known.items()]
-  path = pathlib.Path(path)
-  unfinished = path.with_name(path.name + ".unfinished")
-  pyarrow.parquet.write_table(pa.Table.from_pylist(rows, _TABLE), unfinished)
-  unfinished.replace(path)
+  with files.replacing(path) as unfinished:
+    pyarrow.parquet.write_table(pa.Table.from_pylist(rows, _TABLE), unfinished)

@@ -12,6 +12,8 @@ import pathlib
 from typing import Any
 import urllib.parse
 
+from video_dit import files
+
 _STYLE = """
 body{font:15px/1.5 system-ui,sans-serif;max-width:1080px;margin:2rem auto;padding:0 1rem;
 color:#1f2937;background:#fff}
@@ -114,9 +116,7 @@ class Page:
     """Writes the page; a reader sees the complete old page or the new one."""
     path = pathlib.Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(self.html(), encoding="utf-8")
-    partial.replace(path)
+    files.write(path, self.html())
 
 
 def _row(cells: Sequence[Any], tag: str) -> str:

@@ -7,6 +7,7 @@ import re
 from typing import Any
 import unicodedata
 
+from video_dit import files
 from video_dit.generator import request as request_lib
 
 
@@ -77,8 +78,6 @@ def settings(sample: Sample) -> dict[str, Any]:
 def write_records(folder: pathlib.Path, samples: list[Sample]) -> pathlib.Path:
   """Writes `samples.jsonl` completely or not at all."""
   path = folder / "samples.jsonl"
-  partial = folder / "samples.jsonl.partial"
   text = "".join(f"{json.dumps(dataclasses.asdict(s))}\n" for s in samples)
-  partial.write_text(text, encoding="utf-8")
-  partial.replace(path)
+  files.write(path, text)
   return path

@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import tensorboardX
 
+from video_dit import files
 from video_dit.trainer.step import StepMetrics
 
 
@@ -81,11 +82,7 @@ class Log:
       return
     path = workdir / "metrics.jsonl"
     kept = [line for line in read(path) if line["step"] <= step]
-    partial = path.with_suffix(".partial")
-    partial.write_text(
-      "".join(json.dumps(line) + "\n" for line in kept), encoding="utf-8"
-    )
-    partial.replace(path)
+    files.write(path, "".join(json.dumps(line) + "\n" for line in kept))
     self._file = path.open("a", encoding="utf-8")
     self._board = tensorboardX.SummaryWriter(
       logdir=str(workdir / "tensorboard"), purge_step=step + 1 if kept else None

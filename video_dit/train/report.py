@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from video_dit import config as config_lib
+from video_dit import files
 from video_dit.report.chart import line_chart
 from video_dit.report.page import Page
 from video_dit.train import metrics
@@ -58,7 +59,7 @@ def record_samples(
   """Notes the captions of a folder of samples beside them, for later reports."""
   names = [[caption, str(path.relative_to(folder))] for caption, path in items]
   text = json.dumps(names, indent=2, ensure_ascii=False)
-  (folder / "index.json").write_text(text, encoding="utf-8")
+  files.write(folder / "index.json", text)
 
 
 def _samples(page: Page, workdir: pathlib.Path) -> None:

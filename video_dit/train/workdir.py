@@ -16,6 +16,7 @@ import pathlib
 import jax
 
 from video_dit import config as config_lib
+from video_dit import files
 
 CONFIG = "config.json"
 
@@ -54,10 +55,7 @@ def prepare(
   workdir.mkdir(parents=True, exist_ok=True)
   if jax.process_index() > 0:
     return  # the hosts share the folder, and one of them writes
-  partial = path.with_suffix(".partial")
-  text = json.dumps(config_lib.to_dict(config), indent=2) + "\n"
-  partial.write_text(text, encoding="utf-8")
-  partial.replace(path)
+  files.write(path, json.dumps(config_lib.to_dict(config), indent=2) + "\n")
 
 
 def begun(workdir: pathlib.Path) -> config_lib.Config | None:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tqdm
 
+from video_dit import files
 from video_dit.media import write
 from video_dit.media.shapes import captioning, rendering
 from video_dit.media.shapes import scene as scenes
@@ -136,9 +137,7 @@ def write_demo(
       _write_clip(folder, index, seed)
     _write_prompts(folder.with_name("prompts.jsonl"), prompts, seed)
     record = {"settings": settings, "files": sorted(os.listdir(folder))}
-    partial = marker.with_suffix(".partial")
-    partial.write_text(json.dumps(record))
-    partial.replace(marker)
+    files.write(marker, json.dumps(record))
   return dict(collections.Counter(path.suffix for path in sorted(folder.iterdir())))
 
 

@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors import numpy as safetensors
 
 from video_dit import config as config_lib
+from video_dit import files
 from video_dit.config import rules
 from video_dit.models.autoencoder.frozen import Frozen, hash_files
 from video_dit.models.autoencoder.model import Autoencoder
@@ -53,11 +54,9 @@ def export(
   description["latent_std"] = [float(x) for x in std]
   # The description comes last: a folder without one is not an autoencoder yet.
   (folder / DESCRIPTION).unlink(missing_ok=True)
-  safetensors.save_file(flat, folder / f"{WEIGHTS}.new")
-  (folder / f"{WEIGHTS}.new").replace(folder / WEIGHTS)
-  new = folder / f"{DESCRIPTION}.new"
-  new.write_text(json.dumps(description, indent=1), encoding="utf-8")
-  new.replace(folder / DESCRIPTION)
+  with files.replacing(folder / WEIGHTS) as unfinished:
+    safetensors.save_file(flat, unfinished)
+  files.write(folder / DESCRIPTION, json.dumps(description, indent=1))
 
 
 def fingerprint(folder: str | os.PathLike) -> str:

@@ -20,7 +20,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from video_dit import config
+from video_dit import config, files
 from video_dit.models.text import tokenizer as tokenizers
 from video_dit.models.text.t5 import T5Config, T5Encoder
 from video_dit.parallel import hosts
@@ -140,9 +140,7 @@ class TextEncoder:
       (WEIGHTS, weights),
       (DESCRIPTION, json.dumps(description, indent=2).encode()),
     ):
-      unfinished = folder / (name + ".unfinished")
-      unfinished.write_bytes(content)
-      unfinished.replace(folder / name)
+      files.write(folder / name, content)
 
   @functools.cached_property
   def fingerprint(self) -> str:

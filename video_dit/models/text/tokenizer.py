@@ -7,6 +7,8 @@ import pathlib
 
 import sentencepiece
 
+from video_dit import files
+
 PAD, END, UNKNOWN = 0, 1, 2
 # With one piece for each byte, no text is ever unknown.
 BYTES = 256
@@ -116,7 +118,4 @@ def train_tokenizer(
       f"config.text.vocabulary={vocabulary} is too small for {len(lines)} captions with"
       f" {characters} different characters. Choose a larger one. ({e})"
     ) from e
-  path = pathlib.Path(path)
-  unfinished = path.with_name(path.name + ".unfinished")
-  unfinished.write_bytes(model.getvalue())
-  unfinished.replace(path)
+  files.write(path, model.getvalue())
