@@ -157,6 +157,27 @@ flags.run(main, "")
   assert "No space left on device" in done.stderr and "Make room" in done.stderr
 
 
+@pytest.mark.parametrize(
+  ("raised", "said"),
+  [
+    ("np.ones(3) + np.ones(4)", "error: operands could not be broadcast"),
+    ("np.random.default_rng(-1)", "comes from"),
+    ("config.parse({'nmae': 'x'})", "error: config.nmae"),
+  ],
+)
+def test_a_message_of_a_library_says_whose_it_is(raised, said):
+  code = f"""
+import numpy as np
+from video_dit import config, flags
+flags.define_mesh()
+flags.run(lambda: {raised}, "")
+"""
+  done = _run(code)
+  assert done.returncode == 2
+  assert said in done.stderr and "Traceback" not in done.stderr
+  assert ("bug of video_dit" in done.stderr) == (said == "comes from")
+
+
 def test_a_command_runs_without_a_home_directory(tmp_path):
   code = """
 import os, pwd

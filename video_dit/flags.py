@@ -2,7 +2,7 @@
 
 A command's module docstring is its `--help`. A user's mistake ends with one message
 and exit status 2, and another run in the same folder with 75; `--debug` shows where it
-was raised.
+was raised. A message that a library wrote says so: it may be no mistake of the user's.
 """
 
 from collections.abc import Callable
@@ -141,10 +141,25 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
         remedy = _REMEDIES.get(error.errno or 0)
       if FLAGS.debug or remedy is None:
         raise
-      print(f"error: {error}{remedy}", file=sys.stderr)
+      print(f"error: {error}{remedy}{_doubt(error)}", file=sys.stderr)
       sys.exit(2)
 
   app.run(guarded, flags_parser=_parse)
+
+
+def _doubt(error: BaseException) -> str:
+  """A sentence on a ValueError of a library, which no check of ours came before."""
+  trace = error.__traceback__
+  while trace and trace.tb_next:
+    trace = trace.tb_next
+  module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
+  library = module.split(".")[0]
+  if not isinstance(error, ValueError) or library in ("video_dit", "__main__", ""):
+    return ""
+  return (
+    f"\nThis comes from {library}. --debug shows where; if your input is right, please"
+    " report it as a bug of video_dit."
+  )
 
 
 def _cache() -> pathlib.Path | None:
