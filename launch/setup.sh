@@ -100,6 +100,8 @@ _setup() {
     all) extra="[beam,buckets,dev,plan,remote,runners,shots]" ;;
   esac
   echo "environment: Python $_version ($_python) in $VENV"
+  [[ $_version =~ ^3\.1[123]$ ]] ||
+    echo "warning: Python $_version is untested; PYTHON=/path/to/python3.12 chooses another." >&2
   if ! "$VIDEO_DIT_PYTHON" -m pip --version >/dev/null 2>&1; then
     "$_python" -m venv --clear "$VENV" || _fail "$_python cannot make an environment in $VENV."
   fi
