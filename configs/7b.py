@@ -36,7 +36,9 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.text.dtype = "bfloat16"
 
   c.media.frames_per_second = 30.0
-  c.media.max_frames = 1801
+  # 450 latent frames of 32 x 32 tokens.
+  c.media.max_pixels = 512 * 512
+  c.media.max_frames = 1797
   c.data.rows = 8
   c.data.row_length = 460_800
   c.data.row_segments = 64

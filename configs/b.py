@@ -30,5 +30,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
 
   # A clip of 256 tokens, as an image of 256 x 256 pixels, is not shifted.
   c.diffusion.shift = 1.0
+  # 31 latent frames of 17 x 30 tokens are 15,810.
+  c.media.max_pixels = 272 * 480
   c.data.row_length = 16_384
   return c

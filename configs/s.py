@@ -30,5 +30,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
 
   # A clip of 256 tokens, as an image of 256 x 256 pixels, is not shifted.
   c.diffusion.shift = 1.0
+  # 31 latent frames of 16 x 16 tokens are 7,936.
+  c.media.max_pixels = 256 * 256
   c.data.row_length = 8192
   return c

@@ -16,6 +16,7 @@ import pytest
 from video_dit import config as config_lib
 from video_dit.diffusion import times
 from video_dit.models.text import t5
+from video_dit.preprocess import longest
 
 _GOLDEN = pathlib.Path(__file__).parent / "golden"
 _CONFIGS = pathlib.Path(__file__).parents[1] / "configs"
@@ -63,6 +64,21 @@ def test_the_demo_describes_the_autoencoder_that_it_trains():
     left, right = _config("demo", demo), _config("autoencoder", autoencoder)
     assert left.autoencoder == right.autoencoder
     assert left.media == right.media
+
+
+# The demo's rows are for clips that it renders itself: its large ones are short.
+_ON_MEDIA = [name for name in _NAMES if name[0] not in ("autoencoder", "demo")]
+
+
+@pytest.mark.parametrize(("stem", "preset"), _ON_MEDIA)
+def test_the_longest_clip_of_a_config_fits_its_row(stem, preset):
+  config = _config(stem, preset)
+  assert longest.most_tokens(config) <= config.data.row_length
+
+
+def test_the_longest_clip_of_the_defaults_fits_their_row():
+  config = config_lib.Config(name="defaults", objective="diffusion")
+  assert longest.most_tokens(config) <= config.data.row_length
 
 
 def _tree() -> dict:

@@ -40,7 +40,7 @@ class Media:
   """
 
   frames_per_second: float = 24.0
-  max_pixels: int = 480 * 848
+  max_pixels: int = 384 * 688
   max_frames: int = 121
   min_frames: int = 2
   min_side: int = 8

@@ -21,6 +21,7 @@ from video_dit.preprocess import (
   encode,
   examine,
   ingest,
+  longest,
   makers,
   progress,
   remote,
@@ -100,8 +101,9 @@ def preprocess(
 
   Raises:
     FileNotFoundError: the input or the autoencoder does not exist.
-    ValueError: a setting or a path is wrong, the output holds what other settings made,
-      or hosts have been started with different ones.
+    ValueError: a setting or a path is wrong, a clip is longer than a row of training,
+      the output holds what other settings made, or hosts have been started with different
+      ones.
     lock.Busy: another run is using the output.
     remote.RemoteError: a remote input or output cannot be reached.
   """
@@ -173,6 +175,8 @@ def preprocess(
           clock.start("text")
           clips = tables / ingest.CLIPS
           plan = plan_lib.read(clips, kind)
+          if kind == "latents":
+            longest.check(plan, config)
           with rows_lib.Rows(clips) as rows:
             made_of = maker(clips, plan, rows)
             removed = encode.stale(folder / kind, made_of, plan, overwrite=overwrite)
