@@ -74,7 +74,14 @@ def test_everything_is_measured_shown_and_named(workdir, generator, samples, tmp
   assert numbers["nearest"]["compared"] == numbers["nearest"]["training_clips"] == 4
   assert numbers["nearest"]["smallest"] > 5
   page = paths[0].read_text()
-  for text in ("an image", "a size that no", "a length that no", "PSNR", "distance"):
+  for text in (
+    "an image",
+    "a size that no",
+    "a length that no",
+    "PSNR",
+    "distance",
+    "random weights",
+  ):
     assert text in page, text
   with Image.open(paths[2]) as sheet:
     assert sheet.size[1] > 4 * 72

@@ -95,6 +95,7 @@ def test_summary_tells_all(done, config):
     "rows of 64 tokens",
     "3 left over after the last clip",
     "out/report.html",
+    "random weights, which know no meanings",
   ):
     assert part in text, text
 

@@ -8,8 +8,26 @@ import pytest
 from tests import tiny
 from tests.data import clips
 from video_dit import config as config_lib
+from video_dit.data import schema
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import objectives
+
+
+def test_a_text_encoder_with_random_weights_is_named(tmp_path, capsys):
+  folder = clips.write(tmp_path / "latents", 10)
+  encoder = tiny.encoder(tmp_path / "text")
+  metadata = dataclasses.replace(
+    schema.Metadata.load(folder),
+    text=encoder.fingerprint,
+    text_path=str(tmp_path / "text"),
+  )
+  metadata.save(folder)
+  data = dataclasses.replace(tiny.CONFIG.data, path=str(tmp_path))
+  config = dataclasses.replace(tiny.CONFIG, data=data)
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  objective = objectives.from_config(config, mesh)
+  assert "random weights" in objective.facts["text encoder"]
+  assert "text encoder: random weights" in capsys.readouterr().out
 
 
 def test_another_text_encoder_is_refused_by_name(tmp_path):

@@ -10,6 +10,7 @@ from video_dit.data import reader
 from video_dit.evaluate import look, loss, measure, report, training
 from video_dit.evaluate import samples as samples_lib
 from video_dit.generator import generator as generator_lib
+from video_dit.models.text import encoder as encoder_lib
 from video_dit.parallel import hosts
 
 
@@ -159,6 +160,8 @@ def _facts(
     "checkpoint": f"step {generator.step:,}",
     "weights": "averaged (EMA)",
   }
+  if generator.encoder.random:
+    facts["text encoder"] = encoder_lib.RANDOM
   if judged:
     settings = judged[0].sample.settings
     facts["samples"] = len(judged)

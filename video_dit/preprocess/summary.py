@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from video_dit import config as config_lib
 from video_dit.data import pack, pieces, reader
+from video_dit.models.text import encoder as encoder_lib
 from video_dit.preprocess import data_report, ingest, run
 
 # Planning more clips than this for one number would take too long.
@@ -103,6 +104,8 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
   if config.objective == "diffusion":
     yield "tokens", f"{outcome.counts.tokens:,}"
     yield "packing", _packing(outcome, config)
+    if encoder_lib.is_random(config.text, outcome.folder.parent / run.TEXT):
+      yield "text encoder", encoder_lib.RANDOM
   yield "data set", _path(outcome, outcome.folder.name)
 
 

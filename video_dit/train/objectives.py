@@ -16,6 +16,7 @@ from video_dit import interop
 from video_dit.data import loader, reader, schema
 from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
+from video_dit.models.text import encoder as encoder_lib
 from video_dit.parallel import hosts, partition
 from video_dit.train import pictures, statistics
 from video_dit.train.objective import Objective
@@ -96,6 +97,8 @@ def diffusion_objective(
     )
 
   metadata, show = dataset.metadata, None
+  if is_random := encoder_lib.is_random(config.text, metadata.text_path):
+    hosts.say(f"text encoder: {encoder_lib.RANDOM}")
   if config.train.sample_prompts:
     show = pictures.Sampler(config, mesh, metadata)
   task = task_lib.diffusion_task(config, metadata.channels, metadata.text_width)
@@ -111,6 +114,7 @@ def diffusion_objective(
       "rows of an epoch": packing["rows"],
       "packing fill of an epoch": f"{packing['fill']:.2%}",
       "held-out clips": len(heldout) if heldout else reason,
+      **({"text encoder": encoder_lib.RANDOM} if is_random else {}),
     },
     shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
     initial=None if begun else _initial(config, metadata),

@@ -80,6 +80,9 @@ def test_a_folder_gives_the_same_encoder(encoder, folder, tmp_path):
   )
   saved = encoders.TextEncoder.load(TEXT, tmp_path / "saved")
   assert saved.fingerprint == encoder.fingerprint
+  assert encoders.is_random(TEXT, tmp_path / "saved")
+  named = dataclasses.replace(TEXT, checkpoint=str(tmp_path / "saved"))
+  assert encoders.is_random(named, drawn) and not encoders.is_random(TEXT, drawn)
   np.testing.assert_array_equal(
     saved.encode(CAPTIONS[:1])[0], encoder.encode(CAPTIONS[:1])[0]
   )

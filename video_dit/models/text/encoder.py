@@ -28,6 +28,10 @@ from video_dit.parallel import hosts
 TOKENIZER = "spiece.model"
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
+RANDOM = (  # what users are told of such an encoder
+  "random weights, which know no meanings of words: name a published encoder with"
+  " config.text.checkpoint (docs/checkpoints.md)"
+)
 _SHORTEST = 16
 _GROUP_TOKENS = 1024
 
@@ -257,6 +261,20 @@ def _flatten(params: dict) -> dict[str, np.ndarray]:
     ".".join(str(key.key) for key in path): np.ascontiguousarray(leaf)
     for path, leaf in leaves
   }
+
+
+def is_random(text: config.Text, folder: str | os.PathLike[str]) -> bool:
+  """Whether the encoder of a data set has random weights, as far as its files say.
+
+  Args:
+    text: the settings that it was made with.
+    folder: `OUT/text` of the data set.
+  """
+  for place in (folder, text.checkpoint):
+    description = pathlib.Path(place).expanduser() / DESCRIPTION
+    if place and description.is_file():
+      return bool(json.loads(description.read_text(encoding="utf-8")).get("random"))
+  return False
 
 
 def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dict, bool]:
