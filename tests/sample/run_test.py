@@ -15,6 +15,7 @@ import pytest
 
 from tests import tiny
 from video_dit import config as config_lib
+from video_dit import lock
 from video_dit.generator import generator as generator_lib
 from video_dit.sample import prompts, run
 
@@ -95,6 +96,26 @@ def test_what_was_done_before_a_kill_is_recorded(workdir, tmp_path, monkeypatch)
   assert [r["file"] for r in records] == written
   assert 0 < len(written) < len(lines)
   assert written[-1] in (tmp_path / "index.html").read_text()
+
+
+def test_earlier_samples_of_the_folder_stay_recorded(workdir, tmp_path):
+  generator = load(workdir)
+
+  def records() -> list[str]:
+    lines = (tmp_path / "samples.jsonl").read_text().splitlines()
+    return [json.loads(line)["file"] for line in lines]
+
+  red, blue = ({"prompt": prompt, "frames": 1} for prompt in ("red", "blue"))
+  run.sample(generator, [red], tmp_path)
+  run.sample(generator, [blue], tmp_path)
+  assert records() == ["0000_red_seed0.png", "0000_blue_seed0.png"]
+  page = (tmp_path / "index.html").read_text()
+  assert all(name in page for name in records())
+  # One that is made again replaces its record, and one that was removed has none.
+  (tmp_path / "0000_blue_seed0.png").unlink()
+  assert [sample.file for sample in run.sample(generator, [red], tmp_path)] == records()
+  with lock.held(tmp_path, flag="--output", wait_seconds=0), pytest.raises(lock.Busy):
+    run.sample(generator, [blue], tmp_path, wait_seconds=0)
 
 
 def test_a_clip_that_is_not_finite_is_said_to_be_blank(workdir, tmp_path):

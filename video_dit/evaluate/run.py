@@ -163,8 +163,10 @@ def _facts(
   if generator.encoder.random:
     facts["text encoder"] = encoder_lib.RANDOM
   if judged:
-    settings = judged[0].sample.settings
+    settings = [one.sample.settings for one in judged]
+    samplers = sorted({f"{each['sampler']}, {each['steps']} steps" for each in settings})
+    steps = sorted({each["checkpoint"] for each in settings})
     facts["samples"] = len(judged)
-    facts["sampler"] = f"{settings['sampler']}, {settings['steps']} steps"
-    facts["samples' checkpoint"] = f"step {settings['checkpoint']:,}"
+    facts["sampler"] = "; ".join(samplers)
+    facts["samples' checkpoint"] = f"step {', '.join(f'{step:,}' for step in steps)}"
   return facts

@@ -12,9 +12,11 @@ The process of rank 0 coordinates. Every process must have the same config, the 
 and the same workdir, on a disk that all of them see.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+import contextlib
 import itertools
 import os
+import pathlib
 from typing import Any
 
 import jax
@@ -22,6 +24,8 @@ from jax._src import distributed
 from jax.experimental import multihost_utils
 import numpy as np
 import tqdm
+
+from video_dit import lock
 
 
 def evidence(environment: Mapping[str, str]) -> str:
@@ -142,6 +146,34 @@ def check(of_first: Callable[[], None], seconds: float = 3600.0) -> None:
       refusal = str(error) or "refused"
   if refusal := tell(refusal, seconds):
     raise ValueError(refusal)
+
+
+@contextlib.contextmanager
+def alone(
+  folder: pathlib.Path, *, flag: str, wait_seconds: float = 10.0
+) -> Iterator[None]:
+  """Holds a folder's lock while the processes of this run use it; all must call it.
+
+  Args:
+    folder: that they share, of which the first one holds the lock.
+    flag: as for `lock.held`.
+    wait_seconds: as for `lock.held`.
+
+  Raises:
+    lock.Busy: another run is using it; in every process.
+  """
+  with contextlib.ExitStack() as held:
+    problem = ""
+    if leads():
+      try:
+        held.enter_context(
+          lock.held(folder, flag=flag, wait_seconds=wait_seconds, say=say)
+        )
+      except lock.Busy as error:
+        problem = str(error)
+    if problem := tell(problem, wait_seconds + 240):
+      raise lock.Busy(problem)
+    yield
 
 
 def _number(name: str) -> int | None:

@@ -11,7 +11,8 @@ Flags:
                prompt and, where wanted, height, width, frames, frames_per_second, seed,
                guidance, given (a media file whose first given_frames frames begin the
                clip); may be given several times
-  --output     folder of the clips, samples.jsonl and index.html [WORKDIR/samples]
+  --output     folder of the clips, samples.jsonl and index.html [WORKDIR/samples]; both
+               keep what earlier samples in the folder are recorded with
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
   --config.sample.KEY=VALUE   sampler, steps, guidance, height, width, frames,
                frames_per_second, format (mp4, gif, png), seed, rows, row_length

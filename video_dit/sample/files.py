@@ -1,5 +1,6 @@
 """Names of sample files, and the record of what was sampled."""
 
+from collections.abc import Sequence
 import dataclasses
 import json
 import pathlib
@@ -7,8 +8,12 @@ import re
 from typing import Any
 import unicodedata
 
+from absl import logging
+
 from video_dit import files
 from video_dit.generator import request as request_lib
+
+RECORDS = "samples.jsonl"
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -75,9 +80,26 @@ def settings(sample: Sample) -> dict[str, Any]:
   return {k: v for k, v in record.items() if k not in ("file", "prompt", "truth")}
 
 
-def write_records(folder: pathlib.Path, samples: list[Sample]) -> pathlib.Path:
+def read_records(folder: pathlib.Path) -> list[Sample]:
+  """The records in a folder of the samples that are still there, oldest first."""
+  path, found = folder / RECORDS, []
+  if not path.is_file():
+    return []
+  for number, line in enumerate(path.read_bytes().splitlines(), 1):
+    try:
+      sample = Sample(**json.loads(line))
+      is_there = (folder / sample.file).is_file()
+    except (ValueError, TypeError):
+      logging.warning("%s:%d: is not a sample record; dropped", path, number)
+      continue
+    if is_there:
+      found.append(sample)
+  return found
+
+
+def write_records(folder: pathlib.Path, samples: Sequence[Sample]) -> pathlib.Path:
   """Writes `samples.jsonl` completely or not at all."""
-  path = folder / "samples.jsonl"
+  path = folder / RECORDS
   text = "".join(f"{json.dumps(dataclasses.asdict(s))}\n" for s in samples)
   files.write(path, text)
   return path

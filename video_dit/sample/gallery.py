@@ -12,12 +12,13 @@ def write(folder: pathlib.Path, samples: Sequence[files.Sample]) -> pathlib.Path
   path = folder / "index.html"
   page = page_lib.Page("Samples")
   if samples:
-    first = samples[0]
+    steps = sorted({sample.checkpoint for sample in samples})
+    samplers = sorted({f"{sample.sampler}, {sample.steps} steps" for sample in samples})
     page.facts(
       {
         "clips": len(samples),
-        "checkpoint": f"step {first.checkpoint}",
-        "sampler": f"{first.sampler}, {first.steps} steps",
+        "checkpoint": f"step {', '.join(map(str, steps))}",
+        "sampler": "; ".join(samplers),
       }
     )
   page.gallery([(label(s), folder / s.file) for s in samples], folder=folder)

@@ -17,22 +17,27 @@ def sample(
   generator: generator_lib.Generator,
   lines: Sequence[dict[str, Any]],
   folder: pathlib.Path,
+  *,
+  wait_seconds: float = 10.0,
 ) -> list[files.Sample]:
   """Generates a clip for every line; the leading process writes what there is to see.
 
-  That is the clips, and whenever rows of them are done, their records and the gallery.
+  That is the clips, and whenever rows of them are done, their records and the gallery,
+  behind those of earlier runs in the folder whose files are still there.
 
   Args:
     generator: of the run.
     lines: from `prompts.lines`.
     folder: where the files go; made where missing.
+    wait_seconds: how long to wait for another run that is writing into it.
 
   Returns:
-    The records, in the order of the lines.
+    The records of these lines, in their order.
 
   Raises:
     ValueError: a request that the grid, the row or the format has no place for, before
       anything is generated.
+    lock.Busy: another run is writing into the folder.
   """
   config = generator.config
   requests = prompts.requests(lines, config.sample, config.media)
@@ -45,7 +50,17 @@ def sample(
   if cut:
     limit = generator.encoder.text.max_tokens
     hosts.say(f"cut to {limit} tokens: {len(cut)} of the prompts, like {cut[0]!r}")
-  folder.mkdir(parents=True, exist_ok=True)
+  with hosts.alone(folder, flag="--output", wait_seconds=wait_seconds):
+    return _sample(generator, lines, requests, folder)
+
+
+def _sample(
+  generator: generator_lib.Generator,
+  lines: Sequence[dict[str, Any]],
+  requests: Sequence[request_lib.Request],
+  folder: pathlib.Path,
+) -> list[files.Sample]:
+  earlier = files.read_records(folder)
   numbers = {id(request): i for i, request in enumerate(requests)}
   done: dict[int, files.Sample] = {}
   blank: set[int] = set()
@@ -53,7 +68,7 @@ def sample(
 
     def begin(part: str) -> None:
       bar.set_postfix_str(part)
-      _save(folder, done)
+      _save(folder, earlier, done)
 
     for request, frames_FHWC in generator.generate(
       requests, begin, lambda request: blank.add(id(request))
@@ -70,15 +85,19 @@ def sample(
         )
       done[number] = record
       bar.update()
-  return _save(folder, done)
+  return _save(folder, earlier, done)
 
 
-def _save(folder: pathlib.Path, done: Mapping[int, files.Sample]) -> list[files.Sample]:
-  """Writes the records and the gallery of the clips that are there, in their order."""
+def _save(
+  folder: pathlib.Path, earlier: Sequence[files.Sample], done: Mapping[int, files.Sample]
+) -> list[files.Sample]:
+  """Writes the records and the gallery of what is there; returns the new records."""
   samples = [done[i] for i in sorted(done)]
   if samples and hosts.leads():
-    files.write_records(folder, samples)
-    gallery.write(folder, samples)
+    names = {sample.file for sample in samples}
+    together = [*(old for old in earlier if old.file not in names), *samples]
+    files.write_records(folder, together)
+    gallery.write(folder, together)
   return samples
 
 
