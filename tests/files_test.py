@@ -1,5 +1,7 @@
 """A file is there whole or not at all, whatever ends its writing."""
 
+import errno
+
 import pytest
 
 from video_dit import files
@@ -25,3 +27,18 @@ def test_what_cannot_be_written_changes_nothing(there, tmp_path):
     unfinished.write_text("ne")
     raise OSError("full")
   assert [p.read_text() for p in tmp_path.iterdir()] == ["old"] * there
+
+
+def test_an_error_without_a_file_gets_its_name(tmp_path):
+  path = tmp_path / "a.json"
+  with pytest.raises(OSError, match=r"full: .*/a\.json'"), files.replacing(path):
+    raise OSError(errno.ENOSPC, "full")
+  with pytest.raises(OSError, match="other"), files.replacing(path):
+    raise OSError(errno.ENOENT, "gone", "other")
+
+
+def test_a_folder_is_tried_before_the_work_and_nothing_is_left(tmp_path):
+  files.check_writable(tmp_path / "new" / "folder")
+  assert not list(tmp_path.iterdir())
+  with pytest.raises(OSError, match="'/sys/kernel'"):
+    files.check_writable("/sys/kernel/new")

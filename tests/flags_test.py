@@ -142,19 +142,28 @@ def _run(code: str) -> subprocess.CompletedProcess:
   )
 
 
-def test_a_full_disk_is_one_message_with_the_remedy():
-  code = """
+@pytest.mark.parametrize(
+  "raised",
+  [
+    "open('/dev/full', 'w').write('x' * 10**6)",
+    "_because(ValueError('No space left on device: x'), OSError(28, 'full'))",
+    "_because(ValueError('x: it failed'), RuntimeError('No space left on device'))",
+  ],
+)
+def test_a_full_disk_is_one_message_with_the_remedy_and_a_status_of_its_own(raised):
+  code = f"""
 from video_dit import flags
 flags.define_mesh()
-def main():
-  with open("/dev/full", "w") as file:
-    file.write("x")
-flags.run(main, "")
+def _because(error, cause):
+  raise error from cause
+flags.run(lambda: {raised}, "", again="it starts anew")
 """
   done = _run(code)
-  assert done.returncode == 2
+  assert done.returncode == 74
   assert done.stderr.startswith("error: ") and "Traceback" not in done.stderr
-  assert "No space left on device" in done.stderr and "Make room" in done.stderr
+  if "open" in raised:
+    assert "No space left on device" in done.stderr
+    assert "Make room, and run the same command again: it starts anew." in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -250,6 +259,104 @@ def test_ctrl_c_while_a_command_imports_is_one_line(tmp_path):
   )
   assert done.stderr == "\nstopped\n"
   assert done.returncode == -signal.SIGINT
+
+
+def test_a_full_disk_is_not_logged_by_the_threads_that_meet_it():
+  code = """
+from absl import logging
+from video_dit import flags
+flags.define_mesh()
+def main():
+  for error in (OSError(28, "No space left on device"), ValueError("bad")):
+    try:
+      raise error
+    except Exception:
+      logging.exception("a thread failed")
+flags.run(main, "")
+"""
+  said = _run(code).stderr
+  assert said.count("a thread failed") == 1 and "ValueError: bad" in said
+
+
+# Those that take a config and a mesh, and the one that takes neither.
+_COMMANDS = ("main", "preprocess", "sample", "evaluate", "plan", "convert")
+
+
+@pytest.mark.parametrize("command", _COMMANDS)
+def test_help_is_told_before_anything_is_imported(command, tmp_path):
+  (tmp_path / "absl.py").write_text("raise ImportError\n")
+  done = subprocess.run(
+    [sys.executable, "-OO", "-m", f"video_dit.{command}", "--help"],
+    env=os.environ | {"PYTHONPATH": f"{tmp_path}:{_ROOT}"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert done.returncode == 0, done.stderr
+  told = ["Flags:", "--debug", "Exit status"]
+  if command != "convert":
+    told += ["--config", "--mesh"]
+  if command in ("main", "preprocess", "sample", "evaluate"):
+    told.append("--distributed")
+  for part in told:
+    assert part in done.stdout
+
+
+def test_a_home_is_found_in_paths():
+  code = """
+import os
+from video_dit import flags
+flags.define_workdir()
+flags.define_mesh()
+def main():
+  assert flags.folder("workdir") == os.path.expanduser("~/runs")
+import sys
+sys.argv = ["main", "--workdir=~/runs"]
+flags.run(main, "")
+"""
+  done = _run(code)
+  assert done.returncode == 0, done.stderr
+
+
+def test_a_folder_that_was_removed_under_a_command_is_said(tmp_path):
+  code = f"""
+import os
+os.chdir({str(tmp_path)!r})
+os.rmdir(os.getcwd())
+from video_dit import flags
+flags.define_mesh()
+flags.run(print, "")
+"""
+  done = _run(code)
+  assert done.returncode == 2
+  assert done.stderr == "error: the current folder was removed. Change to another.\n"
+
+
+# A place that not even root can write to.
+_NOWHERE = "/sys/kernel"
+
+
+@pytest.mark.parametrize(
+  ("command", "arguments"),
+  [
+    ("plan", ["--config=configs/demo.py", "--topology=cpu:8", f"--json={_NOWHERE}/x"]),
+    ("convert", ["--from=.", f"--to={_NOWHERE}/x"]),
+    ("evaluate", ["--workdir=.", "--config=configs/demo.py", f"--output={_NOWHERE}/x"]),
+    ("sample", ["--workdir=.", "--config=configs/demo.py", f"--output={_NOWHERE}/x"]),
+    ("preprocess", ["--input=.", "--config=configs/demo.py", f"--output={_NOWHERE}/x"]),
+  ],
+)
+def test_an_output_that_cannot_be_written_is_refused_before_the_work(command, arguments):
+  code = f"""
+import sys
+from video_dit import flags
+from video_dit.{command}.__main__ import main
+sys.argv = [{command!r}, *{arguments!r}]
+flags.run(main, "")
+"""
+  done = _run(code)
+  assert done.returncode == 2, done.stderr
+  assert done.stderr.startswith("error: ") and f"'{_NOWHERE}'" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["main", "preprocess.__main__"])

@@ -4,6 +4,18 @@ from collections.abc import Iterator
 import contextlib
 import os
 import pathlib
+import tempfile
+
+
+@contextlib.contextmanager
+def naming(path: str | os.PathLike) -> Iterator[None]:
+  """Names a file in an error that does not, as that of a full disk; use as a context."""
+  try:
+    yield
+  except OSError as error:
+    if error.errno and error.filename is None:
+      error.filename = os.fspath(path)
+    raise
 
 
 @contextlib.contextmanager
@@ -16,12 +28,28 @@ def replacing(path: str | os.PathLike) -> Iterator[pathlib.Path]:
   path = pathlib.Path(path)
   unfinished = path.with_name(path.name + ".unfinished")
   try:
-    yield unfinished
-    with unfinished.open("rb") as file:
-      os.fsync(file.fileno())
-    unfinished.replace(path)
+    with naming(path):
+      yield unfinished
+      with unfinished.open("rb") as file:
+        os.fsync(file.fileno())
+      unfinished.replace(path)
   finally:
     unfinished.unlink(missing_ok=True)
+
+
+def check_writable(folder: str | os.PathLike[str]) -> None:
+  """Tries to write into a folder, or the nearest above it that is there; leaves nothing.
+
+  Raises:
+    OSError: what writing there would end with; it names the folder.
+  """
+  folder = pathlib.Path(folder).absolute()
+  there = next(place for place in (folder, *folder.parents) if place.is_dir())
+  try:
+    with tempfile.TemporaryFile(dir=there) as file:
+      file.write(b"\0")
+  except OSError as error:
+    raise OSError(error.errno, error.strerror, os.fspath(there)) from error
 
 
 def write(path: str | os.PathLike, content: str | bytes) -> None:

@@ -1,13 +1,15 @@
 """The flags that every command shares, and how a command is run.
 
 A command's module docstring is its `--help`. A user's mistake ends with one message
-and exit status 2, and another run in the same folder with 75; `--debug` shows where it
-was raised. A message that a library wrote says so: it may be no mistake of the user's.
+and exit status 2, a full disk with 74, and another run in the same folder with 75;
+`--debug` shows where it was raised. A message that a library wrote says so: it may be no
+mistake of the user's.
 """
 
 from collections.abc import Callable
 import difflib
 import errno
+import logging as std_logging
 import os
 import pathlib
 import re
@@ -18,7 +20,7 @@ import jax
 from ml_collections import config_flags
 
 from video_dit import config as config_lib
-from video_dit import lock, saved_config
+from video_dit import lock, saved_config, usage
 from video_dit.parallel import hosts, programs
 from video_dit.parallel import mesh as mesh_lib
 
@@ -66,17 +68,25 @@ def required(name: str, example: str) -> str:
   return value
 
 
+def path(name: str, example: str = "") -> str:
+  """The path that a flag names, ~ expanded; with an example, the flag is required."""
+  value = required(name, example) if example else getattr(FLAGS, name) or ""
+  return os.path.expanduser(value)
+
+
 def folder(name: str, example: str = "") -> str:
-  """The folder that a flag names, existing or not; with an example, the flag is required.
+  """The folder that a flag names, existing or not; arguments as of `path`.
 
   Raises:
     ValueError: it is a file.
   """
-  value = required(name, example) if example else getattr(FLAGS, name) or ""
-  path = pathlib.Path(os.path.expanduser(value))
-  there = next((place for place in (path, *path.parents) if place.exists()), path)
+  value = path(name, example)
+  place = pathlib.Path(value)
+  there = next((p for p in (place, *place.parents) if p.exists()), place)
   if there.exists() and not there.is_dir():
-    raise ValueError(f"--{name}={value}: {there} is a file. Name a folder.")
+    raise ValueError(
+      f"--{name}={getattr(FLAGS, name)}: {there} is a file. Name a folder."
+    )
   return value
 
 
@@ -97,10 +107,10 @@ def mesh(config: config_lib.Config, *, keep: bool = True) -> jax.sharding.Mesh:
   return mesh_lib.start(FLAGS.mesh, config.mesh, keep=keep)
 
 
-_FULL = ". Make room, and run the same command again: finished work is kept."
+_STATUS_FULL = 74  # EX_IOERR of sysexits.h: with more room the command may succeed
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+_FULL_TEXTS = (*map(os.strerror, _FULL), "disk is full")  # the last is SQLite's
 _REMEDIES = {
-  errno.ENOSPC: _FULL,
-  errno.EDQUOT: _FULL,
   errno.EROFS: ". Choose a writable folder.",
   errno.EACCES: ". Give access to it, or choose another.",
   errno.ENOTDIR: ". Name a folder.",
@@ -108,22 +118,27 @@ _REMEDIES = {
 }
 
 
-def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> None:
+def run(
+  main: Callable[[], None], doc: str | None, *, interrupted: str = "", again: str = ""
+) -> None:
   """Runs a command: prints `doc` for --help, one message for a refused input.
 
   Args:
     main: the command.
     doc: its `--help`.
     interrupted: what the message after Ctrl-C adds to "stopped".
+    again: what the same command does after it met a full disk.
   """
-  if {"--help", "-h", "-help", "--helpshort", "--helpfull"} & set(sys.argv[1:]):
-    print((doc or "").strip())
+  if usage.is_wanted(sys.argv[1:]):
+    print(usage.text(doc or ""))
     return
 
   def call(argv: list[str]) -> None:
     if len(argv) > 1:
       raise ValueError(f"{argv[1]!r} is not a flag. Flags start with --; see --help.")
     logging.set_verbosity(logging.WARNING)
+    if not FLAGS.debug:
+      logging.get_absl_logger().addFilter(_is_news)
     programs.keep_in(_cache())
     main()
 
@@ -139,12 +154,35 @@ def run(main: Callable[[], None], doc: str | None, *, interrupted: str = "") -> 
       remedy: str | None = ""
       if not isinstance(error, (ValueError, FileNotFoundError, FileExistsError)):
         remedy = _REMEDIES.get(error.errno or 0)
+        if error.errno in _FULL:
+          remedy = f". Make room, and run the same command again{again and f': {again}'}."
       if FLAGS.debug or remedy is None:
         raise
       print(f"error: {error}{remedy}{_doubt(error)}", file=sys.stderr)
-      sys.exit(2)
+      sys.exit(_STATUS_FULL if _met_full_disk(error) else 2)
 
+  try:
+    os.getcwd()
+  except FileNotFoundError:
+    print("error: the current folder was removed. Change to another.", file=sys.stderr)
+    sys.exit(2)
   app.run(guarded, flags_parser=_parse)
+
+
+def _is_news(record: std_logging.LogRecord) -> bool:
+  """Whether to log it: each of Orbax's threads logs a full disk before it is raised."""
+  return not record.exc_info or not _met_full_disk(record.exc_info[1])
+
+
+def _met_full_disk(error: BaseException | None) -> bool:
+  """Whether a full disk is what an error says, or what it came from says."""
+  while error is not None:
+    if isinstance(error, OSError) and error.errno in _FULL:
+      return True
+    if any(text in str(error) for text in _FULL_TEXTS):
+      return True
+    error = error.__cause__
+  return False
 
 
 def _doubt(error: BaseException) -> str:
@@ -209,6 +247,7 @@ def _with_saved(argv: list[str]) -> list[str]:
   workdir = _peek(argv, "workdir")
   if not _reads_saved or not workdir or _peek(argv, "config"):
     return argv
+  workdir = os.path.expanduser(workdir)
   saved_config.read(workdir)  # A ConfigDict's loader would bury what is wrong with it.
   return [argv[0], f"--config={saved_config.__file__}:{workdir}", *argv[1:]]
 

@@ -8,7 +8,7 @@ r"""Trains what a config describes: the autoencoder on pixels, or the DiT on lat
 The workdir gets checkpoints, metrics.jsonl, TensorBoard files, samples and report.html.
 A run that was stopped or killed continues when the same command is run again.
 
-flags:
+Flags:
   --config=configs/X.py[:preset]  what to train; --config.a.b=value overrides a leaf
   --workdir=FOLDER                of the run
   --mesh=cpu:8|gpu|tpu[,axis=n]   devices; axes: data, fsdp, tensor, context
@@ -20,7 +20,7 @@ import pathlib
 
 from absl import flags as absl_flags
 
-from video_dit import flags, interop
+from video_dit import files, flags, interop
 from video_dit.parallel import programs
 from video_dit.train import loop, objectives, profile
 from video_dit.train import workdir as workdir_lib
@@ -34,6 +34,7 @@ absl_flags.DEFINE_string("profile", "", "first:last step to trace")
 def main() -> None:
   """Flags to config, to mesh, to the data and the model, to the loop."""
   workdir = pathlib.Path(flags.folder("workdir", "runs/demo"))
+  files.check_writable(workdir)
   begun = workdir_lib.begun(workdir)
   config = interop.with_transformer(flags.config(), begun)
   programs.keep_in(workdir / "compiled")
@@ -44,4 +45,9 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__, interrupted="run the same command to continue")
+  flags.run(
+    main,
+    __doc__,
+    interrupted="run the same command to continue",
+    again="it continues from its last checkpoint",
+  )

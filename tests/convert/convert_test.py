@@ -1,5 +1,6 @@
 """`convert` writes what can be read again, and says what it read."""
 
+import errno
 import json
 
 import numpy as np
@@ -41,6 +42,16 @@ def test_dtype_and_naming_may_be_chosen(folder, tmp_path):
   assert half.config == whole.config
   for a, b in zip(*map(encoders.leaves, (whole, half)), strict=True):
     np.testing.assert_allclose(a, b, rtol=1 / 128)
+
+
+def test_what_cannot_be_written_whole_leaves_nothing(folder, tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, "full")
+
+  monkeypatch.setattr(run.shutil, "copyfile", full)
+  with pytest.raises(OSError, match="full"):
+    list(run.convert(folder, tmp_path / "out"))
+  assert not (tmp_path / "out").exists()
 
 
 def test_without_a_target_it_only_tells(folder):

@@ -1,10 +1,12 @@
 """Metrics: exact means of a window, also of one that a checkpoint interrupted."""
 
 import json
+import os
 
 import jax
 import numpy as np
 import pytest
+from tensorboardX.proto import event_pb2
 
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.plan import chips, gpus
@@ -49,6 +51,45 @@ def test_a_window_goes_on_exactly_where_a_checkpoint_cut_it():
     second.add(_step(loss))
   assert second.means() == whole.means()
   assert second.counts() == whole.counts()
+
+
+def _full(mode: str):
+  return os.fdopen(os.open("/dev/full", os.O_WRONLY), mode)
+
+
+def test_a_full_disk_is_named(tmp_path):
+  log = metrics.Log(tmp_path, step=0)
+  log._board._records._writer.close()
+  log._board._records._writer = _full("wb")
+  with pytest.raises(OSError, match=r"No space.*events\.out\.tfevents"):
+    log.write(1, {"loss": 1.0})
+  log._file.close()
+  log._file = _full("w")
+  with pytest.raises(OSError, match=r"No space.*metrics\.jsonl"):
+    log.write(2, {"loss": 1.0})
+  with pytest.raises(OSError, match="No space"):
+    log.close()
+
+
+def test_a_full_disk_hides_no_other_error(tmp_path):
+  with pytest.raises(ValueError, match="first"), metrics.Log(tmp_path, step=0) as log:
+    log._board._records._writer.close()
+    log._board._records._writer = _full("wb")
+    log._board._records.write(b"x")
+    raise ValueError("first")
+
+
+def test_tensorboard_reads_what_is_logged(tmp_path):
+  with metrics.Log(tmp_path, step=0) as log:
+    log.write(1, {"loss": 0.5, "bad": float("nan")})
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  data, events = path.read_bytes(), []
+  while data:
+    size = int.from_bytes(data[:8], "little")
+    events.append(event_pb2.Event.FromString(data[12 : 12 + size]))
+    data = data[16 + size :]
+  assert events[0].file_version == "brain.Event:2"
+  assert [(e.step, e.summary.value[0].tag) for e in events[1:]] == [(1, "loss")]
 
 
 def test_lines_after_the_step_are_cut_and_a_torn_one_too(tmp_path):

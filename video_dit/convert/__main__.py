@@ -23,7 +23,7 @@ import pathlib
 
 from absl import flags as absl_flags
 
-from video_dit import flags
+from video_dit import files, flags
 from video_dit.convert import run
 
 FLAGS = absl_flags.FLAGS
@@ -37,11 +37,13 @@ absl_flags.DEFINE_bool("debug", False, "show the traceback of a refused input")
 
 def main() -> None:
   """Converts what the flags name."""
-  source = pathlib.Path(flags.required("from", "google/t5-v1_1-xxl"))
+  source = pathlib.Path(flags.path("from", "google/t5-v1_1-xxl"))
   target = pathlib.Path(to) if (to := flags.folder("to")) else None
+  if target is not None:
+    files.check_writable(target)
   for line in run.convert(source, target, dtype=FLAGS.dtype, naming=FLAGS.naming):
     print(line, flush=True)
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__)
+  flags.run(main, __doc__, again="it converts all anew")

@@ -1,6 +1,7 @@
 """Converts one checkpoint and reports what it read."""
 
 from collections.abc import Iterator
+import contextlib
 import dataclasses
 import pathlib
 import shutil
@@ -54,13 +55,24 @@ def convert(
     yield from describe(loaded, source)
     if target is None:
       return
-    files = interop.save(loaded, target, dtype=dtype, naming=naming)
-  folder = source if source.is_dir() else source.parent
-  beside = [name for name in _BESIDE if (folder / name).is_file()]
-  for name in beside:
-    shutil.copyfile(folder / name, target / name)
+    with _whole(target):
+      files = interop.save(loaded, target, dtype=dtype, naming=naming)
+      folder = source if source.is_dir() else source.parent
+      beside = [name for name in _BESIDE if (folder / name).is_file()]
+      for name in beside:
+        shutil.copyfile(folder / name, target / name)
   names = ", ".join([*(file.name for file in files), *beside])
   yield f"wrote {target}: {names}"
+
+
+@contextlib.contextmanager
+def _whole(folder: pathlib.Path) -> Iterator[None]:
+  """Removes a new folder again where not all that it is to hold can be written."""
+  try:
+    yield
+  except BaseException:
+    shutil.rmtree(folder, ignore_errors=True)
+    raise
 
 
 def describe(loaded: interop.Loaded, source: pathlib.Path) -> Iterator[str]:

@@ -15,6 +15,8 @@ Flags:
   --nearest    training clips that samples are compared with, 0 for none [2000]
   --output     folder of the results [WORKDIR/evaluation]
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
+  --distributed  join the other hosts of this run first
+  --config     configs/X.py[:preset], in place of the workdir's own config
   --config.evaluate.KEY=VALUE   batches, times, adherence
 
 Writes evaluation.json, report.html and contact_sheet.png and names them.
@@ -24,7 +26,7 @@ import pathlib
 
 from absl import flags as absl_flags
 
-from video_dit import flags
+from video_dit import files, flags
 from video_dit.evaluate import run
 from video_dit.generator import generator as generator_lib
 
@@ -42,14 +44,15 @@ absl_flags.DEFINE_string("output", None, "folder of the results")
 
 def main() -> None:
   """Evaluates the run that the flags name."""
-  workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  workdir = pathlib.Path(flags.folder("workdir", "runs/demo"))
   output = pathlib.Path(flags.folder("output") or workdir / "evaluation")
+  files.check_writable(output)
   config = flags.config()
-  training = pathlib.Path(FLAGS.training) if FLAGS.training else None
+  training = pathlib.Path(named) if (named := flags.path("training")) else None
   table = training is not None and not training.is_dir()
   sources = run.Sources(
-    samples=pathlib.Path(FLAGS.samples) if FLAGS.samples else None,
-    prompts=pathlib.Path(FLAGS.prompts) if FLAGS.prompts else None,
+    samples=pathlib.Path(named) if (named := flags.path("samples")) else None,
+    prompts=pathlib.Path(named) if (named := flags.path("prompts")) else None,
     clips=training
     if training and table
     else pathlib.Path(config.data.path) / "clips.parquet",
@@ -65,4 +68,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__)
+  flags.run(main, __doc__, again="it measures all anew")

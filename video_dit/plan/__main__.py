@@ -10,7 +10,7 @@ abstract arrays and no weights. TPUs and GPUs need the extra `plan`
 (pip install -c constraints.txt -e '.[plan]'); without it GPUs are planned by formula. How
 the seconds are estimated: docs/performance.md.
 
-flags:
+Flags:
   --config=configs/X.py[:preset]  what to plan; --config.a.b=value overrides a leaf
   --topology=v5p:4x4x4            of v4, v5e, v5p, v6e, 7x; or gpu:h100x64, or cpu:8
   --mesh=fsdp=8,context=2         mesh axes; data takes the rest
@@ -28,7 +28,7 @@ import sys
 
 from absl import flags as absl_flags
 
-from video_dit import flags
+from video_dit import files, flags
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.plan import chips, devices, run, search, show
 
@@ -63,6 +63,7 @@ def main() -> None:
       f"--stages={values.stages}: a search plans the training step. Leave --stages or"
       " --search out."
     )
+  path = _json_path(flags.path("json"))
   config = flags.config()
   devices.start(topology)
   request = run.Request(
@@ -73,7 +74,6 @@ def main() -> None:
     price=values.price,
     stages=stages,
   )
-  path = _json_path(values.json)
   if values.search:
     found = search.search(request, values.tries, _say)
     text = "\n".join(show.ranking(found))
@@ -83,16 +83,17 @@ def main() -> None:
     text = "\n".join(show.lines(figures))
   print(text)
   if path:
-    path.write_text(json.dumps(figures, indent=2) + "\n", encoding="utf-8")
+    files.write(path, json.dumps(figures, indent=2) + "\n")
 
 
-def _json_path(name: str | None) -> pathlib.Path | None:
+def _json_path(name: str) -> pathlib.Path | None:
   """Refuses, before anything is compiled, a file that cannot be written."""
   if not name:
     return None
   path = pathlib.Path(name)
   if not path.parent.is_dir() or path.is_dir():
     raise ValueError(f"--json={name}: {path.parent} is not a folder, or {path} is one.")
+  files.check_writable(path.parent)
   return path
 
 
@@ -121,4 +122,4 @@ def _say(text: str) -> None:
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__)
+  flags.run(main, __doc__, again="it compiles all anew")

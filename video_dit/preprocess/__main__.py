@@ -21,6 +21,7 @@ Flags:
                flags beside it (docs/ingest.md), or pool. Without it, Beam's embedded
                runner where Beam is installed, else a pool of processes
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
+  --config     configs/X.py[:preset]
   --config.media.KEY=VALUE   frames_per_second, max_pixels, max_frames, workers, ...
 
 Input and output may be remote: gs://, s3:// or anything else that fsspec supports.
@@ -37,7 +38,7 @@ import sys
 from absl import flags as absl_flags
 import jax
 
-from video_dit import flags
+from video_dit import files, flags
 from video_dit.data import schema, verify
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.preprocess import remote, remote_disk, run, summary, ways
@@ -60,7 +61,7 @@ def main() -> None:
   """Preprocesses the input that the flags name, or verifies an output."""
   try:
     if FLAGS.verify:
-      _verify(flags.required("output", "data/"))
+      _verify(flags.path("output", "data/"))
     else:
       _preprocess()
   except remote.RemoteError as error:
@@ -69,7 +70,9 @@ def main() -> None:
 
 def _preprocess() -> None:
   source = flags.required("input", "clips/")
-  output = os.path.expanduser(flags.folder("output", "data/"))
+  output = flags.folder("output", "data/")
+  if not remote.is_remote(output):
+    files.check_writable(output)
   config = flags.config()
   mesh = flags.mesh(config, keep=False)  # Large frames need all the memory there is.
   host, hosts = jax.process_index(), jax.process_count()
@@ -128,7 +131,7 @@ def _host(text: str) -> tuple[int, int]:
 
 
 def _verify(output: str) -> None:
-  folder, disk = remote_disk.output(os.path.expanduser(output), read_only=True)
+  folder, disk = remote_disk.output(output, read_only=True)
   sets = [folder / kind for kind in ("latents", "pixels")]
   found = [path for path in sets if (path / schema.PROVENANCE).is_file()]
   if not found:
@@ -156,4 +159,9 @@ def _verify(output: str) -> None:
 
 if __name__ == "__main__":
   _take_beam_options()
-  flags.run(main, __doc__, interrupted="run the same command to continue")
+  flags.run(
+    main,
+    __doc__,
+    interrupted="run the same command to continue",
+    again="finished work is kept",
+  )

@@ -10,6 +10,7 @@ yielded, never gathered.
 import codecs
 from collections.abc import Callable, Iterator, Mapping, Sequence
 import dataclasses
+import errno
 import os
 import pathlib
 import stat as stat_lib
@@ -102,6 +103,8 @@ def lines(
       " manifest, or tfds:name."
     )
   if path.is_dir():
+    if not os.access(path, os.R_OK | os.X_OK):
+      raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), f"--input={source}")
     if (path / "dataset_info.json").is_file() and (path / "features.json").is_file():
       from video_dit.preprocess import tfds_source
 

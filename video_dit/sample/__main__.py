@@ -14,18 +14,24 @@ Flags:
   --output     folder of the clips, samples.jsonl and index.html [WORKDIR/samples]; both
                keep what earlier samples in the folder are recorded with
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
+  --distributed  join the other hosts of this run first
+  --config     configs/X.py[:preset], in place of the workdir's own config
   --config.sample.KEY=VALUE   sampler, steps, guidance, height, width, frames,
                frames_per_second, format (mp4, gif, png), seed, rows, row_length
 
 The i-th prompt has the seed config.sample.seed + i unless its line names another. The
-same seed and size give the same clip whatever else is generated with it.
+same seed and size give the same clip whatever else is generated with it, in one program:
+config.sample.rows rows of config.sample.row_length tokens, however few clips are asked
+for. For a few, fewer rows (a multiple of the mesh's data x fsdp) take less time; another
+shape is another program, whose clips differ by rounding.
 """
 
+import os
 import pathlib
 
 from absl import flags as absl_flags
 
-from video_dit import flags
+from video_dit import files, flags
 from video_dit.generator import generator as generator_lib
 from video_dit.parallel import hosts
 from video_dit.sample import prompts, run
@@ -42,9 +48,11 @@ absl_flags.DEFINE_string("output", None, "folder of the clips")
 
 def main() -> None:
   """Samples what the flags ask for and names the gallery."""
-  workdir = pathlib.Path(flags.required("workdir", "runs/demo"))
+  workdir = pathlib.Path(flags.folder("workdir", "runs/demo"))
   folder = pathlib.Path(flags.folder("output") or workdir / "samples")
-  lines = prompts.lines(FLAGS.prompt, FLAGS.prompts)
+  files.check_writable(folder)
+  listed = [os.path.expanduser(name) for name in FLAGS.prompts]
+  lines = prompts.lines(FLAGS.prompt, listed)
   config = flags.config()
   mesh = flags.mesh(config)
   generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
@@ -53,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-  flags.run(main, __doc__)
+  flags.run(main, __doc__, again="it makes all of its clips anew")

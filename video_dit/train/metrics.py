@@ -9,15 +9,20 @@ from collections.abc import Mapping
 import json
 import math
 import pathlib
+import socket
+import time
 from typing import Any
 
 from absl import logging
 import jax
 import numpy as np
-import tensorboardX
+from tensorboardX import record_writer, summary
+from tensorboardX.proto import event_pb2
 
 from video_dit import files
 from video_dit.trainer.step import StepMetrics
+
+_FLUSH_SECONDS = 120.0
 
 
 class Window:
@@ -67,6 +72,38 @@ class Window:
     }
 
 
+class _Board:
+  """A TensorBoard file, written by the caller's thread, to whom a full disk is told."""
+
+  def __init__(self, folder: pathlib.Path, purge_step: int | None):
+    """Begins a file in the folder; what older ones have from `purge_step` on goes."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"events.out.tfevents.{time.time():.0f}.{socket.gethostname()}"
+    self.path = folder / name
+    self._records = record_writer.RecordWriter(str(self.path))
+    self._flush_at = time.monotonic()
+    self._add(file_version="brain.Event:2")
+    if purge_step is not None:
+      began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._add(step=purge_step, session_log=began)
+
+  def write(self, step: int, values: Mapping[str, float]) -> None:
+    """Adds scalars; they are on the disk some minutes later."""
+    for name, value in values.items():
+      self._add(step=step, summary=summary.scalar(name, value))
+    if time.monotonic() >= self._flush_at:
+      self._flush_at = time.monotonic() + _FLUSH_SECONDS
+      self._records.flush()
+
+  def close(self) -> None:
+    """Writes what is left."""
+    self._records.close()
+
+  def _add(self, **fields: Any) -> None:
+    event = event_pb2.Event(wall_time=time.time(), **fields)
+    self._records.write(event.SerializeToString())
+
+
 class Log:
   """The files of a run's metrics. Use as a context, or `close` it.
 
@@ -80,36 +117,47 @@ class Log:
     self._enabled = enabled
     if not enabled:
       return
-    path = workdir / "metrics.jsonl"
+    self._path = path = workdir / "metrics.jsonl"
     kept = [line for line in read(path) if line["step"] <= step]
     files.write(path, "".join(json.dumps(line) + "\n" for line in kept))
     self._file = path.open("a", encoding="utf-8")
-    self._board = tensorboardX.SummaryWriter(
-      logdir=str(workdir / "tensorboard"), purge_step=step + 1 if kept else None
-    )
+    self._board = _Board(workdir / "tensorboard", step + 1 if kept else None)
 
   def __enter__(self) -> "Log":
     return self
 
-  def __exit__(self, *_) -> None:
-    self.close()
+  def __exit__(self, kind: Any, *_: Any) -> None:
+    try:
+      self.close()
+    except OSError:
+      if kind is None:  # else the first error is the one reported
+        raise
 
   def write(self, step: int, values: Mapping[str, float]) -> None:
-    """Adds one line; values that are not finite are written as null."""
+    """Adds one line; values that are not finite are written as null.
+
+    Raises:
+      OSError: the disk is full; it names the file.
+    """
     if not self._enabled:
       return
     finite = {k: v if math.isfinite(v) else None for k, v in values.items()}
-    self._file.write(json.dumps({"step": step, **finite}) + "\n")
-    self._file.flush()
-    for name, value in finite.items():
-      if value is not None:
-        self._board.add_scalar(name, value, step)
+    with files.naming(self._path):
+      self._file.write(json.dumps({"step": step, **finite}) + "\n")
+      self._file.flush()
+    with files.naming(self._board.path):
+      self._board.write(step, {k: v for k, v in finite.items() if v is not None})
 
   def close(self) -> None:
-    """Flushes and closes the files."""
-    if self._enabled:
-      self._file.close()
-      self._board.close()
+    """Flushes and closes the files; raises what `write` does."""
+    if not self._enabled:
+      return
+    try:
+      with files.naming(self._path):
+        self._file.close()
+    finally:
+      with files.naming(self._board.path):
+        self._board.close()
 
 
 def read(path: pathlib.Path) -> list[dict[str, Any]]:

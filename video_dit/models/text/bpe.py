@@ -11,6 +11,7 @@ import unicodedata
 
 import regex
 
+from video_dit import files
 from video_dit.models.text import clip_tokens
 from video_dit.models.text.added_tokens import Splitter
 
@@ -85,7 +86,7 @@ class ClipTokenizer:
   def save(self, folder: str | os.PathLike[str]) -> None:
     """Writes the files that `load` reads."""
     for name, content in self.files.items():
-      (pathlib.Path(folder) / name).write_bytes(content)
+      files.write(pathlib.Path(folder) / name, content)
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text with start and end, neither cut nor padded."""

@@ -12,6 +12,7 @@ import os
 import pathlib
 import re
 
+from video_dit import files
 from video_dit.models.text import unigram_files
 from video_dit.models.text.added_tokens import Splitter
 from video_dit.models.text.unigram_files import SPACE
@@ -106,7 +107,7 @@ class PublishedTokenizer:
   def save(self, folder: str | os.PathLike[str]) -> None:
     """Writes the files that `load` reads."""
     for name, content in self.files.items():
-      (pathlib.Path(folder) / name).write_bytes(content)
+      files.write(pathlib.Path(folder) / name, content)
 
   def encode(self, text: str) -> list[int]:
     """Ids of a text, the end included; an empty text is the end alone."""
