@@ -1,6 +1,7 @@
 """Prompts to frames: what `train`, `sample` and `evaluate` generate clips with."""
 
 from collections.abc import Callable, Iterator, Sequence
+import dataclasses
 import pathlib
 
 from absl import logging
@@ -103,15 +104,26 @@ class Generator:
       request.check(self.grid)
     self._plan(requests)
 
-  def _plan(self, requests: Sequence[request_lib.Request]):
-    """Assigns requests to rows."""
+  def _plan(
+    self, requests: Sequence[request_lib.Request], shape: rows_lib.Shape | None = None
+  ):
+    """Assigns requests to rows, by default of the sampler's shape."""
     tokens = [
       int(np.prod(self.grid.tokens(r.height, r.width, r.frames))) for r in requests
     ]
     # Both the prompt and the empty caption must fit, each in its own text.
     least = len(self._empty)
     num_text = [max(len(self.encoder.tokens(r.prompt)), least) for r in requests]
-    return rows_lib.plan(requests, tokens, num_text, self.shape)
+    return rows_lib.plan(requests, tokens, num_text, shape or self.shape)
+
+  def fewest_rows(self, requests: Sequence[request_lib.Request]) -> int:
+    """The fewest rows of a group that all requests fit, at most those it has."""
+    ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+    for rows in range(ways, self.shape.rows, ways):
+      shape = dataclasses.replace(self.shape, rows=rows)
+      if len(self._plan(requests, shape)) == 1:
+        return rows
+    return self.shape.rows
 
   def generate(
     self,
