@@ -19,6 +19,7 @@ from video_dit.checkpoints.store import Position, Store
 from video_dit.parallel import mesh as mesh_lib
 
 _WIDTH = 16
+_OPEN = pathlib.Path("/proc/self/fd")
 
 
 def _state(seed: int = 0, width: int = _WIDTH) -> TrainState:
@@ -82,6 +83,18 @@ def test_the_newest_are_kept_and_come_back_on_another_mesh(saved):
       )
       assert all(jax.tree.leaves(same))
       assert store.position(step) == _position(step)
+
+
+@pytest.mark.skipif(not _OPEN.is_dir(), reason="what is open is not told")
+def test_saves_leave_nothing_open(tmp_path):
+  with Store(tmp_path / "checkpoints", keep=1) as store:
+    store.save(_state(0), _position(0))
+    store.wait()
+    before = len(list(_OPEN.iterdir()))
+    for step in range(1, 6):
+      store.save(_state(step), _position(step))
+    store.wait()
+    assert len(list(_OPEN.iterdir())) <= before
 
 
 def test_averaged_weights_come_back_alone(saved, tmp_path):

@@ -68,6 +68,7 @@ class Store:
       preservation_policy=policies.LatestN(keep) if keep else policies.PreserveAll(),
       cleanup_tmp_directories=keep is not None,
     )
+    self._saving: Any = None  # Orbax's answer to the last save
 
   def __enter__(self) -> "Store":
     return self
@@ -93,7 +94,8 @@ class Store:
       ValueError: the disk is full.
     """
     with self._disk():
-      self._checkpointer.save_checkpointables_async(
+      self._end_save()
+      self._saving = self._checkpointer.save_checkpointables_async(
         position.step,
         {"ema": state.ema, "rest": _rest(state)},
         custom_metadata=dataclasses.asdict(position),
@@ -102,12 +104,21 @@ class Store:
   def wait(self) -> None:
     """Returns when the last save is complete; raises what `save` does."""
     with self._disk():
-      self._checkpointer.wait()
+      self._end_save()
 
   def close(self) -> None:
     """Waits for the last save and releases the folder; raises what `save` does."""
     with self._disk():
-      self._checkpointer.close()
+      try:
+        self._end_save()
+      finally:
+        self._checkpointer.close()
+
+  def _end_save(self) -> None:
+    """Waits for the last save; only when asked for its result Orbax ends its thread."""
+    saving, self._saving = self._saving, None
+    if saving is not None:
+      saving.result()
 
   @contextlib.contextmanager
   def _disk(self) -> Iterator[None]:
