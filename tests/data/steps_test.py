@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -45,12 +46,14 @@ def test_a_step_is_the_same_from_any_start():
   walked = steps_lib.Steps(pieces, _DATA, seed=3)
   for step in range(35):
     expected = walked.rows_for_step(step)
-  for known in ({}, walked.known()):
+  # The last is of a step that lies behind.
+  for known in ({}, walked.known(34), walked.known(20), walked.known(60)):
     jumped = steps_lib.Steps(pieces, _DATA, seed=3)
     jumped.learn(known)
     for row, other in zip(jumped.rows_for_step(34), expected, strict=True):
       assert row.epoch == other.epoch
       np.testing.assert_array_equal(row.pieces, other.pieces)
+    np.testing.assert_array_equal(jumped.plan(1).order, walked.plan(1).order)
 
 
 def test_a_restart_plans_no_epoch_that_is_over(monkeypatch):
@@ -66,7 +69,7 @@ def test_a_restart_plans_no_epoch_that_is_over(monkeypatch):
   pack_epoch = pack.plan_epoch
   monkeypatch.setattr(pack, "plan_epoch", plan)
   restarted = steps_lib.Steps(_pieces(301), _DATA, seed=3)
-  restarted.learn(json.loads(json.dumps(walked.known())))
+  restarted.learn(json.loads(json.dumps(walked.known(60))))
   assert restarted.epoch(60) == epoch
   assert set(planned) <= {epoch, epoch + 1}
 
@@ -82,7 +85,7 @@ def test_epochs_of_other_rows_are_planned_again():
     other = steps_lib.Steps(pieces, data, seed=seed)
     other.rows_for_step(60)
     steps = steps_lib.Steps(_pieces(301), _DATA, seed=3)
-    steps.learn(other.known())
+    steps.learn(other.known(60))
     for row, wanted in zip(steps.rows_for_step(34), expected, strict=True):
       np.testing.assert_array_equal(row.pieces, wanted.pieces)
 
@@ -93,6 +96,27 @@ def test_a_set_smaller_than_a_step_repeats_by_epochs():
   assert len(rows) == 4
   assert len({row.epoch for row in rows}) > 1
   assert steps.report()["clips"] == 3
+
+
+def test_the_work_of_a_step_is_that_of_its_own_epochs():
+  steps = steps_lib.Steps(_pieces(1), _DATA, seed=0)
+  calls = []
+
+  def work(step: int) -> int:
+    calls.clear()
+    sys.setprofile(lambda _, event, __: calls.append(event))
+    try:
+      rows = steps.rows_for_step(step)
+    finally:
+      sys.setprofile(None)
+    assert [row.epoch for row in rows] == list(range(4 * step, 4 * step + 4))
+    return len(calls)
+
+  early = work(1)
+  for step in range(2, 200):
+    steps.rows_for_step(step)
+  assert work(200) < 1.5 * early
+  assert len(json.dumps(steps.known(200))) < 200
 
 
 def test_nothing_to_pack_is_refused():

@@ -85,6 +85,8 @@ def arrange(
   first = round((middle - ends / 2) / rows) * rows
   first = min(max(first, 0), num - ends)
   outer = rng.permutation(order[first : first + ends])
+  if ends == num:
+    return outer
   inner = np.delete(order, slice(first, first + ends))
   noise = rng.random(len(inner))
 
@@ -95,7 +97,7 @@ def arrange(
 
   def is_even(stray: float) -> bool:
     uneven = imbalance(work_R[steps(stray)], rows // group)
-    return bool(np.quantile(uneven, 0.95) < _MOST) if len(uneven) else True
+    return bool(np.quantile(uneven, 0.95) < _MOST)
 
   loosest = bisect.bisect_left(_STRAY, True, hi=len(_STRAY) - 1, key=is_even)
   shuffled = rng.permutation(steps(_STRAY[loosest]))

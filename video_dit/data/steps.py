@@ -4,6 +4,8 @@ The rows of all epochs, end to end, are cut into steps, so that an epoch's last 
 a step with the next one's first: the position in the data is the step, and nothing else.
 """
 
+import array
+import bisect
 from collections.abc import Mapping
 import dataclasses
 import functools
@@ -16,6 +18,9 @@ import numpy as np
 from video_dit import config
 from video_dit.data import pack
 from video_dit.data import pieces as pieces_lib
+
+# What decides, with the pieces and the seed, which of them share a row, and the order.
+_PACKING = ("row_length", "row_segments", "row_text", "lookahead", "balance_rows")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,40 +69,56 @@ class Steps:
     self._seed = seed
     self._shuffle = shuffle
     self._plans: dict[int, pack.Plan] = {}
-    self._epoch_rows: list[int] = []  # of each epoch planned so far
+    # The rows before each epoch from `_first` to the one after the last planned.
+    self._first, self._starts = 0, array.array("q", [0])
     self._lock = threading.Lock()
 
-  def known(self) -> dict[str, Any]:
-    """What spares `learn` the planning of past epochs; JSON, a few bytes an epoch.
+  def known(self, step: int) -> dict[str, Any]:
+    """What spares `learn` the planning of epochs before that of `step`; JSON.
 
     Does not wait for an epoch that is being planned.
     """
-    return {"order": self._order, "epoch_rows": list(self._epoch_rows)}
+    epoch, start = self._before(step * self._data.rows)
+    step_rows = self._data.rows
+    facts = {"packing": self.packing, "step_rows": step_rows}
+    return facts | {"epoch": epoch, "rows_before": start}
 
   def learn(self, known: Mapping[str, Any]) -> None:
-    """Takes over `known` of an earlier start, unless its rows were others."""
+    """Takes over `known` of an earlier start, unless its rows were others.
+
+    Rows of earlier epochs can still be asked for, and are planned from the first.
+    """
+    facts = {"packing": self.packing, "step_rows": self._data.rows}
+    if any(known.get(name) != value for name, value in facts.items()):
+      return
     with self._lock:
-      if known.get("order") == self._order:
-        self._epoch_rows += known["epoch_rows"][len(self._epoch_rows) :]
+      if known["epoch"] >= self._first + len(self._starts):
+        self._first = known["epoch"]
+        self._starts = array.array("q", [known["rows_before"]])
 
   def plan(self, epoch: int) -> pack.Plan:
     """The plan of one epoch; the last two asked for are kept."""
     with self._lock:
-      return self._plan(epoch)
+      found, start = 0, 0
+      if epoch >= self._first:
+        found = min(epoch, self._first + len(self._starts) - 1)
+        start = self._starts[found - self._first]
+      while found < epoch:
+        found, start = found + 1, start + len(self._plan(found, start))
+      return self._plan(epoch, start)
 
   def rows_for_step(self, step: int) -> list[Row]:
     """Rows `[step * rows, (step + 1) * rows)` of the epochs laid end to end."""
     rows: list[Row] = []
+    next_row, end = step * self._data.rows, (step + 1) * self._data.rows
     with self._lock:
-      epoch, first = 0, step * self._data.rows
-      while first >= self._num_rows(epoch):
-        first -= self._num_rows(epoch)
-        epoch += 1
-      while len(rows) < self._data.rows:
-        plan = self._plan(epoch)
-        last = min(len(plan), first + self._data.rows - len(rows))
-        rows += [Row(epoch, plan.row(i)) for i in range(first, last)]
-        epoch, first = epoch + 1, 0
+      epoch, start = self._before(next_row)
+      while next_row < end:
+        plan = self._plan(epoch, start)
+        last = min(start + len(plan), end)
+        rows += [Row(epoch, plan.row(i - start)) for i in range(next_row, last)]
+        next_row = max(next_row, last)
+        epoch, start = epoch + 1, start + len(plan)
     return rows
 
   def epoch(self, step: int) -> int:
@@ -116,20 +137,21 @@ class Steps:
     }
 
   @functools.cached_property
-  def _order(self) -> str:
-    """Fingerprint of all that the rows of an epoch depend on."""
-    data = dataclasses.replace(self._data, path="", threads=0, prefetch=0)
-    digest = hashlib.sha256(repr((data, self._seed, self._shuffle)).encode())
+  def packing(self) -> str:
+    """Fingerprint of what decides the rows, but for how many of them make a step."""
+    values = [getattr(self._data, key) for key in _PACKING]
+    digest = hashlib.sha256(repr((values, self._seed, self._shuffle)).encode())
     for column in (self.pieces.tokens, self.pieces.text_tokens):
       digest.update(np.ascontiguousarray(column).data)
     return digest.hexdigest()[:16]
 
-  def _num_rows(self, epoch: int) -> int:
-    if epoch >= len(self._epoch_rows):
-      self._plan(epoch)
-    return self._epoch_rows[epoch]
+  def _before(self, row: int) -> tuple[int, int]:
+    """The last known epoch that starts at or before a row, and the rows before it."""
+    i = bisect.bisect_right(self._starts, row) - 1
+    return (0, 0) if i < 0 else (self._first + i, self._starts[i])
 
-  def _plan(self, epoch: int) -> pack.Plan:
+  def _plan(self, epoch: int, start: int) -> pack.Plan:
+    """The plan of an epoch that has `start` rows before it."""
     if epoch not in self._plans:
       pieces = self.pieces
       plan = pack.plan_epoch(
@@ -138,12 +160,12 @@ class Steps:
         self._data,
         self._seed,
         epoch,
-        head=-sum(self._num_rows(e) for e in range(epoch)) % self._data.rows,
+        head=-start % self._data.rows,
         shuffle=self._shuffle,
       )
       if len(self._plans) == 2:
         self._plans.pop(min(self._plans))
       self._plans[epoch] = plan
-      if epoch == len(self._epoch_rows):
-        self._epoch_rows.append(len(plan))
+      if epoch + 1 == self._first + len(self._starts):
+        self._starts.append(start + len(plan))
     return self._plans[epoch]

@@ -204,7 +204,7 @@ class _Run:
       data=self.objective.data,
       rows=self.rows,
       window=window.totals(),
-      epochs=self.objective.steps.known() if self.objective.steps else {},
+      epochs=self.objective.steps.known(step) if self.objective.steps else {},
     )
 
   def _evaluate(self, state: TrainState, step: int, log: metrics_lib.Log) -> None:
