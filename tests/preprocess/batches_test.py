@@ -43,6 +43,23 @@ def test_hundreds_of_sizes_share_a_few_shapes(tmp_path, mixes):
   assert len({(*batch.buffer[1:], batch.size) for batch in made}) < 3 * len(kinds)
 
 
+def _wasted(tmp_path, shapes, **changes) -> float:
+  plan = plan_of(tmp_path, shapes)
+  made = batches_lib.plan(plan, np.ones(len(plan), bool), _rules(**changes))
+  return batches_lib.wasted(plan, made)
+
+
+@pytest.mark.parametrize("mixes", [True, False])
+def test_rare_sizes_fill_the_batches_of_others_on_several_devices(tmp_path, mixes):
+  images = [(1, *size) for size in _sizes(900, 16, 256 * 256)]
+  rules = {"mixes_lengths": mixes, "devices": 8}
+  assert _wasted(tmp_path, images, **rules) < 0.1
+  videos = [(frames, 256, 256) for frames in (5, 9, 13) for _ in range(24)]
+  rare = [(frames, 240, 256) for frames in (5, 9, 13) for _ in range(8)]
+  assert _wasted(tmp_path, videos + rare, **rules) < 0.1
+  assert _wasted(tmp_path, videos[:1], **rules) == 1 - 1 / 8
+
+
 @pytest.mark.parametrize("mixes", [True, False])
 def test_every_wanted_clip_lies_in_one_batch_that_holds_it(tmp_path, mixes):
   rng = np.random.default_rng(0)

@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 
+import jax
 import numpy as np
 import pytest
 
@@ -14,6 +15,7 @@ from video_dit.data import reader, schema
 from video_dit.media import decode, write
 from video_dit.models.autoencoder import store
 from video_dit.models.text import encoder as text_lib
+from video_dit.parallel import mesh as mesh_lib
 from video_dit.preprocess import run, summary
 
 
@@ -219,6 +221,32 @@ def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, t
   assert sizes == {(64, 48), (64, 56)}
   again = run.preprocess(config, folder / "m.jsonl", tmp_path / "out").made
   assert (again.written, again.reused) == (0, 8)
+
+
+def test_a_rare_size_fills_the_batch_of_another_on_several_devices(
+  config, tmp_path, caplog
+):
+  folder = tmp_path / "in"
+  folder.mkdir()
+  for i in range(8):
+    size = (64, 48) if i < 2 else (64, 56)
+    write.write_video(folder / f"{i}.png", moving(1, *size, i), 8.0)
+  config = sets.change(config, "media", max_pixels=64 * 64)
+  config = sets.change(config, "dit", patch=(1, 1, 1))
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  outcome = run.preprocess(config, folder, tmp_path / "out", mesh=mesh)
+  assert (outcome.made.written, outcome.made.shapes) == (8, 1)
+  assert 0 < outcome.made.wasted < 0.1 and "wasted" not in caplog.text
+  autoencoder = store.load(config.autoencoder.checkpoint)
+  paths = {r["key"]: r["path"] for r in sets.table(tmp_path / "out", "clips.parquet")}
+  for record in sets.records(outcome.folder):
+    (pixels_HWC,) = decode.frames(paths[record.key], config.media)
+    expected = autoencoder.encode(pixels_HWC[None])
+    np.testing.assert_allclose(record.latent, expected, rtol=2e-3, atol=2e-3)
+  write.write_video(folder / "8.png", moving(1, 64, 56, 8), 8.0)
+  made = run.preprocess(config, folder, tmp_path / "out", mesh=mesh).made
+  assert made.written == 1 and made.wasted == 7 / 8
+  assert "88 % of the compute will be wasted: 8 devices" in caplog.text
 
 
 def test_manifest_with_cuts_and_splits(pixels, media, tmp_path):

@@ -81,14 +81,12 @@ def _preprocess() -> None:
     mesh = mesh_lib.make(devices, (len(devices), 1, 1, 1))
   if FLAGS.host:
     host, hosts = _host(FLAGS.host)
-  # Simulated devices share the processor: splitting batches over them gains nothing.
-  simulated = mesh.devices.flat[0].platform == "cpu"
   outcome = run.preprocess(
     config,
     source,
     output,
     overwrite=FLAGS.overwrite,
-    mesh=None if simulated else mesh,
+    mesh=mesh,
     host=host,
     hosts=hosts,
     way=ways.Way(FLAGS.runner, tuple(_beam_options)),

@@ -10,8 +10,8 @@ import numpy as np
 from video_dit.preprocess import buffers
 from video_dit.preprocess import plan as plan_lib
 
-# Of what is computed: the share that may be wasted because batches are not full,
-# or their clips not equally long.
+# Of what is computed: the share that several clips a device may waste, because batches
+# are not full or their clips not equally long, on top of what one a device wastes.
 MOST_IDLE = 0.03
 # More pixels per frame of a batch than this only cost memory: the device is full.
 _FRAME_PIXELS = 1 << 20
@@ -72,7 +72,13 @@ def plan(clips: plan_lib.Plan, wanted: np.ndarray, rules: Rules) -> list[Batch]:
   sizes_N2 = np.stack([clips.height, clips.width], axis=1).astype(np.int64)
   buffers_N2 = sizes_N2
   if rules.grid:
-    buffers_N2 = buffers.choose(sizes_N2, clips.frames, rules.grid)
+    buffers_N2 = buffers.choose(
+      sizes_N2,
+      clips.frames,
+      rules.grid,
+      mixes_lengths=rules.mixes_lengths,
+      devices=rules.devices,
+    )
   columns = [clips.first_frame, clips.line, -clips.frames.astype(np.int64)]
   order = np.lexsort((*columns, buffers_N2[:, 1], buffers_N2[:, 0]))
   made = []
@@ -102,6 +108,15 @@ def without(batches: Sequence[Batch], present: np.ndarray) -> list[Batch]:
   return left
 
 
+def wasted(clips: plan_lib.Plan, batches: Sequence[Batch]) -> float:
+  """Share of what is computed for batches that none of their clips needs."""
+  if not batches:
+    return 0.0
+  here = np.concatenate([batch.indices for batch in batches])
+  sides = clips.height[here].astype(np.int64) * clips.width[here]
+  return 1 - int((sides * clips.frames[here]).sum()) / sum(b.pixels for b in batches)
+
+
 def _split(indices: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
   """Runs of sorted indices of one kind."""
   changes = np.flatnonzero((kinds[1:] != kinds[:-1]).any(axis=1)) + 1
@@ -109,12 +124,13 @@ def _split(indices: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
 
 
 def _size(frames: np.ndarray, area: int, rules: Rules) -> int:
-  """Clips of a batch: as many as fill a device, as long as few of them are idle."""
+  """Clips of a batch: as many as fill the devices, as long as few more of them idle."""
   fit = rules.most_pixels // (area * int(frames.max()))
   most = max(1, min(rules.most_clips, fit, _FRAME_PIXELS // area))
   size = 1 << (most.bit_length() - 1)
+  least = _slots(frames, rules.devices)
   while size > 1:
-    if _slots(frames, size * rules.devices) * (1 - MOST_IDLE) <= frames.sum():
+    if _slots(frames, size * rules.devices) * (1 - MOST_IDLE) <= least:
       break
     size //= 2
   return size * rules.devices

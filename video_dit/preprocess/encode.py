@@ -13,6 +13,8 @@ import pathlib
 import shutil
 import threading
 
+from absl import logging
+
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
 from video_dit.data import schema
@@ -25,6 +27,8 @@ from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
 
 _EXAMPLES = 3
+# Of what is computed: where more is wasted, it is said before.
+_MOST_WASTED = 0.1
 _BATCHES_AHEAD = 2  # encoded, not yet written
 
 # A batch, the records of its clips, and those that could not be decoded, as `ahead` has
@@ -189,6 +193,7 @@ def add(
   """
   if not batches:
     return []
+  _warn(batches_lib.wasted(plan, batches), maker.rules.devices)
   maker.begin(batches)
   longest = media.max_pixels * media.max_frames
   limit = max(batch.pixels for batch in batches) + longest * media.workers
@@ -211,6 +216,19 @@ def add(
       failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
       bar.wrote(batch, len(bad))
   return failures
+
+
+def _warn(wasted: float, devices: int) -> None:
+  """Says that several devices will have little to do."""
+  if wasted > _MOST_WASTED and devices > 1:
+    logging.warning(
+      "%.0f %% of the compute will be wasted: %d devices encode as many clips at a time,"
+      " in frames of one size and for as long as the longest, and there are too few clips"
+      " of like size and length. More clips in a run, fewer devices, or a --host for each"
+      " device (docs/data.md) waste less.",
+      100 * wasted,
+      devices,
+    )
 
 
 def _encode(
