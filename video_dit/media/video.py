@@ -13,7 +13,7 @@ from typing import NamedTuple
 import av
 import numpy as np
 
-from video_dit.media import heif
+from video_dit.media import elements, heif
 from video_dit.media.container import Video, check_length, coded
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import Painter, displayed_size
@@ -62,6 +62,8 @@ def shown(
   skip = _seek(video, seek_seconds) if seek_seconds > 0 else 0
   times, tally = video.times(), _Tally()
   painter, checked = Painter(video.stream, size), None
+  if seek_seconds <= 0 and "matroska" in video.container.format.name:
+    tally.fault = elements.fault(video.path)
   for frame in _decoded(video, tally, times, skip):
     if checked != (frame.height, frame.width):  # A stream may change its size.
       checked = frame.height, frame.width
@@ -170,6 +172,7 @@ class _Tally:
   Attributes:
     frames: that came out.
     end: of the last of them.
+    fault: where a Matroska or WebM file no longer adds up.
     packets: of the video that went in, except those outside an edit list.
     packet_end: end of the last of them.
     file_end: end of the last packet of any stream.
@@ -179,6 +182,7 @@ class _Tally:
 
   frames: int = 0
   end: float = 0.0
+  fault: int | None = None
   packets: int = 0
   packet_end: float = 0.0
   file_end: float = 0.0
@@ -245,6 +249,10 @@ def _packets(video: Video, tally: _Tally, times: Times, skip: int) -> Iterator[a
     tally.add(packet, video)
     if not of_video:
       continue
+    behind = tally.fault is not None and (packet.pos or 0) >= tally.fault
+    if behind and tally.frames:
+      tally.problem = "damaged", f"bytes are missing at {tally.end:.2f} s"
+      return
     in_time = packet.is_keyframe and times.apart < 2.5 / video.frames_per_second
     if leapt or in_time or not packet.size:
       yield from marked
