@@ -78,5 +78,6 @@ def test_a_refused_encoder_does_not_stand_in_the_way_of_the_next(umt5, tmp_path)
   file.write_text(json.dumps(wrong))
   with pytest.raises(ValueError, match=r"its tokenizer has 1005"):
     run.preprocess(umt5, tmp_path / "in", tmp_path / "out")
+  assert not (tmp_path / "out").exists()  # Nothing was decoded before.
   file.write_text(good)
   assert run.preprocess(umt5, tmp_path / "in", tmp_path / "out").made.written == 1

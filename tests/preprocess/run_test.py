@@ -1,5 +1,6 @@
 """Files in, data sets out: nothing lost, nothing twice, nothing mixed."""
 
+import dataclasses
 import itertools
 import json
 import os
@@ -16,7 +17,7 @@ from video_dit.media import decode, write
 from video_dit.models.autoencoder import store
 from video_dit.models.text import encoder as text_lib
 from video_dit.parallel import mesh as mesh_lib
-from video_dit.preprocess import run, summary
+from video_dit.preprocess import captions, run, summary
 
 
 def test_every_file_is_a_clip_or_a_named_reject(done, media):
@@ -302,6 +303,16 @@ def test_nothing_usable_is_no_error_of_ours(config, tmp_path):
   outcome = run.preprocess(config, tmp_path / "in", tmp_path / "out")
   assert (outcome.counts.clips, outcome.counts.rejects) == (0, 1)
   assert "a.mp4" in sets.table(tmp_path / "out", "rejects.parquet")[0]["path"]
+
+
+def test_a_text_encoder_of_other_sizes_is_refused_first(config, done, media, tmp_path):
+  given = {"checkpoint": str(done[1] / "text"), "tokenizer": str(done[1] / "text")}
+  text = dataclasses.replace(config.text, **given)
+  captions.check(text)
+  wrong = dataclasses.replace(text, width=2 * text.width)
+  with pytest.raises(ValueError, match=r"has width=\d+, the config \d+"):
+    run.preprocess(dataclasses.replace(config, text=wrong), media, tmp_path / "out")
+  assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,22 @@ def own(tensors: Tensors) -> list[str]:
   return sorted(name for name in tensors.extents if not left.fullmatch(name))
 
 
+def sizes(config: Mapping[str, Any] | None, tensors: Tensors) -> ClipConfig:
+  """Sizes of the encoder, by the headers of its files.
+
+  Raises:
+    ValueError: they are not known, or tensors do not fit them.
+  """
+  prefix = _prefix(tensors) or ""
+  found = _sizes(own_config(config), tensors, prefix)
+  names.compare(_shadow(found), tensors, table(found, prefix), ignored=IGNORED)
+  return found
+
+
+def _shadow(sizes: ClipConfig) -> ClipEncoder:
+  return nnx.eval_shape(lambda: ClipEncoder(sizes, rngs=nnx.Rngs(0)))
+
+
 def read(
   config: Mapping[str, Any] | None,
   tensors: Tensors,
@@ -91,9 +107,7 @@ def read(
   published = own_config(config)
   sizes = _sizes(published, tensors, prefix)
   rules = table(sizes, prefix)
-  graphdef, state = nnx.split(
-    nnx.eval_shape(lambda: ClipEncoder(sizes, rngs=nnx.Rngs(0)))
-  )
+  graphdef, state = nnx.split(_shadow(sizes))
   params = names.load_into(state, tensors, rules, dtype=dtype, mesh=mesh, ignored=IGNORED)
   used = sum(rule.layers or 1 for rule in rules)
   return Loaded(

@@ -135,10 +135,9 @@ def load_into(
     ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed;
       or the dtype cannot hold the values of one.
   """
-  state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
-  variables = {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
-  moves = list(_moves(table))
-  check(tensors, moves, {n: v.shape for n, (_, v) in variables.items()}, ignored)
+  table = tuple(table)
+  compare(shadow, tensors, table, ignored=ignored)
+  variables, moves = _variables(shadow), list(_moves(table))
   kinds = _kinds(tensors, moves, dtype)
   found: dict[str, jax.Array] = {}
   for move in moves:
@@ -159,6 +158,28 @@ def load_into(
       part = _place(value, kind, _without_first(sharding), name)
       found[path] = _set_layer(found[path], part, jax.device_put(np.int32(move.layer)))
   return traverse_util.unflatten_dict({variables[n][0]: x for n, x in found.items()})
+
+
+def compare(
+  shadow: nnx.Module | nnx.State,
+  tensors: Tensors,
+  table: Iterable[Rule],
+  *,
+  ignored: Iterable[str] = (),
+) -> None:
+  """Checks names and shapes as `load_into` does, with the same arguments; reads nothing.
+
+  Raises:
+    ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed.
+  """
+  shapes = {name: v.shape for name, (_, v) in _variables(shadow).items()}
+  check(tensors, _moves(table), shapes, ignored)
+
+
+def _variables(shadow: nnx.Module | nnx.State) -> dict[str, tuple[Any, Any]]:
+  """Parts of the name of each parameter, and the parameter."""
+  state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
+  return {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
 
 
 def _kinds(

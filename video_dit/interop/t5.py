@@ -107,6 +107,30 @@ def own(tensors: Tensors) -> list[str]:
   return sorted(table | {name for name in tensors.extents if not left.fullmatch(name)})
 
 
+def sizes(config: Mapping[str, Any] | None, tensors: Tensors) -> T5Config:
+  """Sizes of the encoder, by the headers of its files.
+
+  Raises:
+    ValueError: they are not known, or tensors do not fit them.
+  """
+  found = _sizes(kind(config, tensors), own_config(config), tensors, _naming(tensors))
+  names.compare(_shadow(found), tensors, _rules(found, tensors), ignored=IGNORED)
+  return found
+
+
+def _shadow(sizes: T5Config) -> T5Encoder:
+  return nnx.eval_shape(lambda: T5Encoder(sizes, rngs=nnx.Rngs(0)))
+
+
+def _rules(sizes: T5Config, tensors: Tensors) -> tuple[Rule, ...]:
+  """As `table`, by the name that the embedding has in these files."""
+  naming = _naming(tensors)
+  rules = table(sizes, naming)
+  if naming == "transformers" and "shared.weight" not in tensors.names:
+    rules = (Rule("embedding", _TIED), *rules[1:])
+  return rules
+
+
 def read(
   config: Mapping[str, Any] | None,
   tensors: Tensors,
@@ -119,10 +143,8 @@ def read(
   published = own_config(config)
   its_kind = kind(config, tensors)
   sizes = _sizes(its_kind, published, tensors, naming)
-  rules = table(sizes, naming)
-  if naming == "transformers" and "shared.weight" not in tensors.names:
-    rules = (Rule("embedding", _TIED), *rules[1:])
-  graphdef, state = nnx.split(nnx.eval_shape(lambda: T5Encoder(sizes, rngs=nnx.Rngs(0))))
+  rules = _rules(sizes, tensors)
+  graphdef, state = nnx.split(_shadow(sizes))
   params = names.load_into(state, tensors, rules, dtype=dtype, mesh=mesh, ignored=IGNORED)
   used = sum(rule.layers or 1 for rule in rules)
   return Loaded(

@@ -55,14 +55,9 @@ def text_encoder(
   tensors = _tensors(text)
   kind = _kind(text, tensors)
   tokenizer = _tokenizer(kind, folder)
+  _check(text, kind, tensors, tokenizer)
   ways = 1 if mesh is None else mesh.size // mesh.shape["data"]
   loaded = registry.load(_path(text), dtype=text.dtype, mesh=mesh if ways > 1 else None)
-  if tokenizer.vocabulary > loaded.config.vocabulary:
-    raise ValueError(
-      f"config.text.checkpoint={text.checkpoint!r} has {loaded.config.vocabulary} ids,"
-      f" its tokenizer has {tokenizer.vocabulary}. Set config.text.tokenizer to the"
-      " tokenizer that belongs to it."
-    )
   if isinstance(tokenizer, bpe.ClipTokenizer):
     tokenizer.length = loaded.config.positions
   licence = loaded.licence or "unknown: see where they come from"
@@ -91,13 +86,30 @@ def text_fingerprint(text: config_lib.Text) -> str | None:
 
 
 def text_tokenizer(text: config_lib.Text) -> Tokenizer:
-  """The tokenizer of a published encoder; no weights are read, only their names.
+  """The tokenizer of a published encoder; of the weights only names and shapes are read.
 
   Raises:
-    ValueError: no encoder or no tokenizer there, or a damaged one.
+    ValueError: no encoder or no tokenizer there, a damaged one, or they do not fit.
   """
   tensors = _tensors(text)
-  return _tokenizer(_kind(text, tensors), _tokenizer_path(text, tensors))
+  kind = _kind(text, tensors)
+  tokenizer = _tokenizer(kind, _tokenizer_path(text, tensors))
+  _check(text, kind, tensors, tokenizer)
+  return tokenizer
+
+
+def _check(
+  text: config_lib.Text, kind: str, tensors: Tensors, tokenizer: Tokenizer
+) -> None:
+  """Refuses a tokenizer with more ids than the weights have, and weights of no model."""
+  said = registry.read_config(tensors)
+  sizes = clip.sizes(said, tensors) if kind == "clip_text" else t5.sizes(said, tensors)
+  if tokenizer.vocabulary > sizes.vocabulary:
+    raise ValueError(
+      f"config.text.checkpoint={text.checkpoint!r} has {sizes.vocabulary} ids,"
+      f" its tokenizer has {tokenizer.vocabulary}. Set config.text.tokenizer to the"
+      " tokenizer that belongs to it."
+    )
 
 
 def _path(text: config_lib.Text) -> pathlib.Path:

@@ -90,12 +90,13 @@ def check(text: config_lib.Text) -> None:
   """Refuses settings whose files are missing, before anything is decoded.
 
   Raises:
-    ValueError: a checkpoint or a tokenizer is missing or damaged.
+    ValueError: a checkpoint or a tokenizer is missing or damaged, or they do not fit.
   """
   if interop.is_published(text):
     interop.text_tokenizer(text)
   elif text.tokenizer or text.checkpoint:
     tokenizer_lib.Tokenizer(_given_tokenizer(text))
+    encoder_lib.fingerprint(text)
 
 
 def _given_tokenizer(text: config_lib.Text) -> pathlib.Path:

@@ -215,7 +215,7 @@ def fingerprint(text: config.Text) -> str | None:
   folder = _checkpoint(text)
   beside = folder / TOKENIZER
   model = pathlib.Path(text.tokenizer).expanduser() if text.tokenizer else beside
-  tokenizer = tokenizers.Tokenizer(model)
+  tokenizer = tokenizers.Tokenizer(model / TOKENIZER if model.is_dir() else model)
   description = folder / DESCRIPTION
   if description.is_file() and beside.is_file():
     found = json.loads(description.read_text(encoding="utf-8"))
