@@ -2,8 +2,9 @@
 # Trains on GPU nodes under Slurm, one process a GPU; arguments go to the program.
 #
 #   sbatch --nodes=2 launch/slurm.sh --config=configs/xl.py --workdir=/shared/runs/xl \
-#       --config.data.path=/shared/data --mesh=gpu,fsdp=16
+#       --config.data.path=/shared/data --config.data.rows=64 --mesh=gpu,fsdp=16
 #
+# data.rows is a multiple of data x fsdp.
 # Submit it from the project's folder, on a disk that all nodes see, as the workdir is. The
 # environment is the one that `launch/setup.sh gpu` made there; PYTHON names another
 # interpreter.

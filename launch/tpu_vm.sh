@@ -18,8 +18,9 @@
 #
 # `train` stays until the run is finished: a TPU that was preempted is made anew, and the
 # run goes on from its last checkpoint, as it does after a crash, until ten starts in a row
-# have brought no new one; an installation that fails is tried again. The XLA options that the
-# figures of docs/performance.md need are in the program; nothing has to be exported.
+# have brought no new one; an installation that fails is tried again. While the cloud does
+# not say what the TPU is, nothing is made or deleted. The XLA options that the figures of
+# docs/performance.md need are in the program; nothing has to be exported.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -85,6 +86,40 @@ program() {
   printf ' %q' "$@" --distributed
 }
 
+# What the cloud says that the TPU is, GONE where there is none; nothing without an answer.
+state() {
+  local said
+  if said=$(tpu describe --format='value(state)' 2>&1); then
+    sed -nE '/^[A-Z_]+$/p' <<<"$said" | tail -n 1
+  elif [[ $said == *NOT_FOUND* ]]; then
+    echo GONE
+  else
+    echo "$said" >&2
+  fi
+}
+
+# Comes back when the TPU is ready and has the environment; makes one where there is none.
+ready() {
+  local found failed=0
+  while true; do
+    found=$(state)
+    echo "the TPU is ${found:-out of sight: the cloud does not say what it is}"
+    case $found in
+      READY)
+        if everywhere "test -e $installed" || install; then return; fi
+        if [ $((failed += 1)) = 5 ]; then
+          echo "error: five times in a row the environment was not installed; see above." >&2
+          exit 1
+        fi
+        sleep 30
+        ;;
+      GONE) make || sleep 300 ;;
+      PREEMPTED | TERMINATED | STOPPED) tpu delete --quiet || sleep 30 ;;
+      *) sleep 30 ;; # on its way to another state, or out of sight
+    esac
+  done
+}
+
 train() {
   local argument workdir=""
   for argument in "$@"; do
@@ -94,32 +129,17 @@ train() {
     echo "error: --workdir is missing. Give it, on the disk that all VMs share." >&2
     exit 2
   fi
-  local state failed=0 starts=0
+  local starts=0
   local refused=video_dit/refused # left where the program ends with status 2: a mistake
   until everywhere "rm -f $refused
     (bash video_dit/launch/starts.sh $(printf %q "$workdir") $starts &&
       $(program video_dit.main "$@")) || { [ \$? != 2 ] || touch $refused; false; }" &&
     tpu ssh --worker=0 --command="test -e $(printf %q "$workdir")/finished.json"; do
     starts=$((starts + 1))
-    state=$(tpu describe --format='value(state)' || true)
-    echo "the run is not finished, and the TPU is ${state:-gone}"
-    case $state in
-      READY)
-        if tpu ssh --worker=0 --command="test -e $refused"; then exit 2; fi
-        if everywhere "test -e $installed" || install; then
-          failed=0
-        elif [ $((failed += 1)) = 5 ]; then
-          echo "error: five times in a row the environment was not installed; see above." >&2
-          exit 1
-        fi
-        sleep 30
-        ;;
-      *)
-        tpu delete --quiet || true
-        until make; do sleep 300; done
-        install || echo "the environment is not installed; it is tried again"
-        ;;
-    esac
+    echo "the run is not finished"
+    ready
+    if tpu ssh --worker=0 --command="test -e $refused"; then exit 2; fi
+    sleep 30
   done
 }
 

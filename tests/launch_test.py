@@ -1,8 +1,10 @@
 """The launch files, with stand-ins for the commands of a cloud and of a cluster."""
 
 import importlib.metadata
+import math
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 
@@ -10,12 +12,16 @@ from packaging.requirements import Requirement
 import pytest
 import yaml
 
+from video_dit import config as config_lib
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.plan import checks
+
 _LAUNCH = pathlib.Path(__file__).resolve().parent.parent / "launch"
 # What a TPU is: there or not, with an environment or not, and how often that fails.
 _GCLOUD = """#!/bin/bash
 echo "$*" | head -n 1 >> log
 case "$*" in
-  *" describe "*) [ -e made ] && echo READY ;;
+  *" describe "*) [ -e made ] && echo READY || { echo NOT_FOUND >&2; false; } ;;
   *" create "*) echo >> creations; [ "$(wc -l < creations)" -gt 1 ] && touch made ;;
   *" delete "*) rm -f made ;;
   *"uv venv"*) echo >> installs; [ "$(wc -l < installs)" -gt "$FAILURES" ] && touch env ;;
@@ -68,6 +74,35 @@ def test_what_fails_while_a_tpu_is_made_is_tried_again(call, tmp_path):
   assert sum("tpu-vm create" in line for line in log) == 2
   assert len((tmp_path / "installs").read_text()) == 3
   assert not list((tmp_path / "tmp").iterdir())
+
+
+@pytest.mark.parametrize(
+  ("answer", "creations"),
+  [
+    ("echo UNAVAILABLE >&2; false", 0),  # for a while it has none
+    ("echo REPAIRING", 0),
+    ("echo PREEMPTED", 2),  # of which the first is short of capacity
+    # One whose making was answered with an error is there after all.
+    ("echo NOT_FOUND >&2; false", 1),
+  ],
+)
+def test_a_tpu_is_made_anew_only_where_it_is_gone(answer, creations, call, tmp_path):
+  for name in ("made", "env", "installed"):
+    (tmp_path / name).touch()
+  first = f'*" describe "*) if [ ! -e asked ]; then touch asked; {answer}; exit; fi\n'
+  gcloud = _GCLOUD.replace('*" describe "*)', first, 1)
+  # The first start is cut off.
+  cut = "*video_dit.main*) if [ ! -e cut ]; then touch cut; exit 255; fi; "
+  gcloud = gcloud.replace("*video_dit.main*)", cut, 1)
+  done = call(
+    *("tpu_vm.sh", "train", "--workdir=/mnt/share/x"),
+    commands={"gcloud": gcloud, "sleep": "#!/bin/bash\n"},
+    FAILURES="0",
+  )
+  assert done.returncode == 0, done.stderr
+  log = (tmp_path / "log").read_text()
+  assert log.count("tpu-vm create") == creations
+  assert log.count("tpu-vm delete") == (answer == "echo PREEMPTED")
 
 
 def test_an_environment_that_cannot_be_installed_ends_it(call, tmp_path):
@@ -182,7 +217,8 @@ def test_a_crash_on_a_tpu_is_tried_ten_times(call, tmp_path):
   *"test -e video_dit/refused"*) [ -e refused ] ;;
 '''
   gcloud = _GCLOUD.replace("*video_dit.main*)", vm + "  never)", 1)
-  gcloud = gcloud.replace("[ -e made ] && echo READY", "echo READY")
+  (tmp_path / "made").touch()
+  (tmp_path / "installed").touch()
   done = call(
     *("tpu_vm.sh", "train", f"--workdir={tmp_path / 'run'}"),
     commands={"gcloud": gcloud, "sleep": "#!/bin/bash\n"},
@@ -256,3 +292,43 @@ def test_the_library_for_tpus_is_pinned_where_jax_lets_it():
   (wanted,) = (asks for asks in asked if asks.name == "libtpu")
   assert [specifier.version for specifier in pin.specifier if specifier.operator == "=="]
   assert all(wanted.specifier.contains(each.version) for each in pin.specifier)
+
+
+_ROOT = _LAUNCH.parent
+_PAGES = [
+  *sorted(path for path in _LAUNCH.iterdir() if path.suffix in (".sh", ".yaml")),
+  *(_ROOT / "README.md", _ROOT / "video_dit" / "main.py"),
+  *sorted((_ROOT / "docs").glob("*.md")),
+]
+
+
+def _trainings(path: pathlib.Path) -> list[list[str]]:
+  """Arguments of each training that a page shows with its config and axes of a mesh."""
+  text = re.sub(r"\\\n[#\s]*", " ", path.read_text())
+  starts = r"video_dit\.main|slurm\.sh|tpu_vm\.sh train"
+  found = re.findall(rf"(?:{starts}) +(--.*)", text)
+  words = [re.findall(r"--[\w.]+=[^\s$]+", arguments) for arguments in found]
+  return [w for w in words if any("fsdp=" in a for a in w) and w[0][:9] == "--config="]
+
+
+@pytest.mark.parametrize("path", _PAGES, ids=lambda path: path.name)
+def test_trainings_that_are_shown_would_start(path, monkeypatch):
+  monkeypatch.chdir(_ROOT)
+  for arguments in _trainings(path):
+    given = dict(argument[2:].split("=", 1) for argument in arguments)
+    tree = config_lib.load(given.pop("config"))
+    spec = mesh_lib.parse(given["mesh"])
+    for key, value in given.items():
+      if key.startswith("config."):
+        _, section, name = key.split(".")
+        tree[section][name] = yaml.safe_load(value)
+    config = config_lib.parse(tree)
+    devices = spec.devices or math.prod(spec.axes.values())
+    sizes = mesh_lib.sizes(devices, spec.axes, config.mesh, given["mesh"])
+    axes = dict(zip(mesh_lib.AXES, sizes, strict=True))
+    checks.parameters(config, checks.abstract_mesh(axes))
+
+
+def test_launch_files_and_pages_show_trainings():
+  shown = {path.name for path in _PAGES if _trainings(path)}
+  assert shown >= {"gke.yaml", "slurm.sh", "tpu_vm.sh", "README.md", "launch.md"}
