@@ -33,6 +33,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.dit.remat = "attention"
 
   # UMT5-XXL, as Wan was trained with: the defaults' sizes, 512 tokens.
+  c.text.vocabulary = 256_384
   c.text.max_tokens = 512
   c.text.dtype = "bfloat16"
 

@@ -51,6 +51,14 @@ def test_all_programs_are_planned_and_written(tmp_path):
     (["--topology=cpu:8", "--search", "--tries=0"], ["--tries=0", "above 0"]),
     (["--topology=cpu:8", "--search", "--stages=sample"], ["a search plans the train"]),
     (["--topology=cpu:8", "--clips=²"], ["'²' is not a number of tokens"]),
+    (
+      [
+        "--topology=cpu:8",
+        "--config.dit.architecture=wan",
+        "--config.dit.checkpoint=/no",
+      ],
+      ["config.dit.checkpoint='/no' is not a published transformer"],
+    ),
     (["--topology=cpu:8", "--json=/no/such/folder/x.json"], ["is not a folder"]),
   ],
 )

@@ -6,11 +6,13 @@ that `registry.load` knows: callers that encode and decode need not know which.
 
 import os
 import pathlib
+from typing import Any
 
 from absl import logging
 import jax
 
 from video_dit.interop import registry
+from video_dit.interop.loaded import Loaded
 from video_dit.interop.tensors import Tensors, open_tensors
 from video_dit.models.autoencoder import store
 from video_dit.models.autoencoder.frozen import Frozen, hash_files
@@ -37,7 +39,27 @@ def autoencoder(
   if _is_own(path):
     return store.load(path, mesh=mesh, dtype=dtype)
   mark = _published_mark(_tensors(path))
-  loaded = registry.load(path, dtype=dtype)
+  loaded = _checked(path, registry.load(path, dtype=dtype))
+  licence = loaded.licence or "unknown: see where they come from"
+  logging.info("%s: %s, licence of the weights %s", path, loaded.kind, licence)
+  statistics = loaded.model.statistics  # type: ignore[attr-defined]
+  return Frozen(loaded.model, loaded.params, statistics, mark, mesh=mesh, dtype=dtype)
+
+
+def abstract_autoencoder(path: str | os.PathLike[str]) -> Any:
+  """The model of an autoencoder, its parameters as shapes; see `frozen.Model`.
+
+  Raises:
+    ValueError: no autoencoder there, or one that `autoencoder` would refuse.
+  """
+  if _is_own(path):
+    return store.abstract(path)
+  _tensors(path)
+  return _checked(path, registry.load(path, abstract=True)).model
+
+
+def _checked(path: str | os.PathLike[str], loaded: Loaded) -> Loaded:
+  """Refuses what is no autoencoder of colours."""
   if not loaded.kind.endswith("_autoencoder"):
     raise ValueError(
       f"config.autoencoder.checkpoint={str(path)!r} is of the kind {loaded.kind!r}. Name"
@@ -51,10 +73,7 @@ def autoencoder(
       f" per pixel and gives {sizes.out_channels}; clips have 3. Name an RGB"
       " autoencoder."
     )
-  licence = loaded.licence or "unknown: see where they come from"
-  logging.info("%s: %s, licence of the weights %s", path, loaded.kind, licence)
-  statistics = loaded.model.statistics  # type: ignore[attr-defined]
-  return Frozen(loaded.model, loaded.params, statistics, mark, mesh=mesh, dtype=dtype)
+  return loaded
 
 
 def autoencoder_fingerprint(path: str | os.PathLike[str]) -> str:

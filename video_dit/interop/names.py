@@ -129,7 +129,8 @@ def load_into(
     ignored: patterns of names that the checkpoint may hold beside what is read.
 
   Returns:
-    A pure dictionary of parameters, to be merged with the model's graph.
+    A pure dictionary of parameters, to be merged with the model's graph; shapes and
+    layouts where the tensors are `abstract`.
 
   Raises:
     ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed;
@@ -139,6 +140,9 @@ def load_into(
   compare(shadow, tensors, table, ignored=ignored)
   variables, moves = _variables(shadow), list(_moves(table))
   kinds = _kinds(tensors, moves, dtype)
+  if tensors.abstract:
+    state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
+    return abstract(state, kinds, mesh)
   found: dict[str, jax.Array] = {}
   for move in moves:
     sources = [tensors.read(name) for name in move.theirs]
@@ -180,6 +184,27 @@ def _variables(shadow: nnx.Module | nnx.State) -> dict[str, tuple[Any, Any]]:
   """Parts of the name of each parameter, and the parameter."""
   state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
   return {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
+
+
+def abstract(
+  state: nnx.State,
+  kinds: Mapping[str, np.dtype] | jax.typing.DTypeLike,
+  mesh: jax.sharding.Mesh | None,
+) -> dict:
+  """Shapes and layouts of parameters, as `load_into` lays them.
+
+  Args:
+    state: of the abstract model.
+    kinds: the dtype of each path, or of all.
+    mesh: that they would be laid over.
+  """
+  found = {}
+  for parts, variable in nnx.to_flat_state(state):
+    path = "/".join(map(str, parts))
+    kind = kinds[path] if isinstance(kinds, Mapping) else kinds
+    sharding = _sharding(parts, variable, mesh)
+    found[parts] = jax.ShapeDtypeStruct(variable.shape, kind, sharding=sharding)
+  return traverse_util.unflatten_dict(found)
 
 
 def _kinds(

@@ -1,5 +1,6 @@
 """The supported formats, and detecting one from the contents of a folder."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -42,6 +43,7 @@ def load(
   *,
   dtype: jax.typing.DTypeLike | None = "float32",
   mesh: jax.sharding.Mesh | None = None,
+  abstract: bool = False,
 ) -> Loaded:
   """Reads a published checkpoint, whatever its format.
 
@@ -51,6 +53,7 @@ def load(
       float8_e5m2; None keeps the tensors', where those of a stack's layers have the
       narrowest that holds them all.
     mesh: that they are laid over; None puts them on the default device.
+    abstract: for shapes and layouts of the parameters alone; no tensor is read.
 
   Raises:
     ValueError: its format is not supported, it is damaged, or its tensors do not
@@ -58,7 +61,7 @@ def load(
       not one of these, or cannot hold a tensor's values.
   """
   kind = dtypes.check(dtype)
-  tensors = open_tensors(path)
+  tensors = dataclasses.replace(open_tensors(path), abstract=abstract)
   config = read_config(tensors)
   for module in FORMATS:
     if module.matches(config, tensors):

@@ -44,11 +44,13 @@ class Tensors:
     path: the file or folder that was asked for.
     files: those that hold the tensors.
     names: what each tensor is.
+    abstract: of a model that is made of these, only shapes and layouts are wanted.
   """
 
   path: pathlib.Path
   files: tuple[pathlib.Path, ...]
   extents: Mapping[str, Extent]
+  abstract: bool = False
 
   @property
   def names(self) -> dict[str, Info]:

@@ -17,6 +17,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.interop import clip, registry, t5
+from video_dit.interop.loaded import Loaded
 from video_dit.interop.tensors import Tensors, open_tensors
 from video_dit.models.text import bpe, cleaning, unigram
 from video_dit.models.text import encoder as encoder_lib
@@ -56,8 +57,7 @@ def text_encoder(
   kind = _kind(text, tensors)
   tokenizer = _tokenizer(kind, folder)
   _check(text, kind, tensors, tokenizer)
-  ways = 1 if mesh is None else mesh.size // mesh.shape["data"]
-  loaded = registry.load(_path(text), dtype=text.dtype, mesh=mesh if ways > 1 else None)
+  loaded = registry.load(_path(text), dtype=text.dtype, mesh=laid_over(mesh))
   if isinstance(tokenizer, bpe.ClipTokenizer):
     tokenizer.length = loaded.config.positions
   licence = loaded.licence or "unknown: see where they come from"
@@ -70,6 +70,23 @@ def text_encoder(
     model=loaded.model,
     mark=_mark(text, kind, tensors, tokenizer),
   )
+
+
+def abstract_text_encoder(
+  text: config_lib.Text, mesh: jax.sharding.Mesh | None
+) -> Loaded:
+  """A published text encoder's shapes and layouts, as `text_encoder` has them.
+
+  Raises:
+    ValueError: no encoder there, or a damaged one.
+  """
+  _kind(text, _tensors(text))
+  return registry.load(_path(text), dtype=text.dtype, mesh=laid_over(mesh), abstract=True)
+
+
+def laid_over(mesh: jax.sharding.Mesh | None) -> jax.sharding.Mesh | None:
+  """The mesh that published weights are laid over; None: on the default device."""
+  return mesh if mesh is not None and mesh.size > mesh.shape["data"] else None
 
 
 def text_fingerprint(text: config_lib.Text) -> str | None:

@@ -30,7 +30,7 @@ from absl import flags as absl_flags
 
 from video_dit import files, flags
 from video_dit.parallel import mesh as mesh_lib
-from video_dit.plan import chips, devices, run, search, show
+from video_dit.plan import chips, devices, encoders, run, search, show
 
 flags.define_config()
 flags.define_mesh()
@@ -64,7 +64,7 @@ def main() -> None:
       " --search out."
     )
   path = _json_path(flags.path("json"))
-  config = flags.config()
+  config = encoders.resolved(flags.config())
   devices.start(topology)
   request = run.Request(
     config=config,

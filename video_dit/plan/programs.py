@@ -4,7 +4,7 @@ All arrays are abstract: shapes, dtypes and layouts. The training step is the on
 `train` runs, the sampler's program that of `sample`, the encoders' those of `preprocess`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 import pathlib
 import re
@@ -23,8 +23,6 @@ from video_dit.data.batch import Windows
 from video_dit.generator import generator
 from video_dit.generator.sampler import Sampler
 from video_dit.models.autoencoder import frozen
-from video_dit.models.autoencoder.model import Autoencoder
-from video_dit.models.text.t5 import T5Config, T5Encoder
 from video_dit.parallel import partition
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
@@ -109,51 +107,75 @@ def sampling(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
 
 
 def encoding(
-  config: config_lib.Config, mesh: jax.sharding.Mesh, size: tuple[int, int], clips: int
+  model: Any,
+  mesh: jax.sharding.Mesh,
+  size: tuple[int, int],
+  clips: int,
+  spans: Sequence[tuple[int, int]],
+  held: float,
 ) -> Program:
-  """The autoencoder's program for one later chunk of clips, which most chunks run.
+  """An autoencoder's program for one later chunk of clips, which most chunks run.
 
   Args:
-    config: whose autoencoder's sizes count.
+    model: abstract, as `frozen.Model`; its decoder lies on the devices too.
     mesh: over whose devices the clips are spread.
     size: height and width in pixels.
     clips: encoded at once, over all devices.
+    spans: frames of the chunks.
+    held: bytes of a device that the other encoder takes.
   """
-  arch = config.autoencoder
-  graph, shapes = nnx.split(nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0))))
+  graph, shapes = nnx.split(model)
   whole, split = partition.replicated(mesh), _over_all(mesh)
   params = _placed(nnx.to_pure_dict(shapes), whole)
-  statistics = _placed((jax.ShapeDtypeStruct((arch.channels,), jnp.float32),) * 2, whole)
+  channel = jax.ShapeDtypeStruct((model.channels,), jnp.float32)
+  statistics = _placed((channel, channel), whole)
   program, _ = frozen.programs(graph, jnp.float32)
 
-  def chunk(frames: int):
-    return jax.ShapeDtypeStruct((clips, frames, *size, 3), jnp.uint8, sharding=split)
+  def chunk(number: int):
+    start, stop = spans[number]
+    shape = (clips, stop - start, *size, 3)
+    return jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
 
-  _, cache = jax.eval_shape(program, params, statistics, chunk(1), None, None)
-  cache = _placed(cache, split)
-  lowered = jax.jit(program, donate_argnums=3)
-  arguments = (params, statistics, chunk(arch.time), cache, None)
+  cache = None
+  if len(spans) > 1:
+    _, cache = jax.eval_shape(program, params, statistics, chunk(0), None, None)
+    cache = _placed(cache, split)
+  lowered = jax.jit(program, donate_argnums=3, keep_unused=True)
+  arguments = (params, statistics, chunk(min(1, len(spans) - 1)), cache, None)
   parts = {"parameters": device_bytes(params), "batch": device_bytes(arguments[2:])}
-  return _compile(lambda: lowered.lower(*arguments), mesh, parts)
+  return _compile(lambda: lowered.lower(*arguments), mesh, parts, held=held)
 
 
-def captioning(config: config_lib.Config, mesh: jax.sharding.Mesh, captions: int):
-  """The text encoder on a batch of captions of the greatest length, on one device."""
-  text = config.text
-  model = nnx.eval_shape(
-    lambda: T5Encoder(T5Config.of(text, text.vocabulary), rngs=nnx.Rngs(0))
-  )
-  graphdef, shapes = nnx.split(model)
-  whole, split = partition.replicated(mesh), _over_all(mesh)
-  params = _placed(nnx.to_pure_dict(shapes), whole)
-  ids = jax.ShapeDtypeStruct((captions, text.max_tokens), jnp.int32, sharding=split)
-  mask = jax.ShapeDtypeStruct(ids.shape, jnp.bool_, sharding=split)
+def captioning(
+  model: nnx.Module,
+  params: Any,
+  mesh: jax.sharding.Mesh,
+  shape: tuple[int, int],
+  dtype: str,
+  held: float,
+) -> Program:
+  """A text encoder's program for one group of captions.
+
+  Args:
+    model: abstract.
+    params: shapes of its parameters; without layouts they lie whole on each device.
+    mesh: of the devices that work on the group.
+    shape: captions of the group, and tokens of each.
+    dtype: of the arithmetic.
+    held: bytes of a device that the other encoder takes.
+  """
+  graphdef, _ = nnx.split(model)
+  whole = partition.replicated(mesh)
+  params = jax.tree.map(lambda x: x if x.sharding else _placed(x, whole), params)
+  ids = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=whole)
+  mask = jax.ShapeDtypeStruct(shape, jnp.bool_, sharding=whole)
 
   def encode(params, ids, mask):
-    return nnx.merge(graphdef, params)(ids, mask, dtype=text.dtype)
+    return nnx.merge(graphdef, params)(ids, mask, dtype=dtype)
 
   parts = {"parameters": device_bytes(params), "batch": device_bytes((ids, mask))}
-  return _compile(lambda: jax.jit(encode).lower(params, ids, mask), mesh, parts)
+  program = jax.jit(encode, keep_unused=True)
+  return _compile(lambda: program.lower(params, ids, mask), mesh, parts, held=held)
 
 
 def device_bytes(tree: Any) -> float:
@@ -203,9 +225,22 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
 
 
 def _compile(
-  lower: Callable[[], Any], mesh: jax.sharding.Mesh, parts: dict, shapes: Any = None
+  lower: Callable[[], Any],
+  mesh: jax.sharding.Mesh,
+  parts: dict,
+  shapes: Any = None,
+  *,
+  held: float = 0.0,
 ) -> Program:
-  """Compiles; a program that does not fit into memory is returned without text."""
+  """Compiles; a program that does not fit into memory is returned without text.
+
+  Args:
+    lower: makes the program.
+    mesh: that it is compiled for.
+    parts: bytes of its arguments by class.
+    shapes: see `Program`.
+    held: bytes of a device that others hold meanwhile.
+  """
   began = time.monotonic()
   with jax.set_mesh(mesh):
     lowered = lower()
@@ -217,7 +252,7 @@ def _compile(
       raise
     return Program(
       text="",
-      memory=parts | needed(message, sum(parts.values())),
+      memory=_and_held(parts | needed(message, sum(parts.values())), held),
       seconds=time.monotonic() - began,
       too_large=message,
       shapes=shapes,
@@ -243,11 +278,15 @@ def _compile(
   memory["total"] = float(total)
   return Program(
     text=_text(lowered, compiled),
-    memory=memory,
+    memory=_and_held(memory, held),
     seconds=time.monotonic() - began,
     too_large="",
     shapes=shapes,
   )
+
+
+def _and_held(memory: dict[str, float], held: float) -> dict[str, float]:
+  return memory | {"other_encoder": held, "total": memory["total"] + held}
 
 
 def _text(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> str:

@@ -13,7 +13,16 @@ from video_dit.data import loader
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
 from video_dit.parallel import partition
-from video_dit.plan import checks, devices, estimate, formula, gpus, programs, remedies
+from video_dit.plan import (
+  checks,
+  devices,
+  encoders,
+  estimate,
+  formula,
+  gpus,
+  programs,
+  remedies,
+)
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip, Topology
 
@@ -80,7 +89,10 @@ def plan(
     found["sampler"] = _sampling(config, chip, mesh)
   if "encode" in request.stages:
     say("compiling the encoders")
-    found["encoder"] = _encoding(config, chip, mesh, any_mix)
+    found["encoder"] = encoder = encoders.figures(config, chip, mesh, any_mix)
+    if "clips_per_second" in encoder:
+      rate = encoder["clips_per_second"] * clip_tokens(config)
+      encoder["tokens_per_second"] = rate
   return found
 
 
@@ -197,34 +209,6 @@ def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
     seconds = figures["seconds_of_a_group"] = figures.pop("step_seconds")
     figures["clips_per_second"] = figures["clips"] / seconds
   return figures
-
-
-def _encoding(config: config_lib.Config, chip: Chip, mesh, mix) -> dict[str, Any]:
-  """Seconds of the frozen encoders for clips of the config's own size."""
-  sample, arch, axes = config.sample, config.autoencoder, dict(mesh.shape)
-  clips = mesh.size
-  program = programs.encoding(config, mesh, (sample.height, sample.width), clips)
-  pixels = estimate.program_figures(program, chip, axes, mix)
-  captions = 8 * mesh.size
-  text = estimate.program_figures(
-    programs.captioning(config, mesh, captions), chip, axes, mix
-  )
-  found: dict[str, Any] = {
-    "autoencoder": pixels,
-    "text": text,
-    "fits": pixels["fits"] and text["fits"],
-    "clip": {"frames": sample.frames, "height": sample.height, "width": sample.width},
-  }
-  if pixels.get("step_seconds") and text.get("step_seconds"):
-    # The first frame's chunk costs about one frame's share of the others.
-    chunks = sample.frames / arch.time
-    seconds = pixels["step_seconds"] * chunks / clips + text["step_seconds"] / captions
-    found |= {
-      "seconds_per_clip": seconds,
-      "clips_per_second": 1 / seconds,
-      "tokens_per_second": clip_tokens(config) / seconds,
-    }
-  return found
 
 
 def clip_tokens(config: config_lib.Config) -> int:

@@ -13,6 +13,7 @@ _MEMORY = (
   ("temporaries", "temporaries"),
   ("code", "program"),
   ("other", "outputs and padding"),
+  ("other_encoder", "the other encoder"),
 )
 _SECONDS = {
   "matrix": "matrix products",
@@ -89,7 +90,7 @@ def _training(plan: dict[str, Any]) -> Iterator[str]:
 def _memory(figures: dict[str, Any]) -> Iterator[str]:
   memory = figures["memory"]
   for key, name in _MEMORY:
-    if abs(memory.get(key, 0)) >= 1:
+    if abs(memory.get(key, 0)) >= 500:  # what is shown has three decimals of a MB
       yield f"  {name:<18}{_bytes(memory[key]):>13}"
   fits = "fits" if figures["fits"] else "DOES NOT FIT"
   yield (
@@ -134,7 +135,7 @@ def _encoder(figures: dict[str, Any]) -> Iterator[str]:
   size = f"{clip['frames']} frames of {clip['height']}x{clip['width']}"
   yield f"encoders: clips of {size}"
   for name in ("autoencoder", "text"):
-    yield f"  {name}"
+    yield f"  {name}: {figures[name]['what']}"
     yield from (f"  {line}" for line in _memory(figures[name]))
   if "clips_per_second" in figures:
     yield (

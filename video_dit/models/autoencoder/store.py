@@ -93,8 +93,8 @@ def load(
   """
   mark = fingerprint(folder)
   path = pathlib.Path(folder)
-  arch, statistics = _describe(path / DESCRIPTION)
-  shadow = nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0)))
+  _, statistics = _describe(path / DESCRIPTION)
+  shadow = abstract(folder)
   _, state = nnx.split(shadow)
   wanted = {
     "/".join(map(str, key)): (key, value)
@@ -116,6 +116,16 @@ def load(
       )
   params = traverse_util.unflatten_dict({wanted[n][0]: weights[n] for n in wanted})
   return Frozen(shadow, params, statistics, mark, mesh=mesh, dtype=dtype)
+
+
+def abstract(folder: str | os.PathLike) -> Autoencoder:
+  """The model of an exported autoencoder, its parameters as shapes.
+
+  Raises:
+    ValueError: a damaged description.
+  """
+  arch, _ = _describe(pathlib.Path(folder) / DESCRIPTION)
+  return nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0)))
 
 
 def _describe(

@@ -184,7 +184,7 @@ class TextEncoder:
       by_length.setdefault(length, []).append(index)
     encodings: list[np.ndarray] = [np.empty(0)] * len(ids)
     for length, indices in sorted(by_length.items()):
-      size = max(1, _GROUP_TOKENS // length)
+      size = group_size(length)
       for start in range(0, len(indices), size):
         group = indices[start : start + size]
         out_BLE = self._encode([ids[i] for i in group], size, length)
@@ -225,6 +225,11 @@ def fingerprint(text: config.Text) -> str | None:
       return found["fingerprint"]
   params, _ = _read(text, tokenizer.vocabulary, folder)
   return TextEncoder(text, tokenizer, params).fingerprint
+
+
+def group_size(length: int) -> int:
+  """Captions of a length in tokens that are encoded at once."""
+  return max(1, _GROUP_TOKENS // length)
 
 
 def padded_length(tokens: int) -> int:
