@@ -50,6 +50,7 @@ def test_all_programs_are_planned_and_written(tmp_path):
     (["--topology=cpu:8", "--stages=trane"], ["'trane' is not a stage"]),
     (["--topology=cpu:8", "--search", "--tries=0"], ["--tries=0", "above 0"]),
     (["--topology=cpu:8", "--search", "--stages=sample"], ["a search plans the train"]),
+    (["--topology=cpu:8", "--price=nan"], ["--price=nan: must be a number"]),
     (["--topology=cpu:8", "--clips=²"], ["'²' is not a number of tokens"]),
     (
       [

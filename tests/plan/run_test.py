@@ -255,6 +255,70 @@ def test_a_formula_refuses_what_training_refuses(axes, dit, message, monkeypatch
     run.plan(request)
 
 
+def _formula(monkeypatch, config=tiny.CONFIG, **changes):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+  axes = {"data": 2, "fsdp": 4}
+  return run.plan(_request(config, topology=_H100S, **{"axes": axes} | changes))
+
+
+def test_a_formula_counts_padding_as_work_and_not_as_tokens(monkeypatch):
+  full = _formula(monkeypatch, clips=(32,))
+  half = _formula(monkeypatch, clips=(32, 90))
+  assert half["fill"] == full["fill"] / 3
+  assert half["seconds"]["matrix"] == pytest.approx(full["seconds"]["matrix"])
+  assert half["model_flops"] == pytest.approx(full["model_flops"] / 3, rel=0.1)
+
+
+def test_a_formula_halves_the_speed_of_float32(monkeypatch):
+  fast = _config(train={"compute_dtype": "bfloat16"})
+  slow, fast = _formula(monkeypatch), _formula(monkeypatch, fast)
+  for kind in ("matrix", "kernel"):
+    assert slow["seconds"][kind] == pytest.approx(2 * fast["seconds"][kind])
+
+
+def test_a_formula_counts_the_bytes_that_leave_a_device(monkeypatch):
+  found = _formula(monkeypatch)
+  parts = {(part["axes"], part["kind"]): part for part in found["collectives"]}
+  depth, weights = tiny.CONFIG.dit.depth, 4 * found["parameters"]
+  gathers = parts["fsdp", "all-gather"]
+  assert gathers["bytes"] == pytest.approx(2 * weights * 3 / 4)
+  assert gathers["count"] == 2 * depth
+  sums = parts["data", "all-reduce"]
+  assert (sums["count"], sums["bytes"]) == (1, pytest.approx(2 * weights / 4 / 2))
+
+
+def test_a_host_holds_what_its_devices_offload(monkeypatch):
+  config = _config(dit={"remat": "offload"})
+  found = _formula(monkeypatch, config)
+  rows, dit, host = config.data, config.dit, found["host_memory"]
+  kept = 2 * 4 * rows.rows * rows.row_length * dit.width * dit.depth
+  assert host["offloaded"] == kept
+  parts = ("checkpoint_copy", "batches", "offloaded", "process")
+  assert host["total"] == sum(host[part] for part in parts)
+  # The compiler's own figure, of each device.
+  compiled = programs.Program(
+    text="", memory={"total": 1.0, "host": 5.0}, seconds=0.0, too_large="x", shapes=None
+  )
+  shapes = Trainer(programs.task(config), config, tiny.mesh("fsdp=8")).abstract
+  compiled = dataclasses.replace(compiled, shapes=shapes)
+  monkeypatch.setattr(programs, "training", lambda *_: compiled)
+  found = run.plan(_request(axes={"fsdp": 8}))
+  assert found["host_memory"]["offloaded"] == 5.0 * 8
+
+
+def test_a_kernel_that_a_gpu_would_interpret_is_refused(monkeypatch):
+  with pytest.raises(ValueError, match="'splash_256' is a kernel for TPU"):
+    _formula(monkeypatch, _config(dit={"attention": "splash_256"}))
+  found = _formula(monkeypatch, _config(dit={"attention": "chunked"}))
+  assert any("dit.attention=chunked takes longer" in note for note in found["notes"])
+
+
+def test_a_mesh_of_the_config_that_does_not_divide_is_named(monkeypatch):
+  config = dataclasses.replace(tiny.CONFIG, mesh=config_lib.Mesh(fsdp=16))
+  with pytest.raises(ValueError, match="8 devices. config.mesh: .*fsdp=16.*--mesh=fsdp"):
+    run.plan(_request(config, axes={}))
+
+
 def test_a_formula_says_that_it_plans_training_alone(monkeypatch):
   monkeypatch.setattr(gpus, "has_compiler", lambda: False)
   request = _request(topology=_H100S, axes={"fsdp": 8}, stages=run.STAGES)

@@ -70,6 +70,20 @@ def test_ways_over_context_that_a_formula_cannot_tell_apart_are_not_tried(
   assert len({plan["choice"] for plan in found}) == len(found)
 
 
+def test_what_nothing_can_be_planned_with_is_refused(tried, monkeypatch):
+  with pytest.raises(ValueError, match="does not fit into a row of 96"):
+    request = dataclasses.replace(_request("cpu:8"), clips=(97,))
+    search.search(request, 5, lambda _: None)
+  assert not tried
+
+  def refuse(request):
+    raise ValueError("no such kernel\nmore")
+
+  monkeypatch.setattr(run, "plan", refuse)
+  with pytest.raises(ValueError, match="no way of 5 can be planned: no such kernel"):
+    search.search(_request("cpu:8"), 5, lambda _: None)
+
+
 def test_a_ranking_names_mesh_remat_and_rows():
   plan = {"choice": "fsdp=8 remat=block", "rows": 64, "fits": True}
   head, line = show.ranking([plan])

@@ -147,10 +147,12 @@ def sizes(
   data = axes.get("data") or max(1, num_devices // product)
   if data * product != num_devices:
     shown = ", ".join(f"{k}={v}" for k, v in {"data": data, **inner}.items())
+    where = f"--mesh={text}" if axes else "config.mesh"
+    remedy = "" if axes else " Name others with --mesh, like --mesh=fsdp=1."
     raise ValueError(
-      f"--mesh={text}: {shown} asks for {data * product} devices, but there are"
+      f"{where}: {shown} asks for {data * product} devices, but there are"
       f" {num_devices}. The product of the axes must equal the devices; data takes the"
-      " rest where it is not given."
+      f" rest where it is not given.{remedy}"
     )
   return (data, inner["fsdp"], inner["tensor"], inner["context"])
 

@@ -23,6 +23,7 @@ Flags:
 """
 
 import json
+import math
 import pathlib
 import sys
 
@@ -53,8 +54,8 @@ def main() -> None:
       f"--mesh={values.mesh}: the devices are the topology's. Give only axes, like"
       " --mesh=fsdp=8."
     )
-  if values.price is not None and values.price < 0:
-    raise ValueError(f"--price={values.price}: must not be negative.")
+  if values.price is not None and not 0 <= values.price < math.inf:
+    raise ValueError(f"--price={values.price}: must be a number, and not negative.")
   if values.tries < 1:
     raise ValueError(f"--tries={values.tries}: must be above 0.")
   stages = _stages(values.stages, ("train",) if values.search else run.STAGES)

@@ -94,8 +94,9 @@ def host_figures(
   config: config_lib.Config,
   hosts: int,
   share: float,
+  offloaded: float,
 ) -> dict[str, float]:
-  """Memory of one host: its share of a checkpoint being written, and batches ahead.
+  """Memory of one host: a checkpoint being written, batches ahead, what devices offload.
 
   Args:
     state_bytes: of the whole state.
@@ -103,13 +104,13 @@ def host_figures(
     config: of the run.
     hosts: their number.
     share: of a step's rows that a host makes; hosts that share rows each make them all.
+    offloaded: bytes that all devices keep on their hosts.
   """
   ahead = config.data.prefetch + config.data.threads + 1
-  base = 2e9  # Python, JAX, the compiler
-  return {
-    "hosts": hosts,
+  found = {
     "checkpoint_copy": state_bytes / hosts,
     "batches": ahead * batch_bytes * share,
-    "process": base,
-    "total": state_bytes / hosts + ahead * batch_bytes * share + base,
+    "offloaded": offloaded / hosts,
+    "process": 2e9,  # Python, JAX, the compiler
   }
+  return {"hosts": hosts, **found, "total": sum(found.values())}

@@ -1,12 +1,14 @@
 """A plan by formula, for GPUs whose compiler is not installed.
 
 step      sum over matrix products, attention forward, attention backward and elementwise
-          work of FLOPs over a share of the peak, or bytes over memory bandwidth
+          work of FLOPs over a share of the peak (half of it for float32), or bytes over
+          memory bandwidth; products are those of whole rows, padding included
 links     parameters gathered forward and backward and gradients scattered, in the dtype
           of the products, over the slowest link that an axis crosses, half hidden; over
           tensor, the inputs of three products of a block are gathered and the outputs
           scattered: forward, backward, and where the backward pass recomputes them
-memory    state by the partition; saved inputs of each block; one block's own arrays
+memory    state by the partition; saved inputs of each block, which `offload` keeps in the
+          host's memory; one block's own arrays
 """
 
 from typing import Any
@@ -50,30 +52,21 @@ def figures(
   """
   dit = config.dit
   item = 2 if config.train.compute_dtype == "bfloat16" else 4
+  peak = chip.peak * 2 / item  # float32 as TensorFloat-32
   rows = config.data.rows * config.train.accumulate / (mesh["data"] * mesh["fsdp"])
   split = mesh["context"] * mesh["tensor"]
-  row = np.array(mix.tokens, np.float64)
-  text = np.array(mix.text, np.float64)
-  forward = flops.forward_flops(
-    dit,
-    patch_dim=mix_lib.patch_dim(config),
-    text_width=config.text.width,
-    tokens_S=row,  # type: ignore[arg-type]
-    text_tokens_S=text,  # type: ignore[arg-type]
-  )
-  attention = 4.0 * dit.width * dit.depth * float((row * (row + text)).sum())
-  linear = (float(forward) - attention) * rows / split
-  attention *= rows / split
+  linear = _linear(config, mix) * rows / split
+  attention = _attention(dit, mix.tokens, mix.text) * rows / split
   again = 0 if dit.remat in ("none", "dots") else 1
   attend_again = 1 if dit.remat == "block" else 0
   tokens = rows * mix.length / mesh["context"]
   moved = _PASSES * tokens * dit.width * item * dit.depth / mesh["tensor"]
   reached = [
-    chip.peak * chip.attention_share(dit.width // dit.heads, backward=backward)
+    peak * chip.attention_share(dit.width // dit.heads, backward=backward)
     for backward in (False, True)
   ]
   seconds = {
-    "matrix": linear * (3 + again) / (chip.peak * chip.matrix),
+    "matrix": linear * (3 + again) / (peak * chip.matrix),
     "kernel": attention * (1 + attend_again) / reached[0]
     + attention * _BACKWARD / reached[1],
     "vector": moved * (1 + (dit.remat != "none") / 3) / chip.bandwidth,
@@ -94,6 +87,28 @@ def figures(
   }
 
 
+def _linear(config: config_lib.Config, mix: mix_lib.Mix) -> float:
+  """Forward FLOPs of a row's linear maps: of all its places, whatever fills them."""
+  places = config.data.row_segments
+  tokens = np.full(places, mix.length / places)
+  text = np.full(places, config.data.row_text / places)
+  forward = flops.forward_flops(
+    config.dit,
+    patch_dim=mix_lib.patch_dim(config),
+    text_width=config.text.width,
+    tokens_S=tokens,  # type: ignore[arg-type]
+    text_tokens_S=text,  # type: ignore[arg-type]
+  )
+  return float(forward) - _attention(config.dit, tokens, text)
+
+
+def _attention(dit: config_lib.DiT, tokens, text) -> float:
+  """Forward FLOPs of the attention of segments."""
+  tokens, text = np.asarray(tokens, np.float64), np.asarray(text, np.float64)
+  keys = tokens + text + (dit.text_length > 0)
+  return 4.0 * dit.width * dit.depth * float((tokens * keys).sum())
+
+
 def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int):
   """Traffic of each axis; half of what is not needed at once is hidden."""
   per_device = params / mesh["tensor"]
@@ -104,25 +119,29 @@ def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int
   reach[state] = reach["tensor"] * mesh["fsdp"]
   reach["data"] = reach[state] * mesh["data"]
 
-  def add(axes: str, kind: str, sent: float, ways: int, hidden: float) -> None:
+  def add(
+    axes: str, kind: str, count: int, whole: float, ways: int, hidden: float
+  ) -> None:
     if ways == 1:
       return
     rate = chip.link if reach[axes] <= chip.per_host else chip.network
-    seconds = sent * (ways - 1) / ways / rate
-    exposed = seconds * (1 - hidden)
-    part = {"axes": axes, "kind": kind, "count": config.dit.depth, "bytes": sent}
-    found.append({**part, "seconds": seconds, "exposed": exposed})
+    sent = whole * (ways - 1) / ways  # a device's own part stays
+    seconds = sent / rate
+    part = {"axes": axes, "kind": kind, "count": count, "bytes": sent}
+    found.append({**part, "seconds": seconds, "exposed": seconds * (1 - hidden)})
 
   turns = config.train.accumulate
+  blocks = turns * config.dit.depth
   split = mesh["fsdp"] * mesh["context"]
-  add(state, "all-gather", 2 * turns * per_device * item, split, 0.5)
-  add(state, "reduce-scatter", turns * per_device * item, split, 0.5)
-  add("data", "all-reduce", 2 * per_device / split * 4, mesh["data"], 0.5)
+  gathered = turns * per_device * item
+  add(state, "all-gather", 2 * blocks, 2 * gathered, split, 0.5)
+  add(state, "reduce-scatter", blocks, gathered, split, 0.5)
+  add("data", "all-reduce", 1, 2 * per_device / split * 4, mesh["data"], 0.5)
   width = tokens * config.dit.width * item * config.dit.depth
-  again = config.dit.remat not in ("none", "dots")
-  add("tensor", "all-gather", (9 if again else 6) * width, mesh["tensor"], 0.0)
-  add("tensor", "reduce-scatter", (8 if again else 6) * width, mesh["tensor"], 0.0)
-  add("context", "all-gather", 3 * 2 * width, mesh["context"], 0.5)
+  gathers, scatters = (9, 8) if config.dit.remat not in ("none", "dots") else (6, 6)
+  add("tensor", "all-gather", gathers * blocks, gathers * width, mesh["tensor"], 0.0)
+  add("tensor", "reduce-scatter", scatters * blocks, scatters * width, mesh["tensor"], 0)
+  add("context", "all-gather", 6 * blocks, 6 * width, mesh["context"], 0.5)
   return found
 
 
@@ -146,4 +165,6 @@ def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
   }
   memory["total"] = sum(memory.values())
   memory["available"] = chip.memory
+  if dit.remat == "offload":  # the blocks' inputs, and attention's output
+    memory["host"] = 2 * width * dit.depth / mesh["tensor"]
   return memory

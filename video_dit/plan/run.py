@@ -65,6 +65,8 @@ def plan(
   config = request.config
   chip = devices.chip_of(request.topology)
   trains_dit = config.objective == "diffusion"
+  if trains_dit:
+    _check_kernel(request)
   mix = mix_lib.of(config, request.clips) if trains_dit else None
   if is_by_formula(request.topology):
     return _by_formula(request, chip, mix)
@@ -94,6 +96,21 @@ def plan(
       rate = encoder["clips_per_second"] * clip_tokens(config)
       encoder["tokens_per_second"] = rate
   return found
+
+
+def _check_kernel(request: Request) -> None:
+  """Refuses a kernel that the topology's devices would only interpret.
+
+  Raises:
+    ValueError: it is a TPU's, and the devices are GPUs.
+  """
+  kernel = request.config.dit.attention
+  if request.topology.platform == "gpu" and kernel.startswith("splash"):
+    raise ValueError(
+      f"config.dit.attention={kernel!r} is a kernel for TPU, which"
+      f" --topology={request.topology.text} would only interpret. Choose 'auto' or"
+      " 'triton'."
+    )
 
 
 def is_by_formula(topology: Topology) -> bool:
@@ -157,7 +174,8 @@ def _training(
   hosts = max(1, math.ceil(mesh.size / chip.devices / chip.per_host))
   figures["checkpoint_bytes"] = state
   figures["host_memory"] = estimate.host_figures(
-    state, batch, config, hosts, _most_rows(mesh, config.data.rows)
+    *(state, batch, config, hosts, _most_rows(mesh, config.data.rows)),
+    figures["memory"].get("host", 0.0) * mesh.size,
   )
   figures["remedies"] = remedies.lines(figures, config, axes)
   return figures
@@ -256,6 +274,11 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
     f"by formula: {extras.command('plan')} adds XLA's compiler for GPUs, which gives"
     " memory, FLOPs and traffic, and needs no GPU"
   )
+  if config.dit.attention in ("dense", "chunked"):
+    notes.append(
+      f"by formula attention takes as long as the GPU's kernels:"
+      f" dit.attention={config.dit.attention} takes longer"
+    )
   left = [stage for stage in request.stages if stage != "train"]
   if left:
     notes.append(f"not planned by formula: {' and '.join(left)}")
@@ -276,6 +299,9 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   batch = programs.global_bytes(programs.step_batch(config, mesh))
   hosts = found["hosts"]
   share = max(1 / hosts, 1 / (axes["data"] * axes["fsdp"]))
-  found["host_memory"] = estimate.host_figures(state, batch, config, hosts, share)
+  offloaded = found["memory"].get("host", 0.0) * math.prod(sizes)
+  found["host_memory"] = estimate.host_figures(
+    state, batch, config, hosts, share, offloaded
+  )
   found["remedies"] = remedies.lines(found, config, axes)
   return found

@@ -12,6 +12,7 @@ from typing import Any, get_args, get_type_hints
 from video_dit import config as config_lib
 from video_dit.parallel import local
 from video_dit.plan import devices, run
+from video_dit.plan import mix as mix_lib
 
 _AXES = ("fsdp", "tensor", "context")
 _POLICIES = ("attention", "dots", "block", "none")
@@ -30,7 +31,12 @@ def search(
   Returns:
     The plans, each with its `choice`: those that fit, by seconds per token, then
     the others.
+
+  Raises:
+    ValueError: a clip is longer than a row, or nothing that was tried can be planned.
   """
+  if request.config.objective == "diffusion":
+    mix_lib.of(request.config, request.clips)
   count = request.topology.count
   if request.topology.platform == "tpu":
     count = devices.mesh_of(request.topology, {}, config_lib.Mesh()).size
@@ -49,6 +55,8 @@ def search(
     except (ValueError, NotImplementedError) as error:
       plan = {"fits": False, "error": str(error).splitlines()[0]}
     found.append({"choice": name} | plan)
+  if found and all("error" in plan for plan in found):
+    raise ValueError(f"no way of {len(found)} can be planned: {found[0]['error']}")
   return sorted(found, key=_order)
 
 

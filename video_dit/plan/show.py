@@ -76,7 +76,8 @@ def _training(plan: dict[str, Any]) -> Iterator[str]:
   yield (
     f"  host memory       {host['total'] / GB:10.1f} GB on {host['hosts']:g} hosts each"
     f" (checkpoint {host['checkpoint_copy'] / GB:.1f}, batches"
-    f" {host['batches'] / GB:.2f}, process {host['process'] / GB:.1f})"
+    f" {host['batches'] / GB:.2f}, offloaded {host['offloaded'] / GB:.1f}, process"
+    f" {host['process'] / GB:.1f})"
   )
   yield f"  checkpoint        {_bytes(plan['checkpoint_bytes']):>13}"
   if plan.get("not_estimated"):
