@@ -42,3 +42,20 @@ def test_a_folder_is_tried_before_the_work_and_nothing_is_left(tmp_path):
   assert not list(tmp_path.iterdir())
   with pytest.raises(OSError, match="'/sys/kernel'"):
     files.check_writable("/sys/kernel/new")
+
+
+@pytest.mark.parametrize(
+  ("content", "told"),
+  [
+    ('{"a": [1,', "is not JSON"),
+    ("[" * 100_000, "is not JSON"),
+    ("[1]", "holds a list; an object"),
+  ],
+)
+def test_damaged_json_is_named_with_its_remedy(content, told, tmp_path):
+  path = tmp_path / "a.json"
+  path.write_text('{"a": "é"}', encoding="utf-8")
+  assert files.read_json(path, "Copy it again.") == {"a": "é"}
+  path.write_text(content)
+  with pytest.raises(ValueError, match=rf"{path}: {told}.*Copy it again\.$"):
+    files.read_json(path, "Copy it again.")

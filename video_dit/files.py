@@ -1,10 +1,12 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and what is said of one that is damaged."""
 
 from collections.abc import Iterator
 import contextlib
+import json
 import os
 import pathlib
 import tempfile
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -57,3 +59,23 @@ def write(path: str | os.PathLike, content: str | bytes) -> None:
   data = content.encode("utf-8") if isinstance(content, str) else content
   with replacing(path) as unfinished:
     unfinished.write_bytes(data)
+
+
+def read_json(path: str | os.PathLike, remedy: str) -> dict[str, Any]:
+  """Reads a JSON file that contains an object.
+
+  Args:
+    path: of the file.
+    remedy: what to do about a damaged file; the last sentence of the message.
+
+  Raises:
+    ValueError: it is truncated, not JSON, or no object.
+  """
+  try:
+    found = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+  except (ValueError, RecursionError) as error:
+    raise ValueError(f"{path}: is not JSON ({error}). {remedy}") from error
+  if not isinstance(found, dict):
+    kind = type(found).__name__
+    raise ValueError(f"{path}: holds a {kind}; an object of keys is expected. {remedy}")
+  return found

@@ -97,6 +97,20 @@ def test_saves_leave_nothing_open(tmp_path):
     assert len(list(_OPEN.iterdir())) <= before
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class _Later(Position):
+  """Where a run of a later version stands."""
+
+  more: int = 1
+
+
+def test_what_a_later_version_noted_is_left_out(tmp_path):
+  with Store(tmp_path / "checkpoints", keep=1) as store:
+    store.save(_state(), _Later(**dataclasses.asdict(_position(3))))
+    store.wait()
+    assert store.position() == _position(3)
+
+
 def test_averaged_weights_come_back_alone(saved, tmp_path):
   folder = shutil.copytree(saved / "5" / "ema", tmp_path / "run" / "5" / "ema")
   for name in ("_CHECKPOINT_METADATA",):

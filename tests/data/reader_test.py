@@ -65,6 +65,15 @@ def test_a_missing_set_is_refused(tmp_path):
     reader.Dataset(tmp_path)
 
 
+@pytest.mark.parametrize(
+  ("content", "told"), [('{"kind": "la', "is not JSON"), ("{}", "its kind is None")]
+)
+def test_a_damaged_provenance_is_named(content, told, tmp_path):
+  (tmp_path / schema.PROVENANCE).write_text(content)
+  with pytest.raises(ValueError, match=rf"provenance.json: {told}.*preprocess again"):
+    reader.Dataset(tmp_path)
+
+
 def test_an_unfinished_set_is_refused(tmp_path):
   clips.metadata().save(tmp_path)
   with pytest.raises(ValueError, match=r"unfinished.*preprocess"):

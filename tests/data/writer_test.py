@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from tests.data import clips
-from video_dit.data import disk, reader, schema, verify, writer
+from video_dit.data import disk, parts, reader, schema, verify, writer
 
 _CHILD = """
 import os, sys
@@ -320,6 +320,15 @@ def test_finishing_again_changes_nothing(tmp_path):
   before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*array_record*")}
   _write(tmp_path, 0)
   assert {path: path.stat().st_mtime_ns for path in before} == before
+
+
+def test_a_damaged_list_of_shards_is_named_and_nothing_is_removed(tmp_path):
+  _write(tmp_path, 8)
+  (tmp_path / parts.SHARDS).write_text('{"train-00000"')
+  before = _checksums(tmp_path)
+  with pytest.raises(ValueError, match=r"shards.json: is not JSON.*another folder"):
+    _write(tmp_path, 8, start=8)
+  assert _checksums(tmp_path) == before
 
 
 def test_a_key_is_written_once(tmp_path):

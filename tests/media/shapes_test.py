@@ -171,6 +171,10 @@ def test_the_demo_is_made_once_and_anew_where_settings_differ(tmp_path):
   shapes.write_demo(folder, 12, 0, prompts=2)
   assert captions() == whole
   assert set(times()) == set(written) and times() != written
+  # So they are where the marker is damaged.
+  (tmp_path / "media.json").write_text('{"settings"')
+  shapes.write_demo(folder, 12, 0, prompts=2)
+  assert captions() == whole
   # A clip depends on the seed and on its index alone.
   shapes.write_demo(folder, 5, 0, prompts=2)
   assert captions() == {n: text for n, text in whole.items() if n < "clip_00005"}

@@ -188,6 +188,19 @@ def test_other_settings_are_named_and_the_number_of_workers_is_free(
     other.wait_for_work(0)
 
 
+def test_damaged_announcements_are_named(tmp_path, plan):
+  zero, one = _team(tmp_path, 0), _team(tmp_path, 1)
+  word = _announce(zero, plan)
+  _done(one, word)
+  (said,), (done,) = (tmp_path.rglob(name) for name in ("work.json", "done-1.json"))
+  done.write_text('{"id"')
+  with pytest.raises(ValueError, match=r"done-1.json: is not JSON.*start host 1 again"):
+    zero.gather(word)
+  said.write_text('{"id"')
+  with pytest.raises(ValueError, match=r"work.json: is not JSON.*start host 0 again"):
+    one.wait_for_work(0)
+
+
 def test_a_host_is_there_once(config, media, tmp_path):
   pixels = dataclasses.replace(config, objective="reconstruction")
   folder = tmp_path / "out" / "work" / "hosts" / "1"

@@ -148,7 +148,9 @@ class Store:
     there = [p.name for p in (self.folder / str(step)).iterdir() if p.is_dir()]
     self._check(step, *there)  # Orbax opens them all
     metadata = self._checkpointer.checkpointables_metadata(step)
-    return Position(**metadata.custom_metadata)
+    known = {field.name for field in dataclasses.fields(Position)}
+    # A later version may say more, which this one does without.
+    return Position(**{k: v for k, v in metadata.custom_metadata.items() if k in known})
 
   def restore(self, abstract: TrainState, step: int | None = None) -> TrainState:
     """Reads a complete state into the layout of `abstract`.

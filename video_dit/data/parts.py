@@ -64,6 +64,18 @@ def without_gaps(kind: str, split: str, numbers: list[int]) -> dict[str, str]:
   }
 
 
+def names(folder: pathlib.Path) -> dict[str, str]:
+  """Shard of each part of a finished set, as `shards.json` says; none without the file.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  path = folder / SHARDS
+  if not path.exists():
+    return {}
+  return files.read_json(path, "Restore it, or preprocess into another folder.")
+
+
 def read(path: pathlib.Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
   """Those of the numbered records of a shard that can be read, with their numbers."""
   try:

@@ -15,6 +15,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import typing
 from typing import Any, Literal
 
 import numpy as np
@@ -201,7 +202,7 @@ class Metadata:
     """Reads what `save` wrote.
 
     Raises:
-      ValueError: the folder is not a data set of video_dit.
+      ValueError: the folder is not a data set of video_dit, or the file is damaged.
     """
     folder = pathlib.Path(folder)
     path = folder / PROVENANCE
@@ -210,7 +211,12 @@ class Metadata:
         f"{folder}: no data set here ({PROVENANCE} is missing). Run"
         " `python -m video_dit.preprocess` with this output, or correct data.path."
       )
-    fields = json.loads(path.read_text())
+    fields = files.read_json(path, "Restore it, or preprocess again into another folder.")
+    if fields.get("kind") not in typing.get_args(Kind):
+      raise ValueError(
+        f"{path}: its kind is {fields.get('kind')!r}, not one of {typing.get_args(Kind)}."
+        " Restore it, or preprocess again into another folder."
+      )
     known = {f.name for f in dataclasses.fields(cls) if f.compare}
     if unknown := sorted(set(fields) - known):
       raise ValueError(

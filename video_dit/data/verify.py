@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 import dataclasses
-import json
 import os
 import pathlib
 from typing import Any
@@ -61,14 +60,12 @@ def verify(
     disk: fetches its shards, one at a time.
 
   Raises:
-    ValueError: the folder is not a data set of video_dit.
+    ValueError: the folder is not a data set of video_dit, or `shards.json` is damaged.
   """
   folder = pathlib.Path(folder)
   metadata = schema.Metadata.load(folder)
   report = Report(folder, finished=(folder / finish.INFO).exists())
-  names: dict[str, str] = {}
-  if (folder / parts.SHARDS).exists():
-    names = json.loads((folder / parts.SHARDS).read_text())
+  names = parts.names(folder)
   seen: set[bytes] = set()
   listed = 0
   for lines in sorted((folder / parts.PARTS).glob("*.parquet")):

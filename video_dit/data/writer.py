@@ -244,17 +244,17 @@ class ShardWriter:
     shards = self.folder / parts_lib.SHARDS
     if not shards.exists():
       return
+    names = parts_lib.names(self.folder)
     for name in (finish_lib.INFO, schema.INDEX):
       self._disk.remove(self.folder / name)
-    for part, name in json.loads(shards.read_text()).items():
+    for part, name in names.items():
       if name != self._data(part).name and (self.folder / name).exists():
         self._disk.move(self.folder / name, self._data(part))
     self._disk.remove(shards)
 
   def _has_all_shards(self) -> bool:
-    shards = self.folder / parts_lib.SHARDS
-    names = json.loads(shards.read_text()).values() if shards.exists() else ()
-    return all((self.folder / name).exists() for name in names)
+    names = parts_lib.names(self.folder)
+    return all((self.folder / name).exists() for name in names.values())
 
   def _data(self, part: str) -> pathlib.Path:
     return self.folder / parts_lib.shard_name(self.metadata.kind, part)
@@ -333,9 +333,7 @@ class ShardWriter:
     for path in self._parts.glob("*.unfinished"):
       if self._is_mine(path):
         path.unlink()
-    named = (
-      json.loads((self.folder / parts_lib.SHARDS).read_text()) if self.finished else {}
-    )
+    named = parts_lib.names(self.folder) if self.finished else {}
     for path in self.folder.glob("*.array_record-*"):
       part = parts_lib.part_name(path.name)
       committed = (self._parts / f"{part}.parquet").exists()

@@ -1,7 +1,6 @@
 """The supported formats, and detecting one from the contents of a folder."""
 
 import dataclasses
-import json
 import os
 import pathlib
 import types
@@ -9,6 +8,7 @@ from typing import Any
 
 import jax
 
+from video_dit import files
 from video_dit.interop import (
   clip,
   cogvideox_autoencoder,
@@ -89,15 +89,7 @@ def read_config(tensors: Tensors) -> dict[str, Any] | None:
   """The content of the `config.json` beside the weights; None where there is none."""
   path = tensors.folder / "config.json"
   check_link(path)
-  if not path.is_file():
-    return None
-  try:
-    config = json.loads(path.read_text(encoding="utf-8"))
-  except (ValueError, RecursionError) as e:
-    raise ValueError(f"{path}: is not JSON ({e}). Copy it again.") from e
-  if not isinstance(config, dict):
-    raise ValueError(f"{path}: is not a JSON object. Copy it again.")
-  return config
+  return files.read_json(path, "Copy it again.") if path.is_file() else None
 
 
 def save(

@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow.parquet
 
 from video_dit import config as config_lib
-from video_dit import interop
+from video_dit import files, interop
 from video_dit.models.text import encoder as encoder_lib
 from video_dit.models.text import tokenizer as tokenizer_lib
 
@@ -50,7 +50,8 @@ def prepare(
     mesh: that published weights are laid over, where it splits weights.
 
   Raises:
-    ValueError: the folder holds an encoder of other settings, or a file is missing.
+    ValueError: the folder holds an encoder of other settings, or a file is missing or
+      damaged.
   """
   folder = pathlib.Path(folder)
   record = folder / _SETTINGS
@@ -59,9 +60,13 @@ def prepare(
   if trained:
     wanted["captions"] = _digest(training_captions(clips))
   if record.is_file():
-    found = json.loads(record.read_text(encoding="utf-8"))
+    remedy = (
+      f"Restore it; or remove {folder} and pass --overwrite, which remakes the text"
+      " encoder and all that depends on it."
+    )
+    found = files.read_json(record, remedy)
     # Settings added later had their defaults.
-    found["text"] = dataclasses.asdict(config_lib.Text()) | found["text"]
+    found["text"] = dataclasses.asdict(config_lib.Text()) | found.get("text", {})
     if found == wanted or (found["text"] == wanted["text"] and not overwrite):
       return interop.text_encoder(text, folder, mesh=mesh)
     if not overwrite:

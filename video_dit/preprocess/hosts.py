@@ -273,7 +273,7 @@ class Team:
     def look() -> bool:
       for host in sorted(missing):
         if self._left(host) == word.id:
-          found[host] = json.loads(self._done(host).read_text())
+          found[host] = self._said_by(host)
           missing.remove(host)
       return not missing
 
@@ -288,7 +288,11 @@ class Team:
   def _left(self, host: int) -> str:
     """Id of the announcement of which a host has made its share, and ended."""
     path = self._done(host)
-    return json.loads(path.read_text()).get("id", "") if self.disk.fetch(path) else ""
+    return self._said_by(host).get("id", "") if self.disk.fetch(path) else ""
+
+  def _said_by(self, host: int) -> dict[str, Any]:
+    remedy = f"Remove it, and start host {host} again."
+    return files.read_json(self._done(host), remedy)
 
   def _has_left(self, host: int, said: Word) -> bool:
     """Whether a host has ended at an announcement, or before it and since then."""
@@ -313,7 +317,7 @@ class Team:
     path = self.folder / "work.json"
     if not self.disk.fetch(path):
       return None
-    said = json.loads(path.read_text())
+    said = files.read_json(path, "Remove it, and start host 0 again.")
     if "id" not in said:  # of an earlier version
       return None
     said |= {"inputs": Inputs(**said["inputs"]), "away": tuple(said["away"])}

@@ -5,6 +5,8 @@ import json
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from video_dit import config as config_lib
 from video_dit import files
 from video_dit.report.chart import line_chart
@@ -66,11 +68,15 @@ def _samples(page: Page, workdir: pathlib.Path) -> None:
   indices = list((workdir / "samples").glob("*/index.json"))
   indices.sort(key=lambda path: path.parent.name, reverse=True)
   for index in indices[:_SHOWN_SAMPLES]:
-    items = json.loads(index.read_text(encoding="utf-8"))
-    page.heading(f"Samples, step {int(index.parent.name):,}")
-    page.gallery(
-      [(caption, index.parent / name) for caption, name in items], folder=workdir
-    )
+    try:
+      items = json.loads(index.read_text(encoding="utf-8"))
+      shown = [(str(caption), index.parent / name) for caption, name in items]
+      step = int(index.parent.name)
+    except (OSError, ValueError, TypeError) as error:  # No report ends a run.
+      logging.warning("%s: cannot be read (%s); not on the page.", index, error)
+      continue
+    page.heading(f"Samples, step {step:,}")
+    page.gallery(shown, folder=workdir)
 
 
 def _series(lines, name: str) -> dict[str, list[tuple[float, float]]]:

@@ -130,6 +130,11 @@ def test_what_is_missing_or_damaged_is_named(folder, tmp_path):
   (tmp_path / "damaged" / encoders.WEIGHTS).write_bytes(b"damaged")
   with pytest.raises(ValueError, match=r"encoder.safetensors: cannot be read"):
     encoders.TextEncoder.load(TEXT, tmp_path / "damaged")
+  (tmp_path / "damaged" / encoders.DESCRIPTION).write_text('{"width": 2')
+  for read in (encoders.TextEncoder.load, lambda text, _: encoders.fingerprint(text)):
+    text = dataclasses.replace(TEXT, checkpoint=str(tmp_path / "damaged"))
+    with pytest.raises(ValueError, match=r"encoder.json: is not JSON.*Copy the folder"):
+      read(text, tmp_path / "damaged")
   shutil.copyfile(folder / encoders.TOKENIZER, tmp_path / encoders.TOKENIZER)
   text = dataclasses.replace(TEXT, checkpoint=str(tmp_path / "nowhere"))
   with pytest.raises(ValueError, match=r"nowhere.*no encoder.json"):

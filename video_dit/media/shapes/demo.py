@@ -91,10 +91,12 @@ def _write_prompts(path: pathlib.Path, count: int, seed: int) -> None:
 
 def _is_whole(folder: pathlib.Path, marker: pathlib.Path, settings: Any) -> bool:
   """Whether `folder` holds all files of a finished run with these settings."""
-  if not marker.is_file() or json.loads(marker.read_text())["settings"] != settings:
+  try:
+    found = json.loads(marker.read_text(encoding="utf-8"))
+    same, names = found["settings"] == settings, set(found["files"])
+  except (FileNotFoundError, ValueError, TypeError, LookupError):
     return False
-  names = json.loads(marker.read_text())["files"]
-  return set(names) <= set(os.listdir(folder) if folder.is_dir() else ())
+  return same and names <= set(os.listdir(folder) if folder.is_dir() else ())
 
 
 def write_demo(

@@ -140,12 +140,7 @@ def _describe(
   def refuse(what: str) -> ValueError:
     return ValueError(f"{path}: {what}. {_DAMAGED}")
 
-  try:
-    found = json.loads(path.read_text(encoding="utf-8"))
-  except ValueError as e:
-    raise refuse(f"is not JSON ({e})") from e
-  if not isinstance(found, dict):
-    raise refuse(f"holds a {type(found).__name__}; an object of keys is expected")
+  found = files.read_json(path, _DAMAGED)
   missing = [k for k in (*_SHAPE_KEYS, "latent_mean", "latent_std") if k not in found]
   if missing:
     raise refuse(f"{missing[0]} is missing")

@@ -33,6 +33,7 @@ RANDOM = (  # what users are told of such an encoder
   " config.text.checkpoint (docs/checkpoints.md)"
 )
 _SHORTEST = 16
+_DAMAGED = "Copy the folder again, or rebuild the data set."
 _GROUP_TOKENS = 1024
 
 # What determines a caption's encoding, besides weights and tokenizer.
@@ -218,7 +219,7 @@ def fingerprint(text: config.Text) -> str | None:
   tokenizer = tokenizers.Tokenizer(model / TOKENIZER if model.is_dir() else model)
   description = folder / DESCRIPTION
   if description.is_file() and beside.is_file():
-    found = json.loads(description.read_text(encoding="utf-8"))
+    found = files.read_json(description, _DAMAGED)
     alike = all(found.get(name) == size for name, size in _sizes(text).items())
     alike = alike and found.get("dtype", "float32") == text.dtype
     if alike and beside.read_bytes() == tokenizer.model and "fingerprint" in found:
@@ -291,7 +292,7 @@ def _read(text: config.Text, vocabulary: int, folder: pathlib.Path) -> tuple[dic
       " text encoder that was saved here. Give the `text` folder of a preprocessed data"
       " set or a published encoder, or leave it empty to draw frozen random weights."
     )
-  found = json.loads(description.read_text(encoding="utf-8"))
+  found = files.read_json(description, _DAMAGED)
   for name, wanted in (*_sizes(text).items(), ("vocabulary", vocabulary)):
     if name == "max_tokens":  # not a size of the weights; the fingerprint tells
       continue
