@@ -100,7 +100,7 @@ def test_other_encoders_are_refused_by_name(folder):
     reader.check(metadata, kind="pixels")
 
 
-def test_a_damaged_record_is_named(tmp_path):
+def test_a_damaged_record_is_named(tmp_path, monkeypatch):
   clips.write(tmp_path, 4)
   dataset = reader.Dataset(tmp_path)
   latent = dataset[2].latent.tobytes()
@@ -110,5 +110,36 @@ def test_a_damaged_record_is_named(tmp_path):
   shard.write_bytes(damaged)
   dataset = reader.Dataset(tmp_path)
   assert dataset[1].key == clips.key(1)
+  monkeypatch.setattr(reader, "_PAUSES", (0.0,))
   with pytest.raises(reader.RecordError, match=r"latents-train.*record 2 "):
     dataset[2]
+
+
+class _Refusing:
+  """A source of records whose file system refuses the first reads."""
+
+  def __init__(self, source, errors):
+    self.source, self.errors = source, list(errors)
+
+  def __getitem__(self, i):
+    if self.errors:
+      raise self.errors.pop(0)
+    return self.source[i]
+
+
+def test_a_read_that_fails_briefly_is_no_damage(tmp_path, monkeypatch):
+  monkeypatch.setattr(reader, "_PAUSES", (0.0, 0.0))
+  dataset = reader.Dataset(clips.write(tmp_path, 30))
+  source = dataset._source
+  hiccup = [OSError("no answer"), RuntimeError("Input/output error")]
+  dataset._source = _Refusing(source, hiccup)
+  assert dataset[3].key == clips.key(3)
+  dataset._source = _Refusing(source, [*hiccup, OSError("gone")])
+  # The second shard's fourth record: shards have sixteen.
+  with pytest.raises(reader.RecordError, match=r"-00001: record 3 .*gone"):
+    dataset[19]
+  dataset._source = _Refusing(source, [MemoryError()])
+  with pytest.raises(MemoryError):
+    dataset[3]
+  with pytest.raises(IndexError, match="no record 24 of 24"):
+    dataset[24]

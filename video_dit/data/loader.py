@@ -306,6 +306,8 @@ def read(dataset: reader.Dataset, i: int) -> Any:
   Raises:
     RecordError: over a hundredth of the set (and over 8 records) cannot be used.
   """
+  if i in dataset.damaged:
+    return None
   try:
     record = dataset[i]
     if isinstance(record, schema.LatentRecord):
@@ -320,9 +322,8 @@ def read(dataset: reader.Dataset, i: int) -> Any:
           )
     return record
   except reader.RecordError as error:
-    if i not in dataset.damaged:
-      dataset.damaged[i] = str(error)
-      logging.error("%s It is left out.", error)
+    dataset.damaged[i] = str(error)
+    logging.error("%s It is left out.", error)
     if len(dataset.damaged) > max(8, len(dataset) // 100):
       raise reader.RecordError(
         f"{len(dataset.damaged)} of {len(dataset)} records cannot be used, the last"

@@ -1,8 +1,10 @@
 """Reads a data set: its index in a few bytes per clip, its records by random access."""
 
+import bisect
 import functools
 import os
 import pathlib
+import time
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,10 @@ import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
 from video_dit.data import schema
+
+# Seconds before what a file system refused is read again: a hiccup of a mounted bucket
+# is no damage, and leaving a record out for it would train on other batches.
+_PAUSES = (0.2, 1.0)
 
 
 class RecordError(ValueError):
@@ -28,10 +34,7 @@ class Index:
   def __init__(self, path: pathlib.Path, split: str):
     self._path = path
     self._split = split
-    self.t = self.column("t")
-    self.h = self.column("h")
-    self.w = self.column("w")
-    self.text_tokens = self.column("text_tokens")
+    self.t, self.h, self.w, self.text_tokens = self._read("t", "h", "w", "text_tokens")
 
   def __len__(self) -> int:
     return len(self.t)
@@ -43,9 +46,12 @@ class Index:
 
   def column(self, name: str) -> np.ndarray:
     """Any column: key, t, h, w, text_tokens, frames_per_second, caption, shard, ..."""
-    table = pq.read_table(self._path, columns=[name, "split"])
+    return self._read(name)[0]
+
+  def _read(self, *names: str) -> list[np.ndarray]:
+    table = pq.read_table(self._path, columns=[*names, "split"])
     rows = table.filter(pc.field("split") == self._split)
-    return rows[name].to_numpy()
+    return [rows[name].to_numpy() for name in names]
 
 
 def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
@@ -92,7 +98,9 @@ class Dataset:
         f"{self.folder}: no split {split!r}, only {sorted(builder.info.splits)}."
         " Preprocess more clips, or set media.validation_fraction."
       )
-    for path in builder.info.splits[split].filepaths:
+    self._shards = builder.info.splits[split].filepaths
+    self._ends = np.cumsum(builder.info.splits[split].shard_lengths).tolist()
+    for path in self._shards:
       if not path.exists():
         raise ValueError(f"{path}: a shard of the data set is missing. Put it back.")
     self.damaged: dict[int, str] = {}
@@ -113,18 +121,32 @@ class Dataset:
     """The record at `i`.
 
     Raises:
-      RecordError: its bytes are damaged.
+      RecordError: its bytes are damaged, or still refused after some attempts.
     """
+    if not 0 <= i < len(self):
+      raise IndexError(f"{self.folder}: no record {i} of {len(self)}.")
     try:
-      return schema.parse(self.metadata, self._source[int(i)])
+      return schema.parse(self.metadata, self._bytes(int(i)))
+    except MemoryError:
+      raise
     except Exception as error:
-      if not 0 <= i < len(self):
-        raise IndexError(f"{self.folder}: no record {i} of {len(self)}.") from error
-      shard, offset = (self.index.column(name)[i] for name in ("shard", "offset"))
+      shard = bisect.bisect_right(self._ends, i)
+      offset = i - (self._ends[shard - 1] if shard else 0)
       raise RecordError(
-        f"{self.folder / shard}: record {offset} of split {self.split!r} cannot be read"
+        f"{self._shards[shard]}: record {offset} of split {self.split!r} cannot be read"
         f" ({type(error).__name__}: {error}). Restore the file or preprocess again."
       ) from error
+
+  def _bytes(self, i: int) -> bytes:
+    for pause in _PAUSES:
+      try:
+        return self._source[i]
+      except (
+        OSError,
+        RuntimeError,
+      ):  # ArrayRecord's, for either cause
+        time.sleep(pause)
+    return self._source[i]
 
 
 def check(
