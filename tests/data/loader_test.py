@@ -150,6 +150,8 @@ def test_a_bad_record_is_named_and_left_out(tmp_path, field, value):
   assert np.isfinite(batch.patches).all() and np.isfinite(batch.text).all()
   assert list(dataset.damaged) == [2]
   assert clips.key(2) in dataset.damaged[2]
+  del dataset._source  # it is not read again
+  assert loader.read(dataset, 2) is None
 
 
 def test_another_caption_that_is_not_finite_leaves_its_record_out_too(tmp_path):
