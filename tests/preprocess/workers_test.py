@@ -100,6 +100,24 @@ def test_stop_ends_a_run_and_not_the_next(limit):
   assert found == [(-i, None) for i in range(4)]
 
 
+def _breaks_after(num: int):
+  yield from ((1, ("sleep", 5)) for _ in range(num))
+  raise OSError("the table cannot be read")
+
+
+def test_a_run_that_is_left_early_leaves_no_job_and_no_answer_to_the_next():
+  with workers.Pool(_work, 2, timeout_seconds=60) as pool:
+    with pytest.raises(OSError, match="cannot be read"):
+      list(pool.run(_breaks_after(2), limit=9))
+    assert all(worker.job is None for worker in pool._workers)
+    left = pool.run([(1, ("value", 1)), (1, ("sleep", 60)), (1, ("value", 3))], limit=9)
+    assert next(left)[1] == (1, None)
+    left.close()
+    assert all(worker.job is None for worker in pool._workers)
+    jobs = [(1, ("value", -i)) for i in range(4)]
+    assert [result for _, result in pool.run(jobs, 9)] == [(-i, None) for i in range(4)]
+
+
 def _run_in_daemon(pipe):
   try:
     list(workers.Pool(_work, 1, timeout_seconds=60).run([(1, ("value", 1))], limit=1))

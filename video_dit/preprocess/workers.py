@@ -8,6 +8,7 @@ ends it should its parent be gone.
 import collections
 from collections.abc import Callable, Iterable, Iterator
 import dataclasses
+import itertools
 import multiprocessing
 from multiprocessing import connection as connections
 from multiprocessing import resource_tracker
@@ -65,6 +66,7 @@ class Pool:
     self._timeout = timeout_seconds
     self._context = multiprocessing.get_context("spawn")
     self._workers: list[_Worker] = []
+    self._numbers = itertools.count()  # of jobs; one run never takes another's answer
 
   def __enter__(self) -> "Pool":
     return self
@@ -92,27 +94,30 @@ class Pool:
     order: collections.deque[int] = collections.deque()
     begun: dict[int, tuple[float, Any]] = {}
     done: dict[int, Result | Failure] = {}
-    held, number, waiting = 0.0, 0, next(queue, None)
-    while (order or waiting is not None) and not stopped.is_set():
-      while order and order[0] in done:
-        first = order.popleft()
-        weight, job = begun.pop(first)
-        yield job, done.pop(first)
-        held -= weight
-      while waiting is not None and (not order or held + waiting[0] <= limit):
-        worker = self._idle()
-        if worker is None:
-          break
-        worker.pipe.send(waiting[1])
-        worker.job, worker.deadline = number, time.monotonic() + self._timeout
-        begun[number] = waiting
-        order.append(number)
-        held += waiting[0]
-        number, waiting = number + 1, next(queue, None)
-      if order and order[0] not in done:
-        done.update(self._collect())
-    for worker in [w for w in self._workers if w.job is not None]:
-      self._remove(worker)  # Its answer must not reach another run.
+    held, waiting = 0.0, next(queue, None)
+    try:
+      while (order or waiting is not None) and not stopped.is_set():
+        while order and order[0] in done:
+          first = order.popleft()
+          weight, job = begun.pop(first)
+          yield job, done.pop(first)
+          held -= weight
+        while waiting is not None and (not order or held + waiting[0] <= limit):
+          worker = self._idle()
+          if worker is None:
+            break
+          number = next(self._numbers)
+          worker.pipe.send(waiting[1])
+          worker.job, worker.deadline = number, time.monotonic() + self._timeout
+          begun[number] = waiting
+          order.append(number)
+          held += waiting[0]
+          waiting = next(queue, None)
+        if order and order[0] not in done:
+          done.update(self._collect())
+    finally:  # also where the caller takes no more, or the jobs end with an error
+      for worker in [w for w in self._workers if w.job in begun]:
+        self._remove(worker)
 
   def _idle(self) -> _Worker | None:
     """A worker without a job, or None where all of them are busy."""
