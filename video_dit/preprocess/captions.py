@@ -202,8 +202,11 @@ class Captions:
     if i is not None and self._counts[i] == 1:
       self._places[mark] = encoded
       return
-    self._places[mark] = self._end, len(encoded)
-    self._end += os.pwrite(self._file, encoded.tobytes(), self._end)
+    place, data = (self._end, len(encoded)), encoded.tobytes()
+    while data:
+      written = os.pwrite(self._file, data, self._end)
+      self._end, data = self._end + written, data[written:]
+    self._places[mark] = place
 
   def _read(self, place: tuple[int, int] | np.ndarray) -> np.ndarray:
     if isinstance(place, np.ndarray):
