@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from tests.data import clips
-from video_dit.data import reader, schema, verify, writer
+from video_dit.data import keys, reader, schema, verify, writer
 
 # A file may grow to so many bytes, then the disk refuses: SIGXFSZ is ignored.
 _FULL = """
@@ -111,7 +111,7 @@ def test_what_two_hosts_made_twice_is_kept_once(tmp_path):
     with writer.ShardWriter(
       tmp_path, clips.metadata(), shard_records=4, host=host, hosts=2
     ) as w:
-      w._keys.clear()  # as if both had begun before either wrote
+      w._keys = keys.Keys()  # as if both had begun before either wrote
       for record, _ in clips.records(8):
         w.write(record, "train")
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:

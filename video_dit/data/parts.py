@@ -12,6 +12,7 @@ import pathlib
 from typing import Any
 
 from array_record.python import array_record_module
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -114,6 +115,11 @@ def write_lines(path: pathlib.Path, lines: list[dict[str, Any]]) -> None:
 
   with files.replacing(path) as unfinished:
     pq.write_table(table, unfinished)
+
+
+def keys(path: pathlib.Path) -> np.ndarray:
+  """Keys in the list of a part, in order; `(n,)` bytes of 32 hexadecimal digits."""
+  return pq.read_table(path, columns=["key"])["key"].to_numpy().astype("S32")
 
 
 def _sync(path: pathlib.Path) -> None:

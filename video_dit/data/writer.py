@@ -22,12 +22,13 @@ import shutil
 from typing import Any
 
 from absl import logging
-import pyarrow.parquet as pq
+import numpy as np
 import tensorflow_datasets as tfds
 
 from video_dit import files
 from video_dit.data import disk as disk_lib
 from video_dit.data import finish as finish_lib
+from video_dit.data import keys as keys_lib
 from video_dit.data import parts as parts_lib
 from video_dit.data import schema
 
@@ -89,9 +90,7 @@ class ShardWriter:
     if host == 0 and not (self.finished and self._has_all_shards()):
       self.reopen()
     self._sweep()
-    self._keys = set()
-    for path in sorted(self._parts.glob("*.parquet")):
-      self._keys.update(pq.read_table(path, columns=["key"])["key"].to_pylist())
+    self._keys = keys_lib.Keys(map(parts_lib.keys, self._parts.glob("*.parquet")))
 
   @property
   def finished(self) -> bool:
@@ -100,7 +99,7 @@ class ShardWriter:
 
   def written_keys(self) -> set[str]:
     """Keys of all records that are safe on disk or written by this writer."""
-    return set(self._keys)
+    return self._keys.all()
 
   def write(self, record: schema.Record, split: str) -> None:
     """Adds one record.
@@ -125,7 +124,7 @@ class ShardWriter:
     except (OSError, RuntimeError) as error:
       raise self._give_up(part, split, error) from error
     part.lines.append(record.line())
-    self._keys.add(record.key)
+    self._keys.add([record.key])
     if len(part.lines) == self._shard_records:
       self._commit(split)
 
@@ -177,18 +176,21 @@ class ShardWriter:
     Raises:
       DiskError: there is no room for a part, or what is to stay of it cannot be read.
     """
-    seen: set[str] = set()
-    dropped = 0
-    parts = [(split, n) for split in schema.SPLITS for n in self._numbers(split)]
-    for split, number in parts:
-      path = self._parts / f"{split}-{number:05d}.parquet"
-      lines = finish_lib.read_lines(path).to_pylist()
-      unique = [i for i, line in enumerate(lines) if line["key"] not in seen]
-      if len(unique) < len(lines):
-        dropped += len(lines) - len(unique)
+    names = [f"{s}-{n:05d}" for s in schema.SPLITS for n in self._numbers(s)]
+    paths = [self._parts / f"{name}.parquet" for name in names]
+    keys = [parts_lib.keys(path) for path in paths]
+    together = np.concatenate([np.empty(0, "S32"), *keys])
+    is_first = np.zeros(len(together), bool)
+    is_first[np.unique(together, return_index=True)[1]] = True
+    dropped = int((~is_first).sum())
+    start = 0
+    for path, its in zip(paths, keys, strict=True):
+      unique = np.flatnonzero(is_first[start : start + len(its)]).tolist()
+      start += len(its)
+      if len(unique) < len(its):
+        lines = finish_lib.read_lines(path).to_pylist()
         self._rewrite(path, lines, unique, lossy=False)
-        self._keys |= seen
-      seen.update(line["key"] for line in lines)
+        self._keys.add(its)  # An earlier part has those that are gone from here.
     if dropped:
       logging.warning(
         "%s: clips that two hosts had made, of which one record stays: %d.",
@@ -206,14 +208,15 @@ class ShardWriter:
     Raises:
       DiskError: there is no room for a part.
     """
-    if self._keys.isdisjoint(keys):
+    if not self._keys.has(keys).any():
       return
     self.reopen()
+    gone = keys_lib.Keys([np.array(list(keys), "S32")])
     for path in sorted(self._parts.glob("*.parquet")):
-      lines = finish_lib.read_lines(path).to_pylist()
-      kept = [i for i, line in enumerate(lines) if line["key"] not in keys]
-      if len(kept) < len(lines):
-        self._rewrite(path, lines, kept, lossy=True)
+      is_gone = gone.has(parts_lib.keys(path))
+      if is_gone.any():
+        lines = finish_lib.read_lines(path).to_pylist()
+        self._rewrite(path, lines, np.flatnonzero(~is_gone).tolist(), lossy=True)
 
   def _rewrite(
     self,
@@ -231,7 +234,7 @@ class ShardWriter:
         f"{self._data(path.stem)}: {len(kept) - len(part.lines)} of its records cannot be"
         " read. Remove this file, and run again: its clips are made again."
       )
-    self._keys -= {line["key"] for line in lines}
+    self._keys.remove([line["key"] for line in lines])
     self._disk.remove(path)  # From here on the part is none, until its list is there.
     if part.lines:
       self._place(part)
@@ -294,7 +297,7 @@ class ShardWriter:
     lines = self._parts / f"{part.name}.parquet"
     parts_lib.write_lines(lines, part.lines)
     self._disk.wrote(lines)
-    self._keys.update(line["key"] for line in part.lines)
+    self._keys.add([line["key"] for line in part.lines])
 
   def _copy(
     self, name: str, lines: list[dict[str, Any]], kept: list[int]
@@ -318,7 +321,7 @@ class ShardWriter:
   def _give_up(self, part: parts_lib.Part, split: str, error: Exception) -> DiskError:
     """Drops a part that the disk refuses."""
     self._open.pop(split, None)
-    self._keys -= {line["key"] for line in part.lines}
+    self._keys.remove([line["key"] for line in part.lines])
     for path in (part.path, self._data(part.name)):
       path.unlink(missing_ok=True)
     number = len(self._keys)

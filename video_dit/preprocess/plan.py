@@ -124,13 +124,15 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, dict[str, str
   stale = {}
   for split, keys, captions in writer.committed(folder):
     marks = _marks(captions, [split] * len(keys))
-    for key, mark in zip(np.array(keys, "S32"), marks, strict=True):
-      place = np.searchsorted(plan.key, key, sorter=order)
-      i = order[place] if place < len(order) else None
-      if i is None or plan.key[i] != key:
-        stale[key.decode()] = "is no longer wanted"
-      elif plan.mark[i] != mark:
-        stale[key.decode()] = "now has another caption or split"
-      else:
-        present[i] = True
+    found = np.array(keys, "S32")
+    wanted = same = np.zeros(len(found), bool)
+    if len(order):
+      places = np.searchsorted(plan.key, found, sorter=order)
+      i = order.take(places, mode="clip")
+      wanted = plan.key[i] == found
+      same = wanted & (plan.mark[i] == marks)
+      present[i[same]] = True
+    for key, is_wanted in zip(found[~same].tolist(), wanted[~same], strict=True):
+      reason = "now has another caption or split" if is_wanted else "is no longer wanted"
+      stale[key.decode()] = reason
   return present, stale
