@@ -65,6 +65,8 @@ def test_wrong_arguments_are_refused(folder, tmp_path):
     list(run.convert(folder, tmp_path / "out", dtype="int8"))
   with pytest.raises(ValueError, match=r"--to=.*umt5: is not empty"):
     list(run.convert(folder, folder))
+  with pytest.raises(ValueError, match=r"--step=3: .*umt5 is not the workdir of a run"):
+    list(run.convert(folder, None, step=3))
   with pytest.raises(ValueError, match=r"is a file"):
     list(run.convert(folder, folder / "spiece.model"))
   with pytest.raises(ValueError, match=r"'diffusers' is not a naming of umt5"):

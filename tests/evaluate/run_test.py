@@ -184,7 +184,7 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
 def test_the_command_without_samples(workdir, tmp_path):
   command = [sys.executable, "-m", "video_dit.evaluate", "--mesh=cpu:8"]
   done = subprocess.run(
-    [*command, f"--workdir={workdir}", f"--output={tmp_path}"],
+    [*command, f"--workdir={workdir}", f"--step={tiny.STEP}", f"--output={tmp_path}"],
     cwd=ROOT,
     env=os.environ | tiny.environment(),
     capture_output=True,

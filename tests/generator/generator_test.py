@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -9,6 +10,8 @@ import pytest
 
 from tests import tiny
 from video_dit import config as config_lib
+from video_dit.checkpoints.state import TrainState
+from video_dit.checkpoints.store import Position, Store
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
 from video_dit.generator import sampler as sampler_lib
@@ -69,6 +72,25 @@ def test_sizes_and_lengths_are_as_asked(generator):
     frames_FHWC = found[id(request)]
     assert frames_FHWC.shape == (request.frames, request.height, request.width, 3)
     assert frames_FHWC.dtype == np.uint8
+
+
+def test_weights_are_those_of_the_step_asked_for(workdir, generator, tmp_path):
+  shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
+  shutil.copy(workdir / "config.json", tmp_path)
+  doubled = jax.tree.map(lambda x: 2 * x, generator.params)
+  state = TrainState(step=jax.numpy.int32(5), params=doubled, ema=doubled, opt={})
+  with Store(tmp_path / "checkpoints", keep=2) as store:
+    store.save(state, Position(step=5, seed=0, data=""))
+  for asked, step, weights in ((None, 5, doubled), (3, 3, generator.params)):
+    found = generator_lib.Generator.from_workdir(
+      tmp_path, generator.config, generator.mesh, step=asked
+    )
+    assert found.step == step
+    jax.tree.map(np.testing.assert_array_equal, found.params, weights)
+  with pytest.raises(ValueError, match=r"no checkpoint of step 4; there are \[3, 5\]"):
+    generator_lib.Generator.from_workdir(
+      tmp_path, generator.config, generator.mesh, step=4
+    )
 
 
 def test_one_compilation_serves_all_sizes(workdir):

@@ -179,6 +179,7 @@ def test_the_command(workdir, tmp_path):
   ("flags", "message"),
   [
     (["--workdir=RUN"], "No prompt was given"),
+    (["--workdir=RUN", "--prompt=x", "--step=7"], "no checkpoint of step 7"),
     (["--workdir=nowhere", "--config.seed=1"], "nowhere/config.json does not exist"),
     (["--workdir=RUN", "--config.sample.stps=3"], "--config.sample.stps: there is no"),
   ],

@@ -106,8 +106,10 @@ def test_a_run_goes_on_without_what_it_started_from(
 def test_what_was_learnt_is_written_as_it_was_published(
   workdir, published, config, tmp_path
 ):
-  told = "\n".join(convert.convert(workdir, tmp_path / "transformer"))
+  told = "\n".join(convert.convert(workdir, tmp_path / "transformer", step=3))
   assert "kind        wan_dit, names of diffusers" in told
+  with pytest.raises(ValueError, match=r"no checkpoint of step 2; there are \[3\]"):
+    list(convert.convert(workdir, None, step=2))
   before, after = open_tensors(published), open_tensors(tmp_path / "transformer")
   assert before.names == after.names
   assert f"  tensors     {len(after.names)}, and 0 ignored" in told

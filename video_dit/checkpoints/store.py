@@ -144,7 +144,7 @@ class Store:
     Raises:
       ValueError: there is no such checkpoint, or it is damaged.
     """
-    step = self._existing(step)
+    step = self.existing(step)
     there = [p.name for p in (self.folder / str(step)).iterdir() if p.is_dir()]
     self._check(step, *there)  # Orbax opens them all
     metadata = self._checkpointer.checkpointables_metadata(step)
@@ -173,12 +173,17 @@ class Store:
 
   def extents(self, step: int | None = None) -> Mapping[str, tuple[int, ...]]:
     """Shapes of the averaged weights by path; none is read."""
-    step = self._existing(step)
+    step = self.existing(step)
     self._check(step, "ema")
     stored = self._checkpointer.checkpointables_metadata(step).metadata
     return _shapes(stored["ema"])
 
-  def _existing(self, step: int | None) -> int:
+  def existing(self, step: int | None = None) -> int:
+    """The step itself, by default the newest.
+
+    Raises:
+      ValueError: there is no complete checkpoint of it; the message lists those there.
+    """
     steps = self.steps()
     if not steps:
       raise ValueError(
@@ -191,7 +196,7 @@ class Store:
     return step
 
   def _load(self, step: int | None, target: dict[str, Any]) -> dict[str, Any]:
-    step = self._existing(step)
+    step = self.existing(step)
     self._check(step, *target)
     stored = self._checkpointer.checkpointables_metadata(step).metadata
     for name, tree in target.items():

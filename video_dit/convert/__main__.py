@@ -11,6 +11,7 @@ Flags:
               .index.json, .bin, .pt, .pth. Pickled files are read without running
               them. Or the workdir of a run that trains Wan's transformer: its averaged
               weights
+  --step      of the workdir's checkpoint, one of those that it has kept [the newest]
   --to        folder to be written; without it, what was read is only reported
   --dtype     float32 | bfloat16 | float16 [the tensors' own; one for all layers, the
               narrowest that holds them]
@@ -29,6 +30,7 @@ from video_dit.convert import run
 FLAGS = absl_flags.FLAGS
 
 absl_flags.DEFINE_string("from", None, "checkpoint to be read")
+absl_flags.DEFINE_integer("step", None, "of the checkpoint; by default the newest")
 absl_flags.DEFINE_string("to", None, "folder to be written")
 absl_flags.DEFINE_string("dtype", None, "of the tensors written")
 absl_flags.DEFINE_string("naming", None, "whose names to write")
@@ -41,7 +43,9 @@ def main() -> None:
   target = pathlib.Path(to) if (to := flags.folder("to")) else None
   if target is not None:
     files.check_writable(target)
-  for line in run.convert(source, target, dtype=FLAGS.dtype, naming=FLAGS.naming):
+  for line in run.convert(
+    source, target, step=FLAGS.step, dtype=FLAGS.dtype, naming=FLAGS.naming
+  ):
     print(line, flush=True)
 
 

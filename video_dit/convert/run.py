@@ -23,6 +23,7 @@ def convert(
   source: pathlib.Path,
   target: pathlib.Path | None,
   *,
+  step: int | None = None,
   dtype: str | None = None,
   naming: str | None = None,
 ) -> Iterator[str]:
@@ -33,6 +34,7 @@ def convert(
   Args:
     source: folder or file of the checkpoint, or a workdir of `video_dit.main`.
     target: folder to be written, new or empty; None only reports.
+    step: of a workdir's checkpoint; None takes the newest.
     dtype: of the tensors written; None keeps those read, where the layers of a stack
       have the narrowest that holds them all.
     naming: whose names to write; None keeps those read.
@@ -42,6 +44,11 @@ def convert(
   """
   if dtype not in (None, *_DTYPES):
     raise ValueError(f"--dtype={dtype}: must be one of {', '.join(_DTYPES)}.")
+  if step is not None and not workdir.is_workdir(source):
+    raise ValueError(
+      f"--step={step}: {source} is not the workdir of a run. Leave --step out, or name"
+      " a workdir."
+    )
   if target is not None and target.exists():
     if not target.is_dir():
       raise ValueError(f"--to={target}: is a file. Name a folder to be written.")
@@ -49,7 +56,7 @@ def convert(
       raise ValueError(f"--to={target}: is not empty. Name a new folder.")
   with jax.default_device(jax.local_devices(backend="cpu")[0]):
     if workdir.is_workdir(source):
-      loaded = workdir.load(source)
+      loaded = workdir.load(source, step)
     else:
       loaded = interop.load(source, dtype=dtype)
     yield from describe(loaded, source)

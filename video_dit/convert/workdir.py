@@ -24,11 +24,15 @@ def is_workdir(path: pathlib.Path) -> bool:
   return (path / _CHECKPOINTS).is_dir() and (path / "config.json").is_file()
 
 
-def load(workdir: pathlib.Path) -> interop.Loaded:
-  """Reads the newest checkpoint's averaged weights onto the first device of the host.
+def load(workdir: pathlib.Path, step: int | None = None) -> interop.Loaded:
+  """Reads a checkpoint's averaged weights onto the first device of the host.
+
+  Args:
+    workdir: of the run.
+    step: of the checkpoint; by default the newest.
 
   Raises:
-    ValueError: the run has saved nothing, or trains a model that no published format
+    ValueError: the run has not saved that, or trains a model that no published format
       is known for, or can tell.
   """
   path = workdir / "config.json"
@@ -46,7 +50,7 @@ def load(workdir: pathlib.Path) -> interop.Loaded:
     )
   _check_function(workdir, config)
   with Store(workdir / _CHECKPOINTS) as store:
-    step = store.latest()
+    step = store.existing(step)
     extents = store.extents(step)
     patch_dim, text_width = extents["embed/kernel"][0], extents["text1/kernel"][0]
     sizes = of_section(config.dit, patch_dim, text_width)

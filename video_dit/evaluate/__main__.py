@@ -6,6 +6,7 @@ r"""Measures a trained checkpoint: held-out loss, and how its samples follow pro
 
 Flags:
   --workdir    folder of the training run
+  --step       of the checkpoint, one of those that the run has kept [the newest]
   --samples    --output folder of video_dit.sample: its clips are shown, compared with
                the training clips and, with config.evaluate.adherence, measured
   --prompts    a .jsonl file with the truth of the prompts (colour, shape, direction),
@@ -35,6 +36,7 @@ FLAGS = absl_flags.FLAGS
 flags.define_config(saved=True)
 flags.define_workdir()
 flags.define_mesh()
+absl_flags.DEFINE_integer("step", None, "of the checkpoint; by default the newest")
 absl_flags.DEFINE_string("samples", None, "folder of samples")
 absl_flags.DEFINE_string("prompts", None, ".jsonl file with truth")
 absl_flags.DEFINE_string("training", None, "clips.parquet, or a folder of media")
@@ -62,7 +64,7 @@ def main() -> None:
   )
   mesh = flags.mesh(config)
   judged = run.judge(sources, config)
-  generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
+  generator = generator_lib.Generator.from_workdir(workdir, config, mesh, step=FLAGS.step)
   for path in run.evaluate(generator, judged, sources, output):
     print(path)
 

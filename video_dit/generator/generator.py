@@ -78,8 +78,8 @@ class Generator:
       step: of the checkpoint; by default the newest.
 
     Raises:
-      ValueError: there is no checkpoint, it is of another model, or an encoder is not
-        the one that made the latents.
+      ValueError: there is no such checkpoint, it is of another model, or an encoder is
+        not the one that made the latents.
     """
     if config.objective != "diffusion":
       raise ValueError(
@@ -87,12 +87,12 @@ class Generator:
         " Name the workdir of a run whose objective is 'diffusion'."
       )
     workdir = pathlib.Path(workdir)
-    frozen, encoder = load_encoders(config, mesh, encoders.named_in(workdir))
-    _, shapes = abstract_model(config, frozen.channels, encoder.width)
     with store_lib.Store(workdir / "checkpoints") as store:
-      step = store.latest() if step is None else step
+      step = store.existing(step)  # Before the encoders, which take longer to load.
+      frozen, encoder = load_encoders(config, mesh, encoders.named_in(workdir))
+      _, shapes = abstract_model(config, frozen.channels, encoder.width)
       params = store.restore_ema(abstract_params(shapes, mesh), step)
-    return cls(config, mesh, params, frozen, encoder, step=step or 0)
+    return cls(config, mesh, params, frozen, encoder, step=step)
 
   def check(self, requests: Sequence[request_lib.Request]) -> None:
     """Refuses what `generate` would refuse; nothing is compiled.
@@ -205,7 +205,7 @@ class Generator:
     if not np.isfinite(latent_FHWC).all():
       logging.error(
         "%s: the sampled latent is not finite, so the clip is blank. Lower"
-        " config.sample.guidance, or use an earlier checkpoint.",
+        " config.sample.guidance, or use an earlier checkpoint, by --step.",
         request,
       )
       latent_FHWC = np.zeros_like(latent_FHWC)

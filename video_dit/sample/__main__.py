@@ -6,6 +6,7 @@ r"""Generates clips from prompts with a trained checkpoint.
 
 Flags:
   --workdir    folder of the training run
+  --step       of the checkpoint, one of those that the run has kept [the newest]
   --prompt     what a clip shows; may be given several times, and may be empty
   --prompts    a .txt file with a prompt a line, or a .jsonl file whose lines have a
                prompt and, where wanted, height, width, frames, frames_per_second, seed,
@@ -41,6 +42,7 @@ FLAGS = absl_flags.FLAGS
 flags.define_config(saved=True)
 flags.define_workdir()
 flags.define_mesh()
+absl_flags.DEFINE_integer("step", None, "of the checkpoint; by default the newest")
 absl_flags.DEFINE_multi_string("prompt", [], "what the clip shows")
 absl_flags.DEFINE_multi_string("prompts", [], ".txt or .jsonl file of prompts")
 absl_flags.DEFINE_string("output", None, "folder of the clips")
@@ -55,7 +57,7 @@ def main() -> None:
   lines = prompts.lines(FLAGS.prompt, listed)
   config = flags.config()
   mesh = flags.mesh(config)
-  generator = generator_lib.Generator.from_workdir(workdir, config, mesh)
+  generator = generator_lib.Generator.from_workdir(workdir, config, mesh, step=FLAGS.step)
   samples = run.sample(generator, lines, folder)
   hosts.say(f"{len(samples)} clips, {folder / 'samples.jsonl'}, {folder / 'index.html'}")
 
