@@ -98,6 +98,7 @@ def _tree() -> dict:
     ("train.steps", True, ["config.train.steps=True", "must be int", "bool"]),
     ("train.steps", 0, ["config.train.steps=0", "above 0"]),
     ("train.keep", -1, ["config.train.keep=-1", "above 0"]),
+    ("train.keep_every", 1500, ["train.checkpoint_every=1000", "0 for none"]),
     ("optimizer.epsilon", 0.0, ["config.optimizer.epsilon=0.0", "above 0"]),
     ("optimizer.epsilon", 1e-50, ["config.optimizer.epsilon=1e-50", "float32"]),
     ("optimizer.beta1", 1.0, ["config.optimizer.beta1=1.0", "below 1"]),

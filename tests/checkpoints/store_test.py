@@ -111,6 +111,16 @@ def test_what_a_later_version_noted_is_left_out(tmp_path):
     assert store.position() == _position(3)
 
 
+def test_milestones_stay_beside_the_newest(tmp_path):
+  for steps in (range(1, 5), range(5, 8)):  # the second run goes on from the first
+    with Store(tmp_path / "checkpoints", keep=2, keep_every=3) as store:
+      for step in steps:
+        store.save(_state(step), _position(step))
+      store.wait()
+      found = store.steps()
+  assert found == [3, 6, 7]
+
+
 def test_averaged_weights_come_back_alone(saved, tmp_path):
   folder = shutil.copytree(saved / "5" / "ema", tmp_path / "run" / "5" / "ema")
   for name in ("_CHECKPOINT_METADATA",):

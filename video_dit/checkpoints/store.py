@@ -52,20 +52,22 @@ class Store:
     folder: made where missing, for a run that writes.
     keep: newest checkpoints kept by a run that writes; None only reads, and leaves
       alone what a concurrent run is writing.
+    keep_every: checkpoints of multiples of this step are kept too, for good; 0 is none.
 
   Raises:
     ValueError: the folder to read does not exist.
   """
 
-  def __init__(self, folder: str | pathlib.Path, *, keep: int | None = None):
+  def __init__(
+    self, folder: str | pathlib.Path, *, keep: int | None = None, keep_every: int = 0
+  ):
     self.folder = pathlib.Path(folder).absolute()
     if keep is None and not self.folder.is_dir():
       raise ValueError(f"{self.folder}: contains no checkpoints. Train first.")
-    policies = ocp.training.preservation_policies
     self._checkpointer = ocp.training.Checkpointer(
       self.folder,
       save_decision_policy=ocp.training.save_decision_policies.FixedIntervalPolicy(1),
-      preservation_policy=policies.LatestN(keep) if keep else policies.PreserveAll(),
+      preservation_policy=_preservation(keep, keep_every),
       cleanup_tmp_directories=keep is not None,
     )
     self._saving: Any = None  # Orbax's answer to the last save
@@ -238,6 +240,17 @@ class Store:
     return ValueError(
       f"{self.folder / str(step)}: the checkpoint is damaged: {what}. {remedy}"
     )
+
+
+def _preservation(keep: int | None, keep_every: int):
+  """Orbax's rule of what stays when a newer checkpoint is complete."""
+  policies = ocp.training.preservation_policies
+  if keep is None:
+    return policies.PreserveAll()
+  newest = policies.LatestN(keep)
+  if not keep_every:
+    return newest
+  return policies.AnyPreservationPolicy([newest, policies.EveryNSteps(keep_every)])
 
 
 def _rest(state: TrainState) -> dict[str, Any]:

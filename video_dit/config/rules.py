@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from video_dit.config.ingest import Ingest
-from video_dit.config.sections import Autoencoder, Config, Text
+from video_dit.config.sections import Autoencoder, Config, Text, Train
 
 
 def check(config: Config, values: Mapping[str, Any]) -> None:
@@ -26,6 +26,7 @@ def check(config: Config, values: Mapping[str, Any]) -> None:
   _check_dit(config)
   _check_sizes(config)
   _check_optimizer(config)
+  _check_train(config.train)
   _check_media(config)
   _check_ingest(config.ingest)
 
@@ -235,6 +236,16 @@ def _check_optimizer(config: Config) -> None:
     config.optimizer.beta2,
     "must be at most 0.99 with optimizer.moments_dtype='bfloat16', whose rounding loses"
     " smaller changes; choose 0.95, or float32",
+  )
+
+
+def _check_train(train: Train) -> None:
+  every = train.checkpoint_every
+  _require(
+    not train.keep_every or (every > 0 and train.keep_every % every == 0),
+    "train.keep_every",
+    train.keep_every,
+    f"must be a multiple of train.checkpoint_every={every}, or 0 for none",
   )
 
 

@@ -316,7 +316,9 @@ class Train:
     ema_decay: decay of the averaged weights; ramped up over the first steps.
     compute_dtype: of matrix products; parameters stay float32.
     log_every, checkpoint_every, evaluate_every, sample_every: periods in steps.
-    keep: checkpoints kept.
+    keep: newest checkpoints kept.
+    keep_every: checkpoints of multiples of this step are kept too, for good; a multiple
+      of `checkpoint_every`.
     evaluate_batches: batches of the held-out loss.
     sample_prompts: prompts sampled during training.
   """
@@ -328,6 +330,7 @@ class Train:
   log_every: int = 50
   checkpoint_every: int = 1000
   keep: int = 3
+  keep_every: int = 0
   evaluate_every: int = 1000
   evaluate_batches: int = 4
   sample_every: int = 5000

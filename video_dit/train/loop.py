@@ -107,7 +107,10 @@ class _Run:
   ):
     self.trainer, self.workdir = trainer, workdir
     self.objective, self.config = trainer.objective, trainer.config
-    self.store = Store(workdir / "checkpoints", keep=self.config.train.keep)
+    train = self.config.train
+    self.store = Store(
+      workdir / "checkpoints", keep=train.keep, keep_every=train.keep_every
+    )
     self.profile = profile_lib.Profile(profile, workdir, self.store.latest() or 0)
     self.heldout = HeldOut(trainer, self.config.train.evaluate_batches)
     self.rows = self.config.data.rows * self.config.train.accumulate
