@@ -180,6 +180,13 @@ class Store:
     stored = self._checkpointer.checkpointables_metadata(step).metadata
     return _shapes(stored["ema"])
 
+  def differences(self, params: Params, step: int | None = None) -> list[str]:
+    """How the averaged weights differ from a model's, by parameter; none is read."""
+    step = self.existing(step)
+    self._check(step, "ema")
+    stored = self._checkpointer.checkpointables_metadata(step).metadata
+    return compare(stored["ema"], params)
+
   def existing(self, step: int | None = None) -> int:
     """The step itself, by default the newest.
 

@@ -27,6 +27,12 @@ def check(config: Config, values: Mapping[str, Any]) -> None:
   _check_sizes(config)
   _check_optimizer(config)
   _check_train(config.train)
+  _require(
+    not (config.train.initial and config.dit.checkpoint),
+    "train.initial",
+    config.train.initial,
+    "must be empty with dit.checkpoint: a run starts from one or the other",
+  )
   _check_media(config)
   _check_ingest(config.ingest)
 

@@ -311,6 +311,8 @@ class Train:
   """Length and periods of a run; a period of 0 steps is off.
 
   Attributes:
+    initial: `WORKDIR` or `WORKDIR:STEP` of an earlier run of the same model; a new run
+      starts from its averaged weights, with a fresh optimiser, at step 0.
     steps: optimiser steps.
     accumulate: batches of rows summed into one optimiser step.
     ema_decay: decay of the averaged weights; ramped up over the first steps.
@@ -323,6 +325,7 @@ class Train:
     sample_prompts: prompts sampled during training.
   """
 
+  initial: str = ""
   steps: int = 400_000
   accumulate: int = 1
   ema_decay: float = 0.9999

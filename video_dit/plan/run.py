@@ -76,7 +76,8 @@ def plan(
   rows = config.data.rows
   request, notes = _filled(request, dict(mesh.shape))
   config = request.config
-  if request.topology.platform == "tpu" and trains_dit and not config.dit.checkpoint:
+  started = config.dit.checkpoint or config.train.initial  # its heads are what they are
+  if request.topology.platform == "tpu" and trains_dit and not started:
     note = chip.note_on_heads(config.dit.width, config.dit.heads)
     notes += [note] if note else []
   # With more rows a step, the config's tokens take fewer steps.

@@ -18,7 +18,7 @@ from video_dit.data.batch import Batch, Windows
 from video_dit.models.autoencoder import store as autoencoder_store
 from video_dit.models.text import encoder as encoder_lib
 from video_dit.parallel import hosts, partition
-from video_dit.train import pictures, statistics
+from video_dit.train import initial, pictures, statistics
 from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer import task as task_lib
@@ -51,16 +51,23 @@ def from_config(
   Args:
     config: of the run.
     mesh: over which it is spread.
-    begun: whether it goes on from a checkpoint of its own: `dit.checkpoint` is not read.
+    begun: whether it goes on from a checkpoint of its own: `dit.checkpoint` and
+      `train.initial` are not read.
 
   Raises:
     ValueError: there is no such data set, it is of another kind or made by other
-      encoders, or the batch does not divide over the mesh.
+      encoders, the batch does not divide over the mesh, or what it is to start
+      from does not fit.
   """
   task_lib.check_mesh(config, mesh)
   if config.objective == "reconstruction":
-    return reconstruction_objective(config)
-  return diffusion_objective(config, mesh, begun=begun)
+    objective = reconstruction_objective(config)
+  else:
+    objective = diffusion_objective(config, mesh, begun=begun)
+  if begun or not config.train.initial:
+    return objective
+  weights = initial.weights(config, objective)
+  return dataclasses.replace(objective, initial=weights)
 
 
 def diffusion_objective(

@@ -76,5 +76,5 @@ def _read(path: pathlib.Path) -> config_lib.Config:
     return config_lib.parse(json.loads(path.read_text(encoding="utf-8")))
   except ValueError as error:
     raise ValueError(
-      f"{path}: is not a config of this version ({error}). Choose another --workdir."
+      f"{path}: is not a config of this version ({error}). Choose another workdir."
     ) from error
