@@ -116,6 +116,8 @@ def _tree() -> dict:
     ("sample.height", 250, ["config.sample.height=250", "multiple of", "try 256"]),
     ("sample.guidance_interval", (0.9, 0.2), ["guidance_interval=(0.9, 0.2)", "[0, 1]"]),
     ("sample.frames", 16, ["config.sample.frames=16", "autoencoder.time=4"]),
+    ("dit.patch", (2, 2, 2), ["sample.frames=17", "5 + a multiple of 8", "try 13"]),
+    ("dit.patch", (1, 2, 5), ["config.sample.width=256", "= 40; try 240"]),
     ("ingest.max_text", 1.5, ["config.ingest.max_text=1.5", "0 and 1"]),
     ("ingest", {"measure": False, "min_motion": 1}, ["ingest.min_motion=1.0", "measure"]),
     ("dit.heads", 0, ["config.dit.heads=0", "above 0"]),

@@ -2,10 +2,10 @@
 
 import collections
 
+from video_dit import config as config_lib
 from video_dit.evaluate import specials
-from video_dit.generator import request as request_lib
 
-GRID = request_lib.Grid(space=4, time=4, patch=(1, 2, 2))
+GRID = config_lib.Grid(space=4, time=4, patch=(1, 2, 2))
 # Frames, height and width.
 SEEN = [(9, 32, 32)] * 5 + [(5, 32, 48), (13, 48, 32), (17, 40, 40), (1, 24, 40)]
 
@@ -48,7 +48,7 @@ def test_images_alone_still_give_a_new_size():
 
 
 def test_no_image_where_a_token_spans_frames():
-  grid = request_lib.Grid(space=4, time=4, patch=(2, 2, 2))
+  grid = config_lib.Grid(space=4, time=4, patch=(2, 2, 2))
   found = choose(seen=[(13, 32, 32), (5, 32, 32)], grid=grid)
   assert all(s.request.frames > 1 for s in found)
   for special in found:

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from video_dit import config as config_lib
 from video_dit.generator import request as request_lib
 
-GRID = request_lib.Grid(space=4, time=4, patch=(1, 2, 2))
+GRID = config_lib.Grid(space=4, time=4, patch=(1, 2, 2))
 
 
 def make(**changes) -> request_lib.Request:
@@ -45,7 +46,7 @@ def test_refusals_name_value_rule_and_nearest(changes, message):
 
 
 def test_a_patch_of_two_latent_frames_has_no_images():
-  grid = request_lib.Grid(space=4, time=4, patch=(2, 2, 2))
+  grid = config_lib.Grid(space=4, time=4, patch=(2, 2, 2))
   make(frames=5).check(grid)
   make(frames=13).check(grid)
   with pytest.raises(ValueError, match=r"frames=1 must be 5 \+ a multiple of 8"):

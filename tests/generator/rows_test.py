@@ -7,7 +7,7 @@ from video_dit import config as config_lib
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows
 
-GRID = request_lib.Grid(space=4, time=4, patch=(1, 2, 2))
+GRID = config_lib.Grid(space=4, time=4, patch=(1, 2, 2))
 SHAPE = rows.Shape(rows=2, length=64, segments=3, text=12)
 DIT = config_lib.DiT(width=32, depth=1, heads=2)
 

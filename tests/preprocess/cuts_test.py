@@ -8,7 +8,7 @@ from video_dit import config as config_lib
 from video_dit.preprocess import cuts
 
 MEDIA = config_lib.Media(max_pixels=64 * 64, max_frames=17, frames_per_second=8.0)
-GRID = cuts.Grid(space=16, time=4, latent=8, patch=(1, 2, 2))
+GRID = config_lib.Grid(space=8, time=4, patch=(1, 2, 2))
 FACTS = {
   "sha256": "0" * 64,
   "kind": "video",
@@ -92,6 +92,11 @@ def test_patches_in_time_divide_the_latent_frames():
     _cut(1, grid=grid, kind="image")
 
 
+def test_patches_that_are_not_square_divide_both_sides():
+  (clip,) = _cut(17, grid=dataclasses.replace(GRID, patch=(1, 1, 2)), width=80)
+  assert clip.height % 8 == clip.width % 16 == 0 and clip.tokens == 5 * 6 * 5
+
+
 def test_key_names_content_cut_and_pixels_only():
   (clip,) = _cut(17)
   assert len(clip.key) == 32
@@ -119,7 +124,7 @@ def test_video_without_a_rate_is_set_aside():
   [
     ({"max_pixels": 100}, {}, "max_pixels=100 is less than one token of 16x16"),
     ({"max_frames": 1}, {"patch": (2, 2, 2)}, "max_frames=1 is less than one token of 5"),
-    ({}, {"patch": (1, 2, 4)}, "choose a square patch"),
+    ({"max_pixels": 900}, {"patch": (1, 2, 4)}, "less than one token of 32x32 pixels"),
   ],
 )
 def test_limits_below_one_token_are_refused(media, dit, message):
@@ -130,4 +135,4 @@ def test_limits_below_one_token_are_refused(media, dit, message):
     dit=config_lib.DiT(**dit),
   )
   with pytest.raises(ValueError, match=message):
-    cuts.Grid.of(config)
+    cuts.grid_of(config)

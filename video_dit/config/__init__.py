@@ -6,6 +6,7 @@ nobody sees a ConfigDict, so a typo dies at start-up with the nearest right key.
 """
 
 from video_dit.config.files import load
+from video_dit.config.grid import Grid
 from video_dit.config.ingest import Ingest
 from video_dit.config.reading import (
   check_key,
@@ -39,6 +40,7 @@ __all__ = [
   "DiT",
   "Diffusion",
   "Evaluate",
+  "Grid",
   "Ingest",
   "Media",
   "Mesh",

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from video_dit.config.grid import Grid
 from video_dit.config.ingest import Ingest
 from video_dit.config.sections import Autoencoder, Config, Text, Train
 
@@ -257,15 +258,15 @@ def _check_train(train: Train) -> None:
 
 def _check_sizes(config: Config) -> None:
   """Rules between sections."""
-  grid = config.autoencoder.space * config.dit.patch[1]
-  for key in ("height", "width"):
+  grid = Grid.of(config)
+  for key, unit in zip(("height", "width"), grid.side, strict=True):
     value = getattr(config.sample, key)
-    near = max(grid, round(value / grid) * grid)
+    near = max(unit, round(value / unit) * unit)
     _require(
-      value % grid == 0,
+      value % unit == 0,
       f"sample.{key}",
       value,
-      f"must be a multiple of autoencoder.space * dit.patch = {grid}; try {near}",
+      f"must be a multiple of autoencoder.space * dit.patch = {unit}; try {near}",
     )
   lowest, highest = config.sample.guidance_interval
   _require(
@@ -274,11 +275,13 @@ def _check_sizes(config: Config) -> None:
     config.sample.guidance_interval,
     "must be a lowest and a highest noise level in [0, 1], like (0.5, 1.0)",
   )
+  frames = config.sample.frames
   _require(
-    (config.sample.frames - 1) % config.autoencoder.time == 0,
+    grid.floor(frames) == frames,
     "sample.frames",
-    config.sample.frames,
-    f"must be 1 + a multiple of autoencoder.time={config.autoencoder.time}",
+    frames,
+    f"must be {grid.least} + a multiple of {grid.span}, with autoencoder.time={grid.time}"
+    f" and dit.patch={grid.patch}; try {max(grid.least, grid.floor(frames))}",
   )
   _require(
     config.data.row_length % config.mesh.context == 0,
@@ -292,8 +295,9 @@ def _check_sizes(config: Config) -> None:
     config.data.rows,
     f"must be a multiple of data.balance_rows={config.data.balance_rows}",
   )
+  windows = Grid(space=config.autoencoder.space, time=config.autoencoder.time)
   _require(
-    (config.data.window_frames - 1) % config.autoencoder.time == 0,
+    windows.floor(config.data.window_frames) == config.data.window_frames,
     "data.window_frames",
     config.data.window_frames,
     f"must be 1 + a multiple of autoencoder.time={config.autoencoder.time}",

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import math
 
+from video_dit import config as config_lib
 from video_dit.generator import request as request_lib
 
 
@@ -20,7 +21,7 @@ def choose(
   prompts: Sequence[str],
   image_prompts: Sequence[str],
   *,
-  grid: request_lib.Grid,
+  grid: config_lib.Grid,
   row_length: int,
   frames_per_second: float,
   seed: int = 0,
@@ -76,7 +77,7 @@ def choose(
   return specials
 
 
-def _near_sizes(height: int, width: int, grid: request_lib.Grid) -> Iterator[tuple]:
+def _near_sizes(height: int, width: int, grid: config_lib.Grid) -> Iterator[tuple]:
   """Sizes on the grid, those of nearly the same area and shape first."""
   unit_y, unit_x = grid.side
   sizes = [
@@ -93,9 +94,8 @@ def _near_sizes(height: int, width: int, grid: request_lib.Grid) -> Iterator[tup
   yield from sorted(sizes, key=distance)
 
 
-def _near_lengths(frames: int, grid: request_lib.Grid) -> Iterator[int]:
+def _near_lengths(frames: int, grid: config_lib.Grid) -> Iterator[int]:
   """Lengths on the grid, nearest first, longer before shorter."""
-  span = grid.time * grid.patch[0]
-  lengths = range(span - grid.time + 1, 4 * frames + span, span)
+  lengths = range(grid.least, 4 * frames + grid.span, grid.span)
   moving = [n for n in lengths if n > 1]
   yield from sorted(moving, key=lambda n: (abs(n - frames), -n))

@@ -51,7 +51,7 @@ class Generator:
   ):
     self.config, self.mesh, self.params, self.step = config, mesh, params, step
     self.frozen, self.encoder = frozen, encoder
-    self.grid = request_lib.Grid(
+    self.grid = config_lib.Grid(
       space=frozen.space, time=frozen.time, patch=config.dit.patch
     )
     graphdef, _ = abstract_model(config, frozen.channels, encoder.width)

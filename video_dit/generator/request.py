@@ -4,40 +4,8 @@ import dataclasses
 
 import numpy as np
 
+from video_dit.config import Grid
 from video_dit.media import write
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Grid:
-  """What a clip's extents must be multiples of.
-
-  Attributes:
-    space: pixels per latent row and column.
-    time: frames per latent frame, after the first.
-    patch: latent frames, rows and columns of one token.
-  """
-
-  space: int
-  time: int
-  patch: tuple[int, int, int]
-
-  @property
-  def side(self) -> tuple[int, int]:
-    """Pixels per token in height and width."""
-    return self.space * self.patch[1], self.space * self.patch[2]
-
-  def latent(self, height: int, width: int, frames: int) -> tuple[int, int, int]:
-    """Latent frames, rows and columns of a clip on this grid."""
-    return self.latent_frames(frames), height // self.space, width // self.space
-
-  def latent_frames(self, frames: int) -> int:
-    """Latent frames of `frames` frames: the first by itself, then every `time`."""
-    return 1 + (frames - 1) // self.time
-
-  def tokens(self, height: int, width: int, frames: int) -> tuple[int, int, int]:
-    """Tokens of a clip on this grid in time, height and width."""
-    t, h, w = self.latent(height, width, frames)
-    return t // self.patch[0], h // self.patch[1], w // self.patch[2]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
@@ -73,8 +41,7 @@ class Request:
     for name, unit in zip(("height", "width"), grid.side, strict=True):
       _check_multiple(self, name, unit, f"a multiple of {unit} pixels", 0)
     # Latent frames come in whole patches: frames = 1 + time (k patch - 1).
-    span = grid.time * grid.patch[0]
-    first = span - grid.time + 1
+    span, first = grid.span, grid.least
     rule = "1" if first == 1 else str(first)
     _check_multiple(self, "frames", span, f"{rule} + a multiple of {span}", first)
     self.check_rate()
@@ -125,8 +92,7 @@ class Request:
         f"{self}: given frames are {given.dtype}{given.shape}, must be uint8 (frames,"
         f" {self.height}, {self.width}, 3). Resize them to the request's size first."
       )
-    span = grid.time * grid.patch[0]
-    first = span - grid.time + 1
+    span, first = grid.span, grid.least
     if (given.shape[0] - first) % span or not 0 < given.shape[0] < self.frames:
       below, above = _nearest(given.shape[0], span, first)
       near = [n for n in (below, above) if n < self.frames]

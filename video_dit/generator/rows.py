@@ -136,7 +136,7 @@ def assemble(
   given: Sequence[np.ndarray | None],
   *,
   shape: Shape,
-  grid: request_lib.Grid,
+  grid: config_lib.Grid,
   channels: int,
   dit: config_lib.DiT,
   guidance: float,

@@ -203,7 +203,7 @@ def _check_sampling(config: config_lib.Config) -> None:
     text=config.data.row_text,
   )
   try:
-    clip.check(_grid(config))
+    clip.check(config_lib.Grid.of(config))
     rows_lib.plan([clip], [clip_tokens(config)], [0], shape)
   except ValueError as error:
     raise ValueError(f"{error} Or plan without the sampler: --stages=train.") from error
@@ -232,13 +232,8 @@ def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
 
 def clip_tokens(config: config_lib.Config) -> int:
   """Tokens of a clip of the size that the config generates."""
-  sample = config.sample
-  return math.prod(_grid(config).tokens(sample.height, sample.width, sample.frames))
-
-
-def _grid(config: config_lib.Config) -> request_lib.Grid:
-  arch = config.autoencoder
-  return request_lib.Grid(space=arch.space, time=arch.time, patch=config.dit.patch)
+  grid, sample = config_lib.Grid.of(config), config.sample
+  return math.prod(grid.tokens(sample.height, sample.width, sample.frames))
 
 
 def _most_rows(mesh: jax.sharding.Mesh, rows: int) -> float:

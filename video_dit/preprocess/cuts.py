@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import dataclasses
 import hashlib
 import json
+import math
 from typing import Any
 
 from video_dit import config as config_lib
@@ -26,63 +27,26 @@ class CutError(ValueError):
     self.reason = reason
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Grid:
-  """What the models require of a clip's extents.
+def grid_of(config: config_lib.Config) -> config_lib.Grid:
+  """The grid that a config asks for, where its limits leave room for a clip.
 
-  Attributes:
-    space: height and width are multiples of it, in pixels.
-    time: frames per latent frame, after the first.
-    latent: pixels per latent row and column.
-    patch: latent frames, rows and columns of one token.
+  Raises:
+    ValueError: the least clip exceeds a limit.
   """
-
-  space: int
-  time: int
-  latent: int
-  patch: tuple[int, int, int]
-
-  @classmethod
-  def of(cls, config: config_lib.Config) -> "Grid":
-    """The grid that a config asks for; pixels need no patches.
-
-    Raises:
-      ValueError: patches that are not square, or one token exceeds a clip's limits.
-    """
-    latent, patch = config.autoencoder.space, config.dit.patch
-    if config.objective == "reconstruction":
-      patch = (1, 1, 1)
-    if patch[1] != patch[2]:
-      raise ValueError(
-        f"config.dit.patch={patch}: clips are sized on one grid; choose a square patch."
-      )
-    space, media = latent * patch[1], config.media
-    grid = cls(space=space, time=config.autoencoder.time, latent=latent, patch=patch)
-    if space * space > media.max_pixels:
-      raise ValueError(
-        f"config.media.max_pixels={media.max_pixels} is less than one token of"
-        f" {space}x{space} pixels (autoencoder.space * dit.patch). Raise it to"
-        f" {space * space} or more."
-      )
-    if not grid.floor(media.max_frames):
-      raise ValueError(
-        f"config.media.max_frames={media.max_frames} is less than one token of"
-        f" {grid.frames(patch[0])} frames. Raise it."
-      )
-    return grid
-
-  def latent_frames(self, frames: int) -> int:
-    """Latent frames of the longest clip that `frames` frames give; may be 0."""
-    whole = 1 + (frames - 1) // self.time if frames > 0 else 0
-    return whole // self.patch[0] * self.patch[0]
-
-  def frames(self, latent_frames: int) -> int:
-    """Frames of a clip of so many latent frames."""
-    return 1 + (latent_frames - 1) * self.time if latent_frames else 0
-
-  def floor(self, frames: int) -> int:
-    """The longest clip that `frames` frames give."""
-    return self.frames(self.latent_frames(frames))
+  grid, media = config_lib.Grid.of(config), config.media
+  cell = grid.cell
+  if cell * cell > media.max_pixels:
+    raise ValueError(
+      f"config.media.max_pixels={media.max_pixels} is less than one token of"
+      f" {cell}x{cell} pixels (autoencoder.space * dit.patch). Raise it to"
+      f" {cell * cell} or more."
+    )
+  if not grid.floor(media.max_frames):
+    raise ValueError(
+      f"config.media.max_frames={media.max_frames} is less than one token of"
+      f" {grid.least} frames. Raise it."
+    )
+  return grid
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -121,7 +85,7 @@ class Dropped:
 
 
 def cut_shots(
-  facts: Mapping[str, Any], media: config_lib.Media, grid: Grid, **part: Any
+  facts: Mapping[str, Any], media: config_lib.Media, grid: config_lib.Grid, **part: Any
 ) -> tuple[list[Clip], list[Dropped]]:
   """Cuts each shot of a file into clips: no clip spans a cut.
 
@@ -160,7 +124,7 @@ def cut_shots(
 def cut(
   facts: Mapping[str, Any],
   media: config_lib.Media,
-  grid: Grid,
+  grid: config_lib.Grid,
   *,
   start_seconds: float = 0.0,
   end_seconds: float | None = None,
@@ -198,21 +162,20 @@ def cut(
     raise CutError(
       "too_short",
       f"{total} frames, of which {grid.floor(total)} make whole latent frames; the least"
-      f" is {max(least, grid.frames(grid.patch[0]))}. Raise"
+      f" is {max(least, grid.least)}. Raise"
       " config.media.frames_per_second, or lower config.media.min_frames.",
     )
   if grid.latent_frames(total) > 1 and not facts["frames_per_second"]:
     message = "the file has no frame rate; set config.media.frames_per_second"
     raise CutError("no_rate", message)
-  group = grid.time * grid.patch[0]
-  if media.long == "refuse" and total >= longest + group:
+  if media.long == "refuse" and total >= longest + grid.span:
     raise CutError(
       "too_long",
       f"{total} frames are more than config.media.max_frames={media.max_frames}; set"
       " config.media.long to split to cut it",
     )
   size = resize.target_size(
-    facts["height"], facts["width"], max_pixels=media.max_pixels, grid=grid.space
+    facts["height"], facts["width"], max_pixels=media.max_pixels, grid=grid.cell
   )
   lengths = _lengths(total, longest, least, grid)
   if media.long == "refuse":
@@ -220,8 +183,6 @@ def cut(
   clips = []
   for i, frames in enumerate(lengths):
     last = i + 1 == len(lengths)
-    rows, columns = size[0] // grid.latent, size[1] // grid.latent
-    latent = grid.latent_frames(frames), rows, columns
     clips.append(
       Clip(
         key=_key(facts, media, first, frames, size, start_seconds, end_seconds),
@@ -230,24 +191,19 @@ def cut(
         height=size[0],
         width=size[1],
         frames_dropped=end - first - frames if last else 0,
-        latent=latent,
-        tokens=_tokens(latent, grid.patch),
+        latent=grid.latent(*size, frames),
+        tokens=math.prod(grid.tokens(*size, frames)),
       )
     )
     first += frames
   return clips
 
 
-def _lengths(total: int, longest: int, least: int, grid: Grid) -> list[int]:
+def _lengths(total: int, longest: int, least: int, grid: config_lib.Grid) -> list[int]:
   whole, rest = divmod(total, longest)
   tail = grid.floor(rest)
   keep_tail = tail >= least and (tail > 1 or not whole)
   return [longest] * whole + ([tail] if keep_tail else [])
-
-
-def _tokens(latent: tuple[int, int, int], patch: tuple[int, int, int]) -> int:
-  t, h, w = (a // b for a, b in zip(latent, patch, strict=True))
-  return t * h * w
 
 
 def _key(

@@ -23,7 +23,7 @@ def rows(
   line: sources.Line,
   known: Mapping[str, Any] | None,
   config: config_lib.Config,
-  grid: cuts.Grid,
+  grid: config_lib.Grid,
 ) -> list[Row]:
   """The rows of one line, by itself: at least one, in the order of time.
 

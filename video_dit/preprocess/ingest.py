@@ -185,7 +185,7 @@ def replace_tables(made: pathlib.Path, folder: pathlib.Path) -> None:
 def _decided(
   facts: facts_lib.Facts, config: config_lib.Config
 ) -> Iterator[list[decide.Row]]:
-  grid = cuts.Grid.of(config)
+  grid = cuts.grid_of(config)
   for number, line, known in facts.lines():
     yield decide.rows(number, line, known, config, grid)
 

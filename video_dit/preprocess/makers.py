@@ -104,7 +104,7 @@ class Latents:
         " empty caption. Set config.text.dtype='float32', or name other weights."
       )
     self._plan, self._rows = plan, rows
-    self._space, self._time = autoencoder.space, autoencoder.time
+    self._grid = config_lib.Grid(space=autoencoder.space, time=autoencoder.time)
     self.tiler = tiles.Tiler(autoencoder, media.tile_pixels)
     self.captions = captions
     largest = int((plan.height.astype(np.int64) * plan.width).max(initial=0))
@@ -171,8 +171,8 @@ class Latents:
   ) -> schema.Record | None:
     plan = self._plan
     frames, height, width = plan.shape(i)
-    t = 1 + (frames - 1) // self._time
-    inside = latent_FHWC[:t, : height // self._space, : width // self._space]
+    t, h, w = self._grid.latent(height, width, frames)
+    inside = latent_FHWC[:t, :h, :w]
     with np.errstate(over="ignore"):
       inside = inside.astype(np.float16)
     if not all(np.isfinite(array).all() for array in (inside, *encoded)):

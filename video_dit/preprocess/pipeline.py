@@ -143,7 +143,7 @@ class Decide(beam.DoFn):
 
   def __init__(self, config: config_lib.Config):
     """Keeps the settings."""
-    self._config, self._grid = config, cuts.Grid.of(config)
+    self._config, self._grid = config, cuts.grid_of(config)
 
   def process(self, element: Text) -> Iterator[Text]:
     """Yields the rows."""

@@ -115,7 +115,7 @@ def preprocess(
   for flag, path in (("--input", source), ("--output", output)):
     remote.check_slashes(flag, path)
   clock = _Clock()
-  cuts.Grid.of(config)
+  cuts.grid_of(config)
   way.check(config.ingest, output)
   autoencoder = None
   if config.objective == "diffusion":

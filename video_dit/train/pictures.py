@@ -46,7 +46,7 @@ class Sampler:
   ):
     self._config = config
     hosts.check(lambda: encoders.check(config, metadata))
-    grid = request_lib.Grid(
+    grid = config_lib.Grid(
       space=metadata.space, time=metadata.time, patch=config.dit.patch
     )
     requests = _requests(config)
