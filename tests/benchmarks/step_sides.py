@@ -132,9 +132,9 @@ def _peak(mesh, dtype: str) -> float:
   import jax
   import jax.numpy as jnp
 
-  from video_dit.train import metrics
+  from video_dit.parallel import peaks
 
-  known = metrics.PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
+  known = peaks.FLOPS.get(mesh.devices.flat[0].device_kind)
   if known:
     return known * mesh.size
   x = jnp.ones((1536, 1536), jnp.dtype(dtype))

@@ -13,6 +13,8 @@ import dataclasses
 import difflib
 import re
 
+from video_dit.parallel import peaks
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:
@@ -78,7 +80,7 @@ CHIPS = {
   for chip in (
     Chip(
       name="v4",
-      peak=275e12,
+      peak=peaks.FLOPS["TPU v4"],
       memory=30.75 * _GIB,
       bandwidth=1.2e12,
       link=90e9,
@@ -87,16 +89,22 @@ CHIPS = {
     ),
     Chip(
       name="v5e",
-      peak=197e12,
+      peak=peaks.FLOPS["TPU v5e"],
       memory=15.75 * _GIB,
       bandwidth=0.82e12,
       link=90e9,
       clock=1.5e9,
     ),
-    Chip(name="v5p", peak=459e12, memory=95.74 * _GIB, bandwidth=2.76e12, link=180e9),
+    Chip(
+      name="v5p",
+      peak=peaks.FLOPS["TPU v5p"],
+      memory=95.74 * _GIB,
+      bandwidth=2.76e12,
+      link=180e9,
+    ),
     Chip(
       name="v6e",
-      peak=918e12,
+      peak=peaks.FLOPS["TPU v6e"],
       memory=31.25 * _GIB,
       bandwidth=1.64e12,
       link=180e9,
@@ -104,7 +112,7 @@ CHIPS = {
     ),
     Chip(
       name="7x",
-      peak=2307e12 / 2,
+      peak=peaks.FLOPS["TPU7x"],
       memory=94.75 * _GIB,
       bandwidth=7.38e12 / 2,
       link=180e9,
@@ -113,7 +121,7 @@ CHIPS = {
     ),
     Chip(
       name="h100",
-      peak=989e12,
+      peak=peaks.FLOPS["NVIDIA H100 80GB HBM3"],
       memory=79.1 * _GIB,
       bandwidth=3.35e12,
       link=450e9,
@@ -126,7 +134,7 @@ CHIPS = {
     ),
     Chip(
       name="h200",
-      peak=989e12,
+      peak=peaks.FLOPS["NVIDIA H200"],
       memory=140.0 * _GIB,
       bandwidth=4.8e12,
       link=450e9,
@@ -139,7 +147,7 @@ CHIPS = {
     ),
     Chip(
       name="a100",
-      peak=312e12,
+      peak=peaks.FLOPS["NVIDIA A100-SXM4-80GB"],
       memory=79.1 * _GIB,
       bandwidth=2.0e12,
       link=300e9,

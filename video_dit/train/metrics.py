@@ -6,6 +6,7 @@ to `metrics.jsonl`, to TensorBoard and to the console.
 """
 
 from collections.abc import Mapping
+import functools
 import json
 import math
 import pathlib
@@ -20,6 +21,7 @@ from tensorboardX import record_writer, summary
 from tensorboardX.proto import event_pb2
 
 from video_dit import files
+from video_dit.parallel import hosts, peaks
 from video_dit.trainer.step import StepMetrics
 
 _FLUSH_SECONDS = 120.0
@@ -180,23 +182,6 @@ def read(path: pathlib.Path) -> list[dict[str, Any]]:
   return lines
 
 
-# Peak bfloat16 FLOP/s of one device, by the name JAX gives its kind.
-PEAK_FLOPS: dict[str, float] = {
-  "TPU v4": 275e12,
-  "TPU v5 lite": 197e12,
-  "TPU v5e": 197e12,
-  "TPU v5": 459e12,
-  "TPU v5p": 459e12,
-  "TPU v6 lite": 918e12,
-  "TPU v6e": 918e12,
-  "TPU7": 2307e12 / 2,
-  "TPU7x": 2307e12 / 2,
-  "NVIDIA H100 80GB HBM3": 989e12,
-  "NVIDIA H200": 989e12,
-  "NVIDIA A100-SXM4-80GB": 312e12,
-}
-
-
 def speed(
   seconds: float, steps: int, counts: Mapping[str, float], mesh: jax.sharding.Mesh
 ) -> dict[str, float]:
@@ -219,10 +204,17 @@ def speed(
       values[f"{name}_per_second"] = counts[name] * per_second
   if flops:
     values["model_tflops_per_second"] = flops * per_second / 1e12
-    peak = PEAK_FLOPS.get(mesh.devices.flat[0].device_kind)
-    if peak:
+    device = mesh.devices.flat[0]
+    if peak := peaks.FLOPS.get(device.device_kind):
       values["mfu"] = flops * per_second / (peak * mesh.size)
+    elif device.platform != "cpu":
+      _report_unknown(device.device_kind)
   return values
+
+
+@functools.cache  # once
+def _report_unknown(kind: str) -> None:
+  hosts.say(f"no MFU: the peak of {kind!r} is not in video_dit/parallel/peaks.py")
 
 
 def to_host(metrics: StepMetrics) -> StepMetrics:
