@@ -44,9 +44,28 @@ def test_flow_keeps_the_sum():
   np.testing.assert_allclose(total, 1.0, rtol=0, atol=1e-7)
 
 
+def _betas(name):
+  """Of 1000 steps, as the papers give them."""
+  if name == "linear":  # Ho et al., section 4
+    return np.linspace(1e-4, 0.02, 1000)
+  # Nichol and Dhariwal, equation 17.
+  angles = (np.arange(1001) / 1000 + 0.008) / 1.008 * np.pi / 2
+  alpha_bar = np.cos(angles) ** 2
+  return np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], 0.999)
+
+
+@pytest.mark.parametrize("name", ["linear", "cosine"])
+def test_betas_are_those_of_the_papers(name):
+  np.testing.assert_allclose(processes.betas(name), _betas(name), rtol=1e-9)
+  assert len(processes.betas(name, 250)) == 250
+  if name == "linear":  # fewer steps are larger
+    quarter = processes.betas(name, 250)[[0, -1]]
+    np.testing.assert_allclose(quarter, [4e-4, 0.08], rtol=1e-12)
+
+
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_ddpm_is_the_table_at_every_step(name):
-  alpha_bar = np.cumprod(1 - processes.betas(name))
+  alpha_bar = np.cumprod(1 - _betas(name))
   steps = np.arange(1, 1001, dtype=np.float32) / 1000
   alpha, sigma = coefficients(PROCESSES[name], steps)
   np.testing.assert_allclose(alpha, np.sqrt(alpha_bar), rtol=1e-6)

@@ -62,11 +62,62 @@ def test_heun_is_of_second_order_and_euler_of_first():
   assert 3.2 < error(samplers.heun, 16) / error(samplers.heun, 32) < 5.0
 
 
-@pytest.mark.parametrize("process", PROCESSES)
-def test_euler_is_ddim_without_noise(process):
-  a = run(samplers.euler, 7, process=process)
-  b = run(samplers.DDIM(), 7, process=process)
-  np.testing.assert_allclose(a, b, rtol=0, atol=1e-6)
+@pytest.mark.parametrize(
+  ("sampler", "eta"),
+  [(samplers.euler, 0.0), *((samplers.DDIM(eta=eta), eta) for eta in (0.0, 0.5, 1.0))],
+  ids=["euler", "ddim", "half", "ddpm"],
+)
+def test_a_step_is_that_of_the_ddim_paper(sampler, eta):
+  p = PROCESSES["ddpm"]
+  now, then = (samplers.Moment(t, t) for t in (jnp.float32(0.6), jnp.float32(0.4)))
+  x0, noise, fresh = (jax.random.normal(jax.random.key(i), (2, 3)) for i in range(3))
+  x = p.add_noise(x0, noise, now.tokens)
+  found = sampler(lambda x, at: (x0, noise), x, now, then, p, lambda: fresh)
+  bar, bar_then = (float(p.alpha(at.tokens)) ** 2 for at in (now, then))
+  # Equation 16, then equation 12.
+  deviation = eta * np.sqrt((1 - bar_then) / (1 - bar)) * np.sqrt(1 - bar / bar_then)
+  predicted = (x - np.sqrt(1 - bar) * noise) / np.sqrt(bar)
+  towards = np.sqrt(1 - bar_then - deviation**2) * noise
+  expected = np.sqrt(bar_then) * predicted + towards + deviation * fresh
+  np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_on_the_flow_follows_its_velocity():
+  x0, noise = NOISE[:1], NOISE[1:]
+  now, then = (samplers.Moment(t, t) for t in (jnp.float32(0.6), jnp.float32(0.4)))
+  for sampler in (samplers.euler, samplers.heun, samplers.DDIM()):
+    x = 0.4 * x0 + 0.6 * noise
+    found = sampler(lambda x, at: (x0, noise), x, now, then, PROCESSES["flow"])
+    np.testing.assert_allclose(found, x - 0.2 * (noise - x0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_step_of_heun_that_ends_in_the_data_is_euler_s():
+  now, then = (samplers.Moment(t, t) for t in (jnp.float32(0.5), jnp.float32(0.0)))
+
+  def estimate(x, at):
+    end = at.tokens == 0  # where no network is trained
+    return jnp.where(end, 1e3, 0.5 * x), jnp.where(end, -1e3, x)
+
+  a, b = (
+    way(estimate, NOISE, now, then, PROCESSES["flow"])
+    for way in (samplers.heun, samplers.euler)
+  )
+  np.testing.assert_array_equal(a, b)
+
+
+def test_sampling_by_noise_starts_where_there_is_signal():
+  assert samplers.start_time("noise") == 0.999
+  assert samplers.start_time("velocity") == samplers.start_time("sample") == 1.0
+  # At alpha = 0 a network that is off by little would be amplified without bound.
+  found = samplers.sample(
+    lambda x, t: 0.99 * x,
+    NOISE,
+    samplers.schedule_times(4, start=samplers.start_time("noise")),
+    samplers.euler,
+    process=PROCESSES["flow"],
+    prediction="noise",
+  )
+  assert np.abs(found).max() < 100
 
 
 def test_a_straight_path_needs_one_step():

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 import numpy as np
+import pytest
 
 from video_dit import config
 from video_dit.diffusion import times
@@ -51,6 +52,32 @@ def test_clips_tokens_steps_and_seeds_differ():
   assert not (draw(seed=1) == noise_RNP)[0, :6].any()
   times_RS = times.segment_times(KEYS_RS2, 0, 0, TOKENS_RS, DIFFUSION)
   assert times_RS[0, 0] != times_RS[0, 1]
+
+
+@pytest.mark.parametrize("std", [0.0, 1.0])
+def test_times_are_shifted_by_size_and_drawn_anew_by_step_and_seed(std):
+  keys_RS2 = jax.random.bits(jax.random.key(0), (1, 500, 2), jnp.uint32)
+  tokens_RS = jnp.full((1, 500), 16)
+
+  def draw_times(seed=0, step=0, shift=0.0):
+    diffusion = config.Diffusion(time_std=std, shift=shift, shift_tokens=4, max_shift=9.0)
+    found = times.segment_times(keys_RS2, seed, step, tokens_RS, diffusion)
+    return np.asarray(found)
+
+  plain = draw_times()
+  shifted = draw_times(shift=1.5)  # of 16 tokens: 1.5 sqrt(16 / 4) = 3
+  np.testing.assert_allclose(shifted, 3 * plain / (1 + 2 * plain), rtol=1e-5)
+  assert (draw_times(step=1) != plain).all() and (draw_times(seed=1) != plain).all()
+
+
+def test_no_two_purposes_and_steps_share_a_key():
+  clip = jnp.asarray(CLIP)[None, None]
+  keys = {
+    jax.random.key_data(times.segment_keys(clip, 0, step, purpose)).tobytes()
+    for step in range(4)
+    for purpose in times.PURPOSES
+  }
+  assert len(keys) == 4 * len(times.PURPOSES)
 
 
 def test_padding_is_silent():
