@@ -81,6 +81,8 @@ def test_runs_of_a_clip_continue_it_under_keys_of_their_own():
   keys = split.keys[0]
   np.testing.assert_array_equal(keys[0], whole.keys[0, 0])
   assert (keys[0] != keys[1]).any()
+  keys = [assemble.segment_key(record.key, run).tolist() for run in range(5)]
+  assert len(set(map(tuple, keys))) == 5
 
 
 def test_dropped_captions_are_the_empty_one_at_the_rate_asked_for():
@@ -112,3 +114,20 @@ def test_dropout_depends_on_seed_step_and_key_alone():
   draws = {assemble.draw(seed, step, key) for seed in range(4) for step in range(4)}
   assert len(draws) == 16
   assert all(0 <= draw < 1 for draw in draws)
+
+
+def test_captions_are_drawn_anew_each_step_and_apart_from_the_dropout():
+  record, _ = next(clips.records(1))
+  other = np.full_like(record.text, 7)
+  record = record.with_captions(["other"], [other], [1.0, 1.0])
+  rows = [[assemble.Segment(record, 0, len(record.latent))]]
+  data = dataclasses.replace(_DATA, caption_dropout=0.5)
+  metadata = clips.metadata(several=True)
+  batches = [
+    assemble.assemble(rows, metadata, data, _DIT, seed=0, step=step)
+    for step in range(400)
+  ]
+  first = np.array([batch.text[0, 0, 0] for batch in batches])
+  kept = first[first != -1]  # of the empty caption
+  assert 150 < len(kept) < 250
+  assert 0.4 < (kept == 7).mean() < 0.6

@@ -165,6 +165,23 @@ def test_another_caption_that_is_not_finite_leaves_its_record_out_too(tmp_path):
   assert "text that is not finite" in dataset.damaged[1]
 
 
+def test_a_set_of_which_over_a_hundredth_cannot_be_used_is_refused():
+  class Damaged(list):
+    """Records of which none can be read."""
+
+    def __init__(self):
+      super().__init__([None] * 1000)
+      self.damaged: dict[int, str] = {}
+
+    def __getitem__(self, i):
+      raise reader.RecordError(f"record {i}")
+
+  dataset = Damaged()
+  assert all(loader.read(dataset, i) is None for i in range(10))
+  with pytest.raises(reader.RecordError, match="11 of 1000 records cannot be used"):
+    loader.read(dataset, 10)
+
+
 def test_an_empty_caption_that_is_not_finite_is_refused(tmp_path):
   empty = np.full((1, clips.TEXT_WIDTH), np.inf, np.float16)
   with writer.ShardWriter(tmp_path, clips.metadata(empty=empty)) as w:
@@ -187,17 +204,36 @@ def test_other_kinds_and_sets_without_the_empty_caption_are_refused(dataset, tmp
   loader.loader(bare, _with(caption_dropout=0.0))
 
 
-def test_windows_are_a_function_of_the_step_on_any_number_of_processes(tmp_path):
-  with writer.ShardWriter(tmp_path, schema.Metadata(kind="pixels")) as w:
-    for i in range(7):
-      clip = np.random.default_rng(i).integers(0, 255, (3 + i, 12, 16, 3), np.uint8)
-      w.write(
-        schema.PixelRecord(
-          key=clips.key(i), clip=clip, caption="", frames_per_second=8.0
-        ),
-        "train",
+def _write_pixels(folder, pixels) -> None:
+  with writer.ShardWriter(folder, schema.Metadata(kind="pixels")) as w:
+    for i, clip in enumerate(pixels):
+      record = schema.PixelRecord(
+        key=clips.key(i), clip=clip, caption="", frames_per_second=8.0
       )
+      w.write(record, "train")
     w.finish()
+
+
+def test_a_window_of_a_bad_record_is_of_another_in_any_row(tmp_path):
+  _write_pixels(tmp_path, [np.full((1, 8, 8, 3), i, np.uint8) for i in range(4)])
+  (shard,) = tmp_path.glob("pixels-train*")
+  data = bytearray(shard.read_bytes())
+  data[data.index(clips.key(2).encode())] ^= 255
+  shard.write_bytes(data)
+  settings = _with(window_frames=1, window_side=8, threads=1)
+  for seed in range(6):  # the bad record comes first, last and between
+    dataset = reader.Dataset(tmp_path)
+    batch = next(loader.windows_loader(dataset, dataclasses.replace(settings, seed=seed)))
+    found = batch.clips[:, 0, 0, 0, 0].tolist()
+    assert len(found) == 4 and set(found) == {0, 1, 3}
+
+
+def test_windows_are_a_function_of_the_step_on_any_number_of_processes(tmp_path):
+  draw = (np.random.default_rng(i).integers for i in range(7))
+  _write_pixels(
+    tmp_path,
+    [each(0, 255, (3 + i, 12, 16, 3), np.uint8) for i, each in enumerate(draw)],
+  )
   dataset, settings = reader.Dataset(tmp_path), _with(window_frames=5, window_side=8)
   walked = _take(loader.windows_loader(dataset, settings), 4)
   assert walked[0].clips.shape == (4, 5, 8, 8, 3)

@@ -69,3 +69,16 @@ def test_a_run_continues_its_clip():
 def test_video_needs_a_frame_rate():
   with pytest.raises(ValueError, match=r"0 frames per second.*media.frames_per_second"):
     patchify.positions((2, 1, 1), dit=_DIT, time=4, frames_per_second=0)
+
+
+def test_positions_of_a_clip_that_is_not_square_and_of_tokens_that_span_frames():
+  dit = config.DiT(patch=(2, 1, 1), rope_seconds=0.5, rope_side=8.0)
+  found = patchify.positions((2, 2, 8), dit=dit, time=4, frames_per_second=16.0, first=4)
+  # Latent frames 4 and 6 of 4 / 16 s each, in units of half a second.
+  np.testing.assert_allclose(np.unique(found[:, 0]), [2.0, 3.0])
+  np.testing.assert_allclose(np.unique(found[:, 1]), [-1.0, 1.0])  # 8 / sqrt(2 8) = 2
+  np.testing.assert_allclose(np.unique(found[:, 2]), np.arange(-7, 8, 2))
+  np.testing.assert_array_equal(patchify.frames((3, 1, 1), (2, 1, 1), 4), [4, 6, 8])
+  counted = dataclasses.replace(dit, rope_seconds=0.0)
+  found = patchify.positions((3, 1, 1), dit=counted, time=4, frames_per_second=0.0)
+  np.testing.assert_array_equal(found[:, 0], [0, 1, 2])  # in tokens

@@ -17,6 +17,15 @@ def _cut(t, h, w, text, **changes) -> pieces_lib.Pieces:
   return pieces_lib.cut(*arrays, data=data, patch=(1, 2, 2), name="key{}".format)
 
 
+def test_runs_are_of_whole_tokens_and_have_room_for_the_empty_caption():
+  data = config.Data(row_length=8, row_text=16, long="split")
+  arrays = [np.asarray([x], np.int32) for x in (12, 2, 2, 1)]
+  pieces = pieces_lib.cut(*arrays, data=data, patch=(2, 1, 1), empty_tokens=3)
+  np.testing.assert_array_equal(pieces.first, [0, 4, 8])
+  np.testing.assert_array_equal(pieces.count, [4, 4, 4])
+  np.testing.assert_array_equal(pieces.text_tokens, [3, 3, 3])
+
+
 def test_long_clips_are_cut_in_even_runs_of_whole_frames():
   pieces = _cut([5, 21, 1], [8, 32, 4], [8, 32, 4], [3, 9, 1], long="split")
   np.testing.assert_array_equal(pieces.clip, [0, 1, 1, 1, 1, 1, 1, 2])

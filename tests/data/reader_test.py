@@ -1,6 +1,7 @@
 """The reader: the index, and refusals by name."""
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import tensorflow_datasets as tfds
 
@@ -16,13 +17,16 @@ def folder(tmp_path_factory):
 
 def test_index_says_what_the_records_hold(folder):
   dataset = reader.Dataset(folder, "validation")
-  assert len(dataset) == len(dataset.index) == 8
-  for i in range(len(dataset)):
-    line = dataset[i].line()
-    for name in ("t", "h", "w", "text_tokens"):
-      assert getattr(dataset.index, name)[i] == line[name]
-    assert dataset.index.key[i].decode() == line["key"]
-    assert dataset.index.column("caption")[i] == line["caption"]
+  written = [record for record, split in clips.records(40) if split == "validation"]
+  assert len(dataset) == len(dataset.index) == len(written) == 8
+  for i, record in enumerate(written):
+    np.testing.assert_array_equal(dataset[i].latent, record.latent)
+    np.testing.assert_array_equal(dataset[i].text, record.text)
+    extents = tuple(getattr(dataset.index, name)[i] for name in "thw")
+    assert (*extents, clips.CHANNELS) == record.latent.shape
+    assert dataset.index.text_tokens[i] == len(record.text)
+    assert dataset.index.key[i].decode() == record.key
+    assert dataset.index.column("caption")[i] == record.caption
 
 
 def test_records_are_what_tfds_decodes(folder):
@@ -39,25 +43,6 @@ def test_metadata_comes_back(folder):
   assert metadata == clips.metadata()
   np.testing.assert_array_equal(metadata.empty, clips.metadata().empty)
   assert metadata.folder == str(folder)
-
-
-def test_encoders_near_a_set_move_with_it(tmp_path):
-  here = tmp_path / "here"
-  clips.metadata(
-    autoencoder_path=str(here / "ae"), text_path=str(here / "data" / "text")
-  ).save(here / "data" / "latents")
-  here.rename(tmp_path / "there")
-  there = tmp_path / "there"
-  moved = schema.Metadata.load(there / "data" / "latents")
-  assert moved.autoencoder_path == str(there / "ae")
-  assert moved.text_path == str(there / "data" / "text")
-
-
-def test_encoders_far_from_a_set_stay_where_they_are(tmp_path):
-  clips.metadata(autoencoder_path="/models/ae").save(tmp_path / "a" / "b" / "latents")
-  (tmp_path / "a").rename(tmp_path / "c")
-  moved = schema.Metadata.load(tmp_path / "c" / "b" / "latents")
-  assert moved.autoencoder_path == "/models/ae" and moved.text_path == ""
 
 
 def test_a_missing_set_is_refused(tmp_path):
@@ -86,6 +71,14 @@ def test_a_missing_split_and_a_missing_shard_are_refused(tmp_path):
     reader.Dataset(tmp_path, "validation")
   next(tmp_path.glob("latents-train*")).unlink()
   with pytest.raises(ValueError, match=r"latents-train.*missing"):
+    reader.Dataset(tmp_path)
+
+
+def test_an_index_of_other_records_is_refused(tmp_path):
+  clips.write(tmp_path, 10)
+  path = tmp_path / schema.INDEX
+  pq.write_table(pq.read_table(path).slice(1), path)
+  with pytest.raises(ValueError, match=r"index.parquet: \d+ lines for \d+ records"):
     reader.Dataset(tmp_path)
 
 

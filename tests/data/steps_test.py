@@ -41,6 +41,21 @@ def test_steps_run_through_the_epochs_without_a_gap():
   )
 
 
+def test_steps_of_later_epochs_are_of_equal_work_too():
+  data, pieces = dataclasses.replace(_DATA, balance_rows=1), _pieces(1001)
+  steps = steps_lib.Steps(pieces, data, seed=3)
+  first, second = (len(steps.plan(epoch)) for epoch in range(2))
+  assert first % data.rows  # the second epoch begins within a step
+  uneven = []
+  for step in range(first // data.rows + 1, (first + second) // data.rows):
+    work = [
+      np.square(pieces.tokens[row.pieces], dtype=float).sum()
+      for row in steps.rows_for_step(step)
+    ]
+    uneven.append(max(work) / np.mean(work) - 1)
+  assert np.median(uneven) < 0.05
+
+
 def test_a_step_is_the_same_from_any_start():
   pieces = _pieces(301)
   walked = steps_lib.Steps(pieces, _DATA, seed=3)

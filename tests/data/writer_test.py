@@ -331,6 +331,23 @@ def test_a_damaged_list_of_shards_is_named_and_nothing_is_removed(tmp_path):
   assert _checksums(tmp_path) == before
 
 
+def test_a_finished_set_whose_gaps_were_filled_is_opened_without_loss(tmp_path):
+  for host in range(3):
+    with writer.ShardWriter(
+      tmp_path, clips.metadata(), shard_records=2, host=host, hosts=3
+    ) as w:
+      for record, _ in clips.records(2 if host else 8, 10 * host):
+        w.write(record, "train")
+  for _ in range(2):
+    with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+      w.finish()
+      assert w.finished and len(w.written_keys()) == 12
+    report = verify.verify(tmp_path)
+    assert (report.records, report.faults, report.finished) == (12, [], True)
+  writer.ShardWriter(tmp_path, clips.metadata(), host=1, hosts=3).close()
+  assert not verify.verify(tmp_path).faults
+
+
 def test_a_key_is_written_once(tmp_path):
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:
     record, split = next(clips.records(1))
@@ -358,3 +375,13 @@ def test_parts_of_an_earlier_version_are_refused_and_stay(tmp_path, name):
 def test_nothing_to_finish_is_an_error(tmp_path):
   with pytest.raises(ValueError, match="no record was written"):
     writer.ShardWriter(tmp_path, clips.metadata()).finish()
+
+
+def test_a_part_that_holds_fewer_records_than_were_written_is_refused(tmp_path):
+  part = parts.begin(tmp_path, "train-00000")
+  for record, _ in clips.records(2):
+    part.file.write(b"record")
+    part.lines.append(record.line())
+  part.lines.append(record.line())
+  with pytest.raises(OSError, match="2 of 3 records arrived"):
+    parts.close(part)

@@ -73,6 +73,15 @@ def test_tensors_that_overlap_or_leave_gaps(folder):
   with pytest.raises(ValueError, match=r"begins at byte .*tensors must be contiguous"):
     interop.load(folder)
   header[_NORMS[1]]["data_offsets"] = second
+  later = {
+    name: entry | {"data_offsets": [place + 4 for place in entry["data_offsets"]]}
+    for name, entry in header.items()
+    if name != "__metadata__" and entry["data_offsets"][0] >= second[0]
+  }
+  gap = data[: second[0]] + b"1234" + data[second[0] :]
+  _put(path, header | later, gap)
+  with pytest.raises(ValueError, match=r"begins at byte .*tensors must be contiguous"):
+    interop.load(folder)
   _put(path, header, data + b"1234")
   with pytest.raises(ValueError, match=r"its last tensor ends at byte"):
     interop.load(folder)
