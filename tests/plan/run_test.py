@@ -315,7 +315,9 @@ def test_a_kernel_that_a_gpu_would_interpret_is_refused(monkeypatch):
 
 def test_a_mesh_of_the_config_that_does_not_divide_is_named(monkeypatch):
   config = dataclasses.replace(tiny.CONFIG, mesh=config_lib.Mesh(fsdp=16))
-  with pytest.raises(ValueError, match="8 devices. config.mesh: .*fsdp=16.*--mesh=fsdp"):
+  with pytest.raises(
+    ValueError, match=r"8 devices\. config\.mesh: .*fsdp=16.*--mesh=fsdp"
+  ):
     run.plan(_request(config, axes={}))
 
 

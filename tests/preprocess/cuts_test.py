@@ -69,6 +69,11 @@ def test_short_videos_become_stills_where_the_config_allows():
   assert (clip.frames, clip.frames_dropped) == (1, 2)
 
 
+def test_a_single_frame_behind_a_clip_is_no_image():
+  (clip,) = _cut(20, dataclasses.replace(MEDIA, min_frames=1))
+  assert (clip.frames, clip.frames_dropped) == (17, 3)
+
+
 def test_images_are_clips_of_one_frame():
   (clip,) = _cut(1, kind="image", frames_per_second=0.0)
   assert (clip.frames, clip.latent) == (1, (1, 6, 8))

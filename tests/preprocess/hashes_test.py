@@ -1,6 +1,7 @@
 """Clips that look alike are found among all, exactly, however they fall into buckets."""
 
 import numpy as np
+from PIL import Image
 import pytest
 
 from video_dit.preprocess import hashes
@@ -76,3 +77,20 @@ def test_no_clips_and_one_clip():
   assert alike.find(6.0) == {}
   alike.add("a", [1, 2, 3, 4])
   assert alike.find(6.0) == {}
+
+
+def test_half_of_the_frequencies_of_a_frame_are_above_the_others():
+  rng = np.random.default_rng(0)
+  for _ in range(4):
+    grey = Image.fromarray(rng.integers(0, 256, (48, 64), np.uint8))
+    bits = hashes.perceptual(grey)
+    # The first bit is set, so that no frame's hash is 0.
+    assert bits >> 63 == 1 and (bits & (2**63 - 1)).bit_count() == 31
+
+
+def test_a_frame_of_another_size_and_brightness_has_the_same_hash():
+  rng = np.random.default_rng(0)
+  coarse = rng.integers(0, 100, (32, 32), np.uint8)
+  small = Image.fromarray(coarse)
+  large = Image.fromarray(2 * coarse.repeat(2, 0).repeat(3, 1) + 9)
+  assert hashes.perceptual(large) == hashes.perceptual(small)

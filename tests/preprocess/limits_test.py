@@ -20,3 +20,37 @@ def test_a_sample_more_or_less_leaves_the_same_hashes(count):
   assert hashes(count) == hashes(count + 1)
   assert len(set(hashes(count))) == 4
   assert hashes(count)[0] < 0.25 * count + 1 and hashes(count)[-1] > 0.75 * count
+
+
+def _numbers(ticks, **fields):
+  """Of a clip of 12 frames, one a second, sampled at these."""
+  samples = np.zeros(len(ticks), measure.DTYPE)
+  samples["tick"], samples["level"] = ticks, 200
+  for name, values in fields.items():
+    samples[name] = values
+  ingest = config_lib.Ingest(black_level=16, frozen_level=1.0)
+  return limits.numbers(samples, 0, 12, 1.0, ingest)
+
+
+def test_black_that_is_broken_by_light_is_not_one_run():
+  found = _numbers([0, 2, 4, 6, 8, 10], level=[0, 0, 200, 0, 200, 0])
+  assert found["black_seconds"] == 4
+  assert found["black_share"] == pytest.approx(8 / 12)
+
+
+def test_frozen_time_is_that_before_the_sample_which_says_so():
+  found = _numbers([0, 6, 8], change=[9, 0, 9], next_change=[np.nan] * 3)
+  assert found["frozen_seconds"] == 6
+  assert found["frozen_share"] == pytest.approx(6 / 8)
+
+
+def test_motion_across_the_ends_of_a_clip_does_not_count():
+  assert _numbers([0, 4, 8], motion=[9, 1, 1], onward=[1, 1, 9])["motion"] == 1
+
+
+def test_the_longest_of_several_captions_is_what_is_limited():
+  row = {"source_height": 9, "source_width": 9, "kind": "image"}
+  row |= {"caption": "b", "captions": ["a caption", "b"]}
+  assert not limits.broken(row, config_lib.Ingest(min_caption=5))
+  ((reason, _),) = limits.broken(row, config_lib.Ingest(min_caption=10))
+  assert reason == "caption"

@@ -42,3 +42,13 @@ def test_what_is_there_is_set_against_the_plan(tmp_path):
   assert set(stale) == {f"{2:032x}", f"{9:032x}"}
   assert "another caption" in stale[f"{2:032x}"]
   assert "no longer wanted" in stale[f"{9:032x}"]
+
+
+def test_a_clip_of_another_split_or_of_other_captions_or_weights_is_another():
+  def mark(texts, weights, split="train"):
+    return int(plan_lib._marks([(texts, weights)], [split])[0])
+
+  marks = [mark(["a"], [1.0]), mark(["a"], [1.0], "validation"), mark(["b"], [1.0])]
+  marks += [mark(["a", "b"], [0.5, 0.5]), mark(["a", "b"], [0.75, 0.25])]
+  assert len(set(marks)) == len(marks)
+  assert mark(["a"], [1.0]) == mark(["a"], [9.0])  # a single caption always comes

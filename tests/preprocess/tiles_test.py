@@ -47,3 +47,29 @@ def test_seams_are_measured_and_small():
   assert "2 clips in up to 2 tiles; seams are off by" in tiler.summary()
   small = clips_BFHWC[:, :, : 4 * space, : 8 * space]
   np.testing.assert_array_equal(tiler.encode(small), autoencoder.encode_batch(small))
+
+
+class _Columns:
+  """An autoencoder whose latents all say at which column their tile begins."""
+
+  space = 1
+
+  def __init__(self):
+    self.sizes = []
+
+  def encode_batch(self, clips_BFHWC, sizes_B2):
+    self.sizes.append(sizes_B2.tolist())
+    first = clips_BFHWC[:, :, :1, :1, :1].astype(np.float32)
+    return np.broadcast_to(first, (*clips_BFHWC.shape[:4], 1))
+
+
+def test_tiles_pass_linearly_into_each_other_and_know_where_clips_end():
+  columns_W = np.arange(40, dtype=np.uint8)
+  clip = np.broadcast_to(columns_W[None, None, None, :, None], (1, 1, 4, 40, 3))
+  grid = tiles.grid(4, 40, 120)
+  side, (_, right) = grid.size[1], grid.starts[1]
+  autoencoder = _Columns()
+  found = tiles.Tiler(autoencoder, 120).encode(clip, np.array([[3, right + 2]]))
+  share = np.clip((np.arange(40) - right + 0.5) / (side - right), 0, 1)
+  np.testing.assert_allclose(found[0, 0, 0, :, 0], right * share, rtol=1e-5)
+  assert autoencoder.sizes[:2] == [[[3, min(side, right + 2)]], [[3, 2]]]

@@ -1,9 +1,10 @@
 """Whether training has rows for the clips, known before any of them is encoded."""
 
+import math
+
 import numpy as np
 
 from video_dit import config as config_lib
-from video_dit.preprocess import cuts
 from video_dit.preprocess import plan as plan_lib
 
 _BLOCK = 1024  # rows are multiples of it where there is a choice
@@ -11,9 +12,9 @@ _BLOCK = 1024  # rows are multiples of it where there is a choice
 
 def most_tokens(config: config_lib.Config) -> int:
   """Tokens of the longest clip that a config's `media` allows."""
-  grid, media = cuts.Grid.of(config), config.media
+  grid, media = config_lib.Grid.of(config), config.media
   frames = grid.latent_frames(media.max_frames) // grid.patch[0]
-  return frames * (media.max_pixels // grid.space**2)
+  return frames * (media.max_pixels // math.prod(grid.side))
 
 
 def check(plan: plan_lib.Plan, config: config_lib.Config) -> None:
@@ -26,8 +27,8 @@ def check(plan: plan_lib.Plan, config: config_lib.Config) -> None:
   Raises:
     ValueError: how many do not fit, the longest, and which settings would fit.
   """
-  data, grid = config.data, cuts.Grid.of(config)
-  frame = plan.height.astype(np.int64) * plan.width // grid.space**2
+  data, grid = config.data, config_lib.Grid.of(config)
+  frame = plan.height.astype(np.int64) * plan.width // math.prod(grid.side)
   least = frame if data.long == "split" else plan.tokens
   long = int(np.count_nonzero(least > data.row_length))
   if not long:
