@@ -71,6 +71,26 @@ def test_planes_hold_the_packed_values(stream, name, size):
   np.testing.assert_allclose(found_HWC, wanted_HWC, atol=1 if alpha else 0)
 
 
+@pytest.mark.parametrize("name", ["yuv420p", "yuvj420p", "yuv422p"])
+def test_turned_frames_have_exact_colours(stream, name, monkeypatch):
+  frame = _frame(name)
+  exact_HWC = (
+    VideoReformatter()
+    .reformat(
+      frame,
+      format="rgb24",
+      interpolation=_FULL | Interpolation.ACCURATE_RND,
+      src_colorspace="ITU601",
+    )
+    .to_ndarray()
+  )
+  turn = picture._Turn(transposed=True)
+  monkeypatch.setattr(picture, "_display_matrix", lambda frame: turn)
+  found_HWC = picture.Painter(stream, _SIZE[::-1])(frame)
+  wanted_HWC = einops.rearrange(exact_HWC, "h w c -> w h c")
+  assert np.abs(found_HWC.astype(int) - wanted_HWC).mean() < 0.2
+
+
 def test_no_frame_outlives_its_picture(tmp_path):
   path = tmp_path / "clip.mp4"  # x264 says its settings in side data.
   write.write_video(path, [np.full((64, 96, 3), 9 * i, np.uint8) for i in range(24)], 8)
