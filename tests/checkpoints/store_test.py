@@ -2,6 +2,7 @@
 
 import dataclasses
 import gc
+import json
 import pathlib
 import shutil
 import subprocess
@@ -281,3 +282,29 @@ def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
   with Store(folder, keep=2) as store:
     assert store.latest() == 5
     store.save(_state(6), _position(6))
+
+
+def test_what_a_kill_left_of_a_save_is_removed_by_the_next_run(tmp_path):
+  left = tmp_path / "6.orbax-checkpoint-tmp"
+  left.mkdir()
+  with Store(tmp_path):  # to read alone
+    pass
+  assert left.exists()
+  with Store(tmp_path, keep=2) as store:
+    store.save(_state(6), _position(6))
+  assert not left.exists()
+
+
+def test_a_position_that_lacks_a_part_is_damage(tmp_path):
+  with Store(tmp_path, keep=2) as store:
+    store.save(_state(5), _position(5))
+  path = tmp_path / "5" / "_CHECKPOINT_METADATA"
+  whole = json.loads(path.read_text())
+  for name in ("step", "seed", "data"):
+    custom = {k: v for k, v in whole["custom_metadata"].items() if k != name}
+    path.write_text(json.dumps(whole | {"custom_metadata": custom}))
+    with (
+      Store(tmp_path) as store,
+      pytest.raises(ValueError, match=f"does not say the run's {name}"),
+    ):
+      store.position()

@@ -47,3 +47,12 @@ def test_a_wrong_number_of_processes_is_named(monkeypatch):
   monkeypatch.setattr(hosts.os, "environ", wrong)
   with pytest.raises(ValueError, match=r"JAX_NUM_PROCESSES='two' .* --nodistributed"):
     hosts.join(None)
+
+
+def test_a_check_that_fails_refuses_in_a_process_alone_too():
+  def refuse():
+    raise ValueError("another encoder")
+
+  with pytest.raises(ValueError, match="another encoder"):
+    hosts.check(refuse)
+  hosts.check(lambda: None)

@@ -53,11 +53,11 @@ def whole(tmp_path_factory):
 
   def show(mesh, ema, step, folder):
     shown.append(step)
-    (folder / "a.png").write_bytes(b"png")
+    (folder / "a.png").write_bytes(np.asarray(ema["bias"]).tobytes())
     return [("<a caption>", folder / "a.png")]
 
   def finish(mesh, ema, workdir):
-    (workdir / "exported").write_text(str(float(ema["bias"].sum())))
+    (workdir / "exported").write_bytes(np.asarray(ema["bias"]).tobytes())
     return "exported"
 
   objective = line.objective(show=show, finish=finish)
@@ -67,7 +67,6 @@ def whole(tmp_path_factory):
 
 
 def test_a_run_leaves_its_files(whole):
-  assert (whole / "exported").is_file()
   assert json.loads((whole / "config.json").read_text())["name"] == "line"
   lines = _lines(whole)
   assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 7]
@@ -79,6 +78,22 @@ def test_a_run_leaves_its_files(whole):
   assert 'src="samples/00000007/a.png"' in page
   with Store(whole / "checkpoints") as store:
     assert store.steps() == [3, 6, 7]
+
+
+def test_samples_export_and_held_out_loss_are_of_the_averaged_weights(whole):
+  objective, config, mesh = line.objective(), line.config(), _mesh()
+  state = _state(whole)
+  assert not np.array_equal(state.ema["bias"], state.params["bias"])
+  for made in (whole / "exported", whole / "samples/00000007/a.png"):
+    assert made.read_bytes() == state.ema["bias"].tobytes()
+  model = Trainer(objective, config, mesh).model(state.ema)
+  batches = objective.heldout_batches(mesh)
+  sums = [
+    objective.heldout(model, jax.device_get(next(batches)), 0.0)
+    for _ in range(config.train.evaluate_batches)
+  ]
+  expected = sum(float(x.loss) for x in sums) / sum(float(x.weight) for x in sums)
+  assert _lines(whole)[-1]["heldout/loss"] == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_finished_run_does_nothing(whole, capsys):

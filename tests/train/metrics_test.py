@@ -142,3 +142,18 @@ def test_speed_is_per_second_and_mfu_needs_a_known_peak(monkeypatch):
   monkeypatch.setitem(peaks.FLOPS, jax.devices()[0].device_kind, 2e12)
   assert metrics.speed(2.0, 4, counts, mesh)["mfu"] == pytest.approx(0.5)
   assert metrics.speed(0.0, 0, counts, mesh) == {"model_tflops_per_step": 4.0}
+
+
+def test_tensorboard_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypatch):
+  opened, write = [], metrics.tensorboardX.SummaryWriter
+
+  def writer(**settings):
+    opened.append(settings["purge_step"])
+    return write(**settings)
+
+  monkeypatch.setattr(metrics.tensorboardX, "SummaryWriter", writer)
+  with metrics.Log(tmp_path, step=0) as log:
+    for step in (1, 2, 3):
+      log.write(step, {"loss": 1.0})
+  metrics.Log(tmp_path, step=2).close()
+  assert opened == [None, 3]

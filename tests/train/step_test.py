@@ -128,3 +128,29 @@ def test_a_model_with_more_than_parameters_is_refused():
   mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
   with pytest.raises(ValueError, match=r"parameters only.*calls"):
     Trainer(line.objective(build=Counting), line.config(), mesh)
+
+
+def test_the_seed_decides_the_first_weights_and_the_noise():
+  mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
+  kernels, losses, start = [], [], None
+  for seed in (0, 1):
+    config = dataclasses.replace(line.config(), seed=seed)
+    trainer = Trainer(line.objective(), config, mesh)
+    fresh = jax.device_get(trainer.init())
+    start = start or fresh  # one step from the same weights differs by the noise alone
+    with jax.set_mesh(mesh):
+      state = jax.device_put(start, trainer.shardings)
+      _, seen = trainer.step(state, next(trainer.objective.batches(mesh, 0)))
+    kernels.append(fresh.params["kernel"])
+    losses.append(float(seen.means["loss"][0]))
+  assert not np.array_equal(*kernels) and losses[0] != losses[1]
+
+
+def test_the_rate_of_a_step_is_that_of_a_schedule_over_the_whole_run():
+  config = line.config()
+  schedule = {"warmup_steps": 0, "schedule": "cosine", "final_fraction": 0.0}
+  optimizer = dataclasses.replace(config.optimizer, learning_rate=0.1, **schedule)
+  config = dataclasses.replace(config, optimizer=optimizer)
+  _, seen = _run(steps=3, config=config)
+  expected = [0.05 * (1 + np.cos(np.pi * step / 7)) for step in (1, 2, 3)]  # of 7 steps
+  np.testing.assert_allclose([m.learning_rate for m, _ in seen], expected, rtol=1e-5)

@@ -66,6 +66,22 @@ def test_given_frames_are_whole_and_first_and_leave_one():
     assert 0.4 < (counts[number] > 0).mean() < 0.6
 
 
+def test_half_of_the_clips_with_given_frames_have_one():
+  batch = _batch(800)
+  given_RN = np.asarray(_given_tokens(batch, 0, 0, 1.0))
+  num = given_RN[:, batch.segments[0] == 3].sum(1)  # of five frames, one token each
+  shares = np.bincount(num, minlength=6)[1:] / 800
+  np.testing.assert_allclose(shares, [0.5 + 0.125, 0.125, 0.125, 0.125, 0], atol=0.05)
+
+
+def test_given_frames_of_a_later_run_are_its_own_first():
+  batch = _batch(8)
+  later = dataclasses.replace(batch, frames=batch.frames + 7 * (batch.segments == 1))
+  found = [np.asarray(_given_tokens(b, 0, 0, 1.0)) for b in (batch, later)]
+  np.testing.assert_array_equal(*found)
+  assert found[0][:, batch.segments[0] == 1].any()
+
+
 class _Probe:
   """A model that returns what it saw: the noisy patches, and remembers its times."""
 
@@ -75,11 +91,25 @@ class _Probe:
 
 
 @functools.partial(jax.jit, static_argnums=1)
-def _loss(batch: Batch, config: config_lib.Config):
-  """The sums, and what the model saw, at seed 1 and step 2."""
+def _loss(batch: Batch, config: config_lib.Config, seed: int = 1, step: int = 2):
+  """The sums, and what the model saw."""
   model = _Probe()
-  sums = diffusion.loss(model, batch, jnp.int32(1), jnp.int32(2), config)
+  sums = diffusion.loss(model, batch, seed, step, config)
   return sums, model.patches, model.times
+
+
+def _noise(batch: Batch, patches, times_RS) -> np.ndarray:
+  """What was added to the batch, `(R, N, P)`; of the padding, nothing that counts."""
+  at_RN = np.maximum(batch.segments - 1, 0)
+  times_RN1 = np.take_along_axis(np.asarray(times_RS), at_RN, 1)[..., None]
+  return (np.asarray(patches) - (1 - times_RN1) * batch.patches) / times_RN1
+
+
+def _losses(batch: Batch, noise_RNP) -> np.ndarray:
+  """The mean of each segment's error, `(R, S)`, where the velocity is said to be 0."""
+  error_RN = np.square(noise_RNP - batch.patches).mean(-1)
+  inside = [batch.segments[0] == number for number in (1, 2, 3)]
+  return np.stack([error_RN[:, tokens_N].mean(1) for tokens_N in inside], 1)
 
 
 _given_tokens = jax.jit(diffusion.given_tokens)
@@ -102,6 +132,58 @@ def test_given_tokens_stay_clean_and_have_time_0_and_no_loss():
   assert float(other.loss) == pytest.approx(float(sums.loss), rel=1e-6)
 
 
+@pytest.mark.parametrize("std", [0.0, 1.0])
+def test_each_step_and_seed_gives_a_clip_other_times_and_noise(std):
+  config = dataclasses.replace(_CONFIG, diffusion=config_lib.Diffusion(time_std=std))
+  batch = _batch(4)
+
+  def seen(seed, step):
+    _, patches, times_RS = _loss(batch, config, seed, step)
+    noise = _noise(batch, patches, times_RS)[batch.segments > 0]
+    return np.asarray(times_RS), noise.ravel()
+
+  times, noise = seen(1, 2)
+  for seed, step in ((1, 3), (2, 2)):
+    other_times, other_noise = seen(seed, step)
+    assert (times != other_times).all()
+    assert np.abs(np.corrcoef(noise, other_noise)[0, 1]) < 0.2
+
+
+def test_whether_frames_are_given_says_nothing_of_the_time():
+  settings = config_lib.Diffusion(time_std=0.0, shift=0.0, given_probability=0.5)
+  config = dataclasses.replace(_CONFIG, diffusion=settings)
+  batch = _batch(400)
+  _, _, times_RN = jax.device_get(_loss(batch, config))
+  times_RN = times_RN[:, batch.segments[0] == 3]  # of five frames, the last never given
+  assert abs(np.corrcoef(times_RN[:, 4], times_RN[:, 0] == 0)[0, 1]) < 0.2
+
+
+def test_each_quarters_loss_is_the_mean_of_its_segments():
+  batch = _batch(40)
+  sums, patches, times_RS = jax.device_get(_loss(batch, _CONFIG))
+  losses_RS = _losses(batch, _noise(batch, patches, times_RS))
+  for low in (0.0, 0.25, 0.5, 0.75):
+    inside = (times_RS >= low) & (times_RS < low + 0.25)
+    total, weight = sums.means[f"loss/{low:.2f}-{low + 0.25:.2f}"]
+    assert weight == inside.sum() > 0
+    assert float(total) == pytest.approx(losses_RS[inside].sum(), rel=1e-3)
+  assert float(sums.loss) == pytest.approx(losses_RS.sum(), rel=1e-3)
+
+
+@pytest.mark.parametrize("name", ["bfloat16", "float32"])
+def test_products_are_in_the_dtype_of_the_config(name):
+  config = dataclasses.replace(_CONFIG, train=config_lib.Train(compute_dtype=name))
+  seen = []
+
+  def model(patches, *_, dtype, num_segments=None):
+    seen.append(jnp.dtype(dtype).name)
+    return jnp.zeros_like(patches)
+
+  jax.eval_shape(lambda b: diffusion.loss(model, b, 0, 0, config).loss, _batch())
+  jax.eval_shape(lambda b: diffusion.heldout(model, b, 0.5, config).loss, _batch())
+  assert seen == [name, name]
+
+
 def test_halves_of_a_batch_add_up_to_it():
   batch = _batch(4)
   whole, _, _ = _loss(batch, _CONFIG)
@@ -118,15 +200,26 @@ def test_halves_of_a_batch_add_up_to_it():
   assert float(tokens) / float(room) == pytest.approx(15 / 17)
 
 
-def test_the_held_out_loss_is_at_the_level_asked_for():
+def test_the_held_out_loss_is_at_the_level_asked_for_with_noise_that_stays():
+  batch = _batch(2)
+
   @jax.jit
   def heldout(level):
     model = _Probe()
-    return diffusion.heldout(model, _batch(), level, _CONFIG).loss, model.times
+    return (
+      diffusion.heldout(model, batch, level, _CONFIG).loss,
+      model.patches,
+      model.times,
+    )
 
-  low, times_RS = heldout(jnp.float32(0.25))
-  np.testing.assert_array_equal(times_RS, np.full((1, 3), 0.25, np.float32))
-  assert float(low) == float(heldout(jnp.float32(0.25))[0])
+  found = []
+  for level in (0.25, 0.75):
+    loss, patches, times_RS = jax.device_get(heldout(jnp.float32(level)))
+    np.testing.assert_array_equal(times_RS, np.full((2, 3), level, np.float32))
+    noise = _noise(batch, patches, times_RS)
+    assert float(loss) == pytest.approx(_losses(batch, noise).sum(), rel=1e-4)
+    found.append(noise[batch.segments > 0])
+  np.testing.assert_allclose(*found, atol=1e-5)
 
 
 def test_work_grows_with_the_squares_of_the_segments():

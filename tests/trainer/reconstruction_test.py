@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 
 from flax import nnx
 import jax
@@ -22,14 +23,14 @@ _CONFIG = config_lib.Config(
 
 
 class _Fake(nnx.Module):
-  """Latents that are the pixels, darker by `shift` when decoded."""
+  """Latents that are the pixels, of a `variance`, darker by `shift` when decoded."""
 
-  def __init__(self, shift: float = 0.0):
+  def __init__(self, shift: float = 0.0, variance: float = 1.0):
     self.scale = nnx.Param(jnp.ones(()))
-    self.shift = shift
+    self.shift, self.variance = shift, variance
 
   def encode(self, x):
-    return x * self.scale[...], jnp.zeros_like(x)
+    return x * self.scale[...], jnp.full_like(x, math.log(self.variance))
 
   def decode(self, z):
     return z - self.shift
@@ -43,15 +44,26 @@ def _windows(num: int = 3) -> Windows:
   )
 
 
-@functools.partial(jax.jit, static_argnums=4)
-def _jitted(shift, windows, seed, step, config):
-  return reconstruction.loss(_Fake(shift), windows, seed, step, config)
+@functools.partial(jax.jit, static_argnums=(4, 5))
+def _jitted(shift, windows, seed, step, config, variance):
+  return reconstruction.loss(_Fake(shift, variance), windows, seed, step, config)
 
 
-def _loss(shift: float, step: int = 0, windows: Windows | None = None, **terms):
-  config = dataclasses.replace(_CONFIG, reconstruction=config_lib.Reconstruction(**terms))
+def _loss(
+  shift: float,
+  step: int = 0,
+  windows: Windows | None = None,
+  variance: float = 1.0,
+  **terms,
+):
+  """The loss and the means of its terms, in a run of 10 steps."""
+  config = dataclasses.replace(
+    _CONFIG,
+    reconstruction=config_lib.Reconstruction(**terms),
+    train=dataclasses.replace(_CONFIG.train, steps=10),
+  )
   windows = windows or _windows()
-  sums = _jitted(shift, windows, jnp.int32(0), jnp.int32(step), config)
+  sums = _jitted(shift, windows, jnp.int32(0), jnp.int32(step), config, variance)
   means = {name: float(t / w) for name, (t, w) in sums.means.items()}
   return float(sums.loss / sums.weight), means
 
@@ -88,10 +100,34 @@ def test_a_step_edge_is_seen_by_the_gradient_term_in_every_direction():
 def test_divergence_is_summed_over_the_latent_per_pixel():
   windows = _windows()
   x = windows.clips / 127.5 - 1.0
-  expected = 0.5 * np.square(x).sum() / (3 * 3 * 4 * 4)
-  loss, means = _loss(0.0, sample=False, l1=0.0, gradient=0.0, kl=2.0, windows=windows)
-  assert means["kl"] == pytest.approx(expected, rel=1e-5)
-  assert loss == pytest.approx(2 * expected, rel=1e-5)
+  terms = {"sample": False, "l1": 0.0, "gradient": 0.0, "kl": 2.0}
+  for variance in (1.0, 4.0):
+    each = 0.5 * (np.square(x) + variance - 1 - np.log(variance))
+    expected = each.sum() / (3 * 3 * 4 * 4)
+    loss, means = _loss(0.0, windows=windows, variance=variance, **terms)
+    assert means["kl"] == pytest.approx(expected, rel=1e-5)
+    assert loss == pytest.approx(2 * expected, rel=1e-5)
+
+
+_SQUARES = {"l1": 0.0, "l2": 1.0, "kl": 0.0, "gradient": 0.0}  # the error's alone
+
+
+def test_latents_are_drawn_with_the_deviation_of_their_variance():
+  windows = _windows(8)
+  found, _ = _loss(0.0, sample=True, variance=4.0, windows=windows, **_SQUARES)
+  assert found == pytest.approx(4.0, rel=0.1)
+
+
+def test_latents_are_disturbed_from_their_step_on_and_apart_from_what_is_drawn():
+  terms = _SQUARES | {"noise": 1.0, "noise_from": 0.5}
+  loss, _ = _loss(0.0, 4, sample=False, **terms)
+  assert loss == pytest.approx(0, abs=1e-6)
+  assert _loss(0.0, 5, sample=False, **terms)[0] > 0.01
+  windows = _windows(64)
+  found, _ = _loss(0.0, 5, sample=True, windows=windows, **terms)
+  # Of independent draws the variances add up; the mean of a strength's square is 1 / 3.
+  deviation = np.std(windows.clips / 127.5 - 1.0)
+  assert found == pytest.approx(1 + deviation**2 / 3, rel=0.08)
 
 
 def test_noise_belongs_to_the_step_and_the_clip():

@@ -94,12 +94,19 @@ def test_weights_may_come_from_a_checkpoint_folder(encoder, folder, tmp_path):
   assert encoders.TextEncoder.load(text, tmp_path).fingerprint == encoder.fingerprint
 
 
-def test_the_fingerprint_tells_what_changed(encoder, folder):
+def test_the_fingerprint_tells_what_changed(encoder, folder, tmp_path):
   shorter = dataclasses.replace(TEXT, max_tokens=10)
   assert encoders.TextEncoder.load(shorter, folder).fingerprint != encoder.fingerprint
   params = {**encoder.params, "embedding": encoder.params["embedding"] + 1e-3}
   changed = encoders.TextEncoder(TEXT, encoder.tokenizer, params)
   assert changed.fingerprint != encoder.fingerprint
+  half = dataclasses.replace(TEXT, dtype="bfloat16")
+  rounded = encoders.TextEncoder(half, encoder.tokenizer, encoder.params)
+  assert rounded.fingerprint != encoder.fingerprint
+  model = tmp_path / encoders.TOKENIZER
+  tokenizers.train_tokenizer([caption[::-1] for caption in CAPTIONS], model, 128)
+  other = encoders.TextEncoder(TEXT, tokenizers.Tokenizer(model), encoder.params)
+  assert other.fingerprint != encoder.fingerprint
 
 
 def test_settings_that_name_weights_have_the_fingerprint_of_their_encoder(
