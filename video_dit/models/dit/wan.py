@@ -215,7 +215,8 @@ def timestep_embedding(times: jax.Array, size: int) -> jax.Array:
 
   The angle of the highest frequency reaches 1000, where float32 is off by 3e-5. So turns
   are computed in parts that are exact, and whole turns are dropped before the last
-  addition. A time that is the float32 of a whole step out of 1000 counts as that step.
+  addition. A time that is the float32 of a whole step out of 1000 counts as that step, so
+  that here, other than in `layers.sinusoid`, no gradient passes to such a time.
 
   Args:
     times: in [0, 1], of any shape.
