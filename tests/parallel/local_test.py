@@ -1,6 +1,9 @@
 """Which kernel a device's attention takes, what it says of it, and what is kept."""
 
+import importlib.machinery
 import logging
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
@@ -78,6 +81,23 @@ def test_unknown_kernels_and_missing_libraries_are_refused(monkeypatch):
   monkeypatch.setattr(local, "_has_tokamax", lambda: False)
   with pytest.raises(ValueError, match=r"-c constraints.txt -e '\.\[tokamax\]'"):
     local.choose("tokamax", (1, 8, 1, 4), 8)
+
+
+def test_a_tokamax_of_another_version_is_named_and_not_used(monkeypatch, caplog):
+  logging.getLogger("absl").propagate = True
+  other = types.ModuleType("tokamax")
+  other.__spec__ = importlib.machinery.ModuleSpec("tokamax", None)
+  monkeypatch.setitem(sys.modules, "tokamax", other)
+  monkeypatch.setattr(local, "_gpu_is_here", lambda: True)
+  local._has_tokamax.cache_clear()
+  try:
+    with _on("gpu", "NVIDIA H100"):
+      assert local.choose("auto", (1, 32_768, 9, 128), 32_768) == "triton"
+    with pytest.raises(ValueError, match="not in a version that can be used"):
+      local.choose("tokamax", (1, 8, 1, 4), 8)
+  finally:
+    local._has_tokamax.cache_clear()
+  assert "this version of Tokamax cannot be used (No module named" in caplog.text
 
 
 @pytest.mark.parametrize(("kernel", "block"), [("splash", 0), ("splash_1024", 1024)])

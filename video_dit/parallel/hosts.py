@@ -20,7 +20,6 @@ import pathlib
 from typing import Any
 
 import jax
-from jax._src import distributed
 from jax.experimental import multihost_utils
 import numpy as np
 import tqdm
@@ -118,6 +117,8 @@ def tell(word: str, seconds: float) -> str:
   """
   if jax.process_count() == 1:
     return word
+  from jax._src import distributed  # JAX has no public name for its key-value store
+
   client, key = distributed.global_state.client, f"video_dit/{next(_told)}"
   assert client is not None
   if leads():

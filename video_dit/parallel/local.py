@@ -131,7 +131,8 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
     )
   if kernel == "tokamax" and not _has_tokamax():
     raise ValueError(
-      "config.dit.attention='tokamax': Tokamax is not installed. Install it with"
+      "config.dit.attention='tokamax': Tokamax is not installed, or not in a version that"
+      " can be used. Install it with"
       f" {extras.command('tokamax')}, or choose 'auto'."
     )
   gpu = platform in _GPU
@@ -155,7 +156,7 @@ def choose(kernel: str, shape: tuple[int, ...], keys: int) -> str:
       name, why = "chunked", "a GPU older than the kernels"
     elif gpu and shape[3] > _WIDEST:
       name, why = "chunked", "heads wider than the GPU kernels support"
-    elif gpu and _has_tokamax() and _gpu_is_here():
+    elif gpu and _gpu_is_here() and _has_tokamax():
       name, why = "tokamax", "a GPU"
     elif gpu and not _has_triton():
       name, why = "chunked", "a JAX without Pallas for Triton"
@@ -179,7 +180,17 @@ def _say(name: str, why: str, kind: str, shape: tuple[int, ...], keys: int):
 
 @functools.cache
 def _has_tokamax() -> bool:
-  return importlib.util.find_spec("tokamax") is not None
+  """Whether Tokamax is here, in a version with the private parts that are used."""
+  if importlib.util.find_spec("tokamax") is None:
+    return False
+  from video_dit.parallel.kernels import gpu
+
+  try:
+    gpu.parts()
+  except (ImportError, AttributeError) as error:
+    logging.warning("attention: this version of Tokamax cannot be used (%s)", error)
+    return False
+  return True
 
 
 def _gpu_is_here() -> bool:

@@ -7,6 +7,8 @@ chosen automatically. The backward pass of both is this project's (triton.py). N
 been run by this project on a GPU; the ranges and the masks are tested on CPU.
 """
 
+from typing import Any
+
 from absl import logging
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,17 @@ def key_ranges(
   return ends("left"), ends("right")
 
 
+def parts() -> tuple[Any, Any]:
+  """What is used of Tokamax: its implementations by name, and the mask that they take.
+
+  Raises:
+    ImportError, AttributeError: this version has them elsewhere, or not at all.
+  """
+  from tokamax._src.ops.attention import api, base
+
+  return api.IMPLEMENTATIONS, base.Mask
+
+
 def tokamax(
   q_RNAK: jax.Array,
   k_RMAK: jax.Array,
@@ -52,15 +65,14 @@ def tokamax(
   Args:
     device: the kind of GPU; empty elsewhere, where Tokamax's plain form runs.
   """
-  from tokamax._src.ops.attention import api, base
-
+  implementations, mask_of = parts()
   first_RN, last_RN = key_ranges(segments_RN, key_segments_RM)
-  mask = base.Mask(k_start=first_RN[:, None], k_end=last_RN[:, None])
+  mask = mask_of(k_start=first_RN[:, None], k_end=last_RN[:, None])
   names = ("mosaic_gpu", "triton") if device else ("xla",)
   for name in names:  # the fastest first
     try:
       with jax.numpy_rank_promotion("allow"):  # which its code relies on
-        out, (most, total) = api.IMPLEMENTATIONS[name](
+        out, (most, total) = implementations[name](
           q_RNAK, k_RMAK, v_RMAK, mask=mask, return_residuals=True
         )
     except NotImplementedError:
