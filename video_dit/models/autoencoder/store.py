@@ -35,7 +35,10 @@ def export(
   mean: np.ndarray,
   std: np.ndarray,
 ) -> None:
-  """Writes the frozen autoencoder; a reader sees the old folder or the new one.
+  """Writes the frozen autoencoder.
+
+  A folder that is written to again has no description meanwhile: who opens it then is
+  told that there is no autoencoder.
 
   Args:
     folder: written to.
