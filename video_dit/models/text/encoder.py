@@ -132,7 +132,6 @@ class TextEncoder:
     """Writes tokenizer, weights and description; the description last."""
     folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    weights = safetensors.numpy.save(_flatten(self.params))
     description = {
       **_sizes(self.text),
       "vocabulary": self.tokenizer.vocabulary,
@@ -140,12 +139,10 @@ class TextEncoder:
       "dtype": self.text.dtype,
       "fingerprint": self.fingerprint,
     }
-    for name, content in (
-      (TOKENIZER, self.tokenizer.files[TOKENIZER]),
-      (WEIGHTS, weights),
-      (DESCRIPTION, json.dumps(description, indent=2).encode()),
-    ):
-      files.write(folder / name, content)
+    files.write(folder / TOKENIZER, self.tokenizer.files[TOKENIZER])
+    with files.replacing(folder / WEIGHTS) as unfinished:
+      safetensors.numpy.save_file(_flatten(self.params), unfinished)
+    files.write(folder / DESCRIPTION, json.dumps(description, indent=2))
 
   @functools.cached_property
   def fingerprint(self) -> str:
