@@ -144,3 +144,9 @@ def test_packing_goes_by_the_tokens_that_encoded_captions_have(done, tmp_path):
   )
   planned = pack.plan_epoch(cut.tokens, cut.text_tokens, data, config.seed, 0)
   assert (found["rows"], found["fill"]) == (len(planned), planned.fill)
+  # Latents are on a grid, which another patch may not divide.
+  other = dataclasses.replace(config, dit=dataclasses.replace(dit, patch=(1, 4, 4)))
+  assert (
+    "not a multiple of dit.patch (1, 4, 4)"
+    in data_report.plan(tmp_path, other)["problem"]
+  )

@@ -101,6 +101,8 @@ def test_summary_tells_all(done, config):
     "random weights, which know no meanings",
   ):
     assert part in text, text
+  found = done[0].packing
+  assert f"{found['rows']:,} rows of 64 tokens, {found['fill']:.1%} full" in text
 
 
 def test_the_report_of_a_run_has_pictures(done_pixels):

@@ -42,8 +42,8 @@ def write(
   counts: ingest.Counts,
   facts: facts_lib.Facts,
   pool: workers.Pool,
-) -> None:
-  """Writes the report of the tables in a folder.
+) -> dict[str, Any]:
+  """Writes the report of the tables in a folder; returns what `plan` found.
 
   Args:
     folder: of the tables, and of the report.
@@ -86,6 +86,7 @@ def write(
     shown.facts(packing | fill)
   _pictures(shown, folder, config, facts, pool)
   shown.write(folder / HTML)
+  return packing
 
 
 def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
@@ -102,8 +103,9 @@ def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
     return facts
   facts["tokens of captions"] = "counted" if is_counted else "estimated"
   text = clips_N4[:, 3]
-  # Of pixels, whose grid is finer, the whole tokens count.
-  t, h, w = (clips_N4[:, :3] // config.dit.patch * config.dit.patch).T
+  t, h, w = clips_N4[:, :3].T
+  if not is_counted:  # Of pixels, whose grid is finer, the whole tokens count.
+    t, h, w = (clips_N4[:, :3] // config.dit.patch * config.dit.patch).T
   is_some = (t > 0) & (h > 0) & (w > 0)
   if not is_some.any():
     return facts

@@ -7,6 +7,7 @@ import os
 import pathlib
 import tempfile
 import time
+from typing import Any
 
 import jax
 
@@ -51,6 +52,7 @@ class Outcome:
     counts: of the tables.
     examined: files examined in this run; the others were known.
     made: records written and reused.
+    packing: what `data_report.plan` expects of the training split; nothing for pixels.
     seconds: spent in each stage.
     place: of the output, for people.
     host, hosts: which of how many hosts this one is.
@@ -60,6 +62,7 @@ class Outcome:
   counts: ingest.Counts
   examined: int
   made: progress.Made
+  packing: dict[str, Any]
   seconds: dict[str, float]
   place: str
   host: int = 0
@@ -142,6 +145,7 @@ def preprocess(
     return _maker(config, text, clips, plan, rows, autoencoder, overwrite, mesh)
 
   counts, examined, made = ingest.Counts(), 0, progress.Made()
+  packing: dict[str, Any] = {}
   with fetched, pool:
     if team is not None and host:
       clock.start(kind)
@@ -202,13 +206,14 @@ def preprocess(
           if team is not None:
             team.announce_nothing()
         clock.start("report")
-        data_report.write(folder, config, counts, facts, pool)
+        packing = data_report.write(folder, config, counts, facts, pool)
       disk.publish()
   return Outcome(
     folder=folder / kind,
     counts=counts,
     examined=examined,
     made=made,
+    packing=packing,
     seconds=clock.stop(),
     place=str(output),
     host=host,

@@ -1,14 +1,11 @@
 """What a run did, as a table for the user."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from video_dit import config as config_lib
-from video_dit.data import pack, pieces, reader
 from video_dit.models.text import encoder as encoder_lib
 from video_dit.preprocess import data_report, ingest, run
-
-# Planning more clips than this for one number would take too long.
-_MOST_PLANNED = 200_000
 
 Rows = Iterator[tuple[str, str]]
 
@@ -103,28 +100,20 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
     yield "tiles", made.tiles
   if config.objective == "diffusion":
     yield "tokens", f"{outcome.counts.tokens:,}"
-    yield "packing", _packing(outcome, config)
+    yield "packing", _packing(outcome.packing)
     if encoder_lib.is_random(config.text, outcome.folder.parent / run.TEXT):
       yield "text encoder", encoder_lib.RANDOM
   yield "data set", _path(outcome, outcome.folder.name)
 
 
-def _packing(outcome: run.Outcome, config: config_lib.Config) -> str:
+def _packing(packing: dict[str, Any]) -> str:
   """The expected fill of training rows, or why clips do not fit."""
-  if not outcome.counts.splits["train"]:
+  if not packing["clips"]:
     return "no clips to train on"
-  index = reader.Dataset(outcome.folder, "train").index
-  most = slice(_MOST_PLANNED)
-  try:
-    cut = pieces.cut(
-      *(column[most] for column in (index.t, index.h, index.w, index.text_tokens)),
-      data=config.data,
-      patch=config.dit.patch,
-    )
-  except ValueError as error:
-    return f"these clips cannot be trained on with this config.data: {error}"
-  plan = pack.plan_epoch(cut.tokens, cut.text_tokens, config.data, config.seed, 0)
-  return f"{len(plan):,} rows of {config.data.row_length:,} tokens, {plan.fill:.1%} full"
+  if "problem" in packing:
+    return packing["problem"]
+  rows, length, fill = (packing[name] for name in ("rows", "row length", "fill"))
+  return f"{rows:,} rows of {length:,} tokens, {fill:.1%} full"
 
 
 def _seconds(outcome: run.Outcome) -> Rows:
