@@ -90,7 +90,7 @@ def objective(seconds: float = 0.0, nan_at: Container[int] = (), **changes) -> O
     "batches": batches,
     "data": "points",
     "facts": {"points": ROWS},
-    "shape_keys": ("objective", "dit.width"),
+    "model_keys": ("objective", "dit.width", "diffusion.prediction"),
     "heldout": lambda model, batch, level: loss(model, batch, 0, 0),
     "heldout_batches": lambda mesh: batches(mesh, 10**6),
   }

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from video_dit.data import pieces as pieces_lib
 from video_dit.data import steps as steps_lib
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import loop, metrics
+from video_dit.train import workdir as workdir_lib
 from video_dit.trainer.step import Trainer
 
 _RATES = ("_per_second", "mfu")
@@ -102,7 +104,31 @@ def test_a_finished_run_does_nothing(whole, capsys):
   assert "nothing left to train" in capsys.readouterr().out
   after = {p: p.stat().st_mtime_ns for p in whole.rglob("*") if p.is_file()}
   changed = {path.name for path in before if before[path] != after.get(path)}
-  assert changed <= {"config.json", "lock"}
+  assert changed <= {"lock"}
+
+
+def test_the_config_of_a_finished_run_stays_that_of_its_weights(whole):
+  before = (whole / "config.json").read_bytes()
+  other = dataclasses.replace(line.config(), sample=config_lib.Sample(steps=3))
+  assert loop.train(line.objective(), other, _mesh(), whole)
+  assert (whole / "config.json").read_bytes() == before
+
+
+def test_the_config_is_written_once_the_checkpoint_is_read(whole, tmp_path):
+  workdir = shutil.copytree(whole, tmp_path / "run")
+  shutil.rmtree(workdir / "checkpoints" / "7" / "rest")
+  before = (workdir / "config.json").read_bytes()
+  with pytest.raises(ValueError, match="the checkpoint is damaged"):
+    loop.train(line.objective(), line.config(steps=9), _mesh(), workdir)
+  assert (workdir / "config.json").read_bytes() == before
+
+
+def test_a_run_that_saved_nothing_holds_nobody_to_its_model(tmp_path):
+  workdir_lib.write(tmp_path, line.config(), None)
+  config = line.config(steps=1)
+  other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, width=576))
+  assert loop.train(line.objective(), other, _mesh(), tmp_path)
+  assert json.loads((tmp_path / "config.json").read_text())["dit"]["width"] == 576
 
 
 def test_a_torn_marker_of_the_end_counts_as_none(tmp_path):
@@ -178,6 +204,9 @@ def test_another_model_in_the_workdir_is_refused_by_key(whole):
   config = line.config()
   other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, width=576))
   with pytest.raises(ValueError, match=r"dit\.width: 1152 then, 576 now"):
+    loop.train(line.objective(), other, _mesh(), whole)
+  other = dataclasses.replace(config, diffusion=config_lib.Diffusion(prediction="noise"))
+  with pytest.raises(ValueError, match=r"prediction: 'velocity' then, 'noise' now"):
     loop.train(line.objective(), other, _mesh(), whole)
   # Nothing was touched.
   assert json.loads((whole / "config.json").read_text())["dit"]["width"] == 1152

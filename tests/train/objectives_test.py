@@ -1,4 +1,4 @@
-"""Objectives: data made by other encoders than the config names are refused."""
+"""Objectives: other encoders, data sets and models are told apart."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import pytest
 from tests import tiny
 from tests.data import clips
 from video_dit import config as config_lib
-from video_dit.data import schema
+from video_dit.data import reader, schema
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.train import objectives
 
@@ -42,3 +42,20 @@ def test_another_text_encoder_is_refused_by_name(tmp_path):
   mesh = mesh_lib.make(jax.devices(), (8, 1, 1, 1))
   with pytest.raises(ValueError, match=rf"text encoder.*'t5-1'.*{encoder.fingerprint}"):
     objectives.from_config(config, mesh)
+
+
+def test_sets_of_the_same_extents_and_other_clips_are_told_apart(tmp_path, monkeypatch):
+  def mark(name: str) -> str:
+    return objectives._fingerprint(reader.Dataset(clips.write(tmp_path / name, 10)))
+
+  first, again = mark("first"), mark("again")
+  monkeypatch.setattr(clips, "key", lambda i: f"{i:032x}")
+  other = mark("other")
+  assert first == again != other
+  assert first.partition("-")[0] == other.partition("-")[0]
+
+
+@pytest.mark.parametrize("keys", ["_DIFFUSION_KEYS", "_RECONSTRUCTION_KEYS"])
+def test_what_a_run_may_not_change_are_keys_of_the_config(keys):
+  known = {key for key, _ in config_lib.leaves(tiny.CONFIG)}
+  assert set(getattr(objectives, keys)) <= known

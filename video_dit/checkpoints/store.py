@@ -34,7 +34,7 @@ class Position:
     data: fingerprint of the data set.
     rows: of a step; 0 in a checkpoint that an older version wrote, which did not say.
     window: totals of the metrics since the last line of the log.
-    epochs: what is known of the epochs planned so far (`data.steps.Steps.known`).
+    epochs: what is known of the rows of past epochs (`data.steps.Steps.known`).
   """
 
   step: int

@@ -2,6 +2,7 @@
 
 import bisect
 import functools
+import hashlib
 import os
 import pathlib
 import time
@@ -43,6 +44,15 @@ class Index:
   def key(self) -> np.ndarray:
     """`(n,)` bytes of 32 hexadecimal digits; read when first asked for."""
     return self.column("key").astype("S32")
+
+  def digest_of_keys(self) -> str:
+    """Hash of all keys in order, 16 digits; they are not all held at once."""
+    digest = hashlib.sha256()
+    with pq.ParquetFile(self._path) as file:
+      for batch in file.iter_batches(columns=["key", "split"]):
+        rows = batch.filter(pc.equal(batch["split"], self._split))
+        digest.update(rows["key"].to_numpy(zero_copy_only=False).astype("S32").tobytes())
+    return digest.hexdigest()[:16]
 
   def column(self, name: str) -> np.ndarray:
     """Any column: key, t, h, w, text_tokens, frames_per_second, caption, shard, ..."""

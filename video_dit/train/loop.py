@@ -20,7 +20,7 @@ from video_dit.checkpoints.store import Position, Store
 from video_dit.parallel import hosts
 from video_dit.train import metrics as metrics_lib
 from video_dit.train import profile as profile_lib
-from video_dit.train import report
+from video_dit.train import report, resume
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.heldout import HeldOut
 from video_dit.train.objective import Objective
@@ -80,11 +80,12 @@ def _train(
   workdir: pathlib.Path,
   profile: profile_lib.Steps | None,
 ) -> bool:
-  workdir_lib.prepare(workdir, config, objective.shape_keys, hosts.say)
+  begun = workdir_lib.check(workdir, config, objective.model_keys)
   run = _Run(Trainer(objective, config, mesh), workdir, profile)
   with run.store, Stop() as stop:
-    state, position = run.start()
+    state, position = run.start(begun)
     if position.step < config.train.steps:
+      workdir_lib.write(workdir, config, begun, hosts.say)
       if hosts.leads():  # What starts runs again goes by it.
         (workdir / FINISHED).unlink(missing_ok=True)
       with metrics_lib.Log(workdir, step=position.step, enabled=hosts.leads()) as log:
@@ -113,34 +114,28 @@ class _Run:
     )
     self.profile = profile_lib.Profile(profile, workdir, self.store.latest() or 0)
     self.heldout = HeldOut(trainer, self.config.train.evaluate_batches)
-    self.rows = self.config.data.rows * self.config.train.accumulate
 
-  def start(self) -> tuple[TrainState, Position]:
-    """The newest whole checkpoint, or a fresh state."""
+  def start(self, begun: config_lib.Config | None) -> tuple[TrainState, Position]:
+    """The newest whole checkpoint, or a fresh state.
+
+    Args:
+      begun: the config that the checkpoint was trained with, if it is known.
+    """
     trainer, config = self.trainer, self.config
     shape = ", ".join(f"{axis}={size}" for axis, size in trainer.mesh.shape.items())
     hosts.say(f"{config.name}: {trainer.num_params():,} parameters on the mesh {shape}")
-    fresh = Position(step=0, seed=config.seed, data=self.objective.data)
     if self.store.latest() is None:
+      fresh = Position(step=0, seed=config.seed, data=self.objective.data)
       return trainer.init(), fresh
     position = self.store.position()
-    if position.data != fresh.data:
-      hosts.say(
-        "the data set has changed since this run last saved"
-        f" ({position.data} then, {fresh.data} now); continuing with the new one"
-      )
+    state = self.store.restore(trainer.abstract)
     if self.objective.steps:
       self.objective.steps.learn(position.epochs)
     hosts.say(f"continuing from step {position.step}")
-    if position.rows not in (0, self.rows):
-      seen, first = (position.step * rows for rows in (position.rows, self.rows))
-      hosts.say(
-        f"a step had {position.rows} rows and has {self.rows} now: the data continue at"
-        f" row {first:,}, where {seen:,} were seen, so {abs(first - seen):,} rows"
-        f" {'are skipped' if first > seen else 'repeat'}, and the rest of the epoch"
-        " comes in another order. Keep data.rows x train.accumulate to see each row once."
-      )
-    return self.store.restore(trainer.abstract), position
+    if position.step < config.train.steps:
+      for change in resume.changes(position, self.objective, config, begun):
+        hosts.say(change)
+    return state, position
 
   def advance(
     self, state: TrainState, position: Position, log: metrics_lib.Log, stop: Stop
@@ -205,7 +200,7 @@ class _Run:
       step=step,
       seed=self.config.seed,
       data=self.objective.data,
-      rows=self.rows,
+      rows=self.config.data.rows * self.config.train.accumulate,
       window=window.totals(),
       epochs=self.objective.steps.known(step) if self.objective.steps else {},
     )

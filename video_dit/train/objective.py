@@ -27,7 +27,7 @@ class Objective(Task):
     data: fingerprint of the data set.
     steps: the rows of every step; None where clips are not packed.
     facts: about the data set, for the report.
-    shape_keys: dotted config keys that decide the state's shapes.
+    model_keys: dotted config keys that decide what weights there are and what they mean.
     heldout: model, batch, level -> `Sums` of held-out data at one noise level.
     heldout_batches: mesh -> the held-out batches; None without held-out data.
     levels: noise levels of `heldout`; only 0 where there is no noise.
@@ -40,7 +40,7 @@ class Objective(Task):
   data: str
   steps: Steps | None = None
   facts: dict[str, Any]
-  shape_keys: tuple[str, ...]
+  model_keys: tuple[str, ...]
   heldout: Callable[[Any, Any, jax.Array], Sums]
   heldout_batches: Callable[[jax.sharding.Mesh], Iterator[Any]] | None = None
   levels: tuple[float, ...] = (0.0,)

@@ -23,23 +23,38 @@ from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
 from video_dit.trainer import task as task_lib
 
-_DIT_KEYS = (
-  "architecture",
-  "width",
-  "depth",
-  "heads",
-  "mlp_ratio",
-  "patch",
-  "frequencies",
+# What weights there are and what they mean: a run does not go on with others of these.
+_DIFFUSION_KEYS = (
+  "objective",
+  "dit.architecture",
+  "dit.width",
+  "dit.depth",
+  "dit.heads",
+  "dit.mlp_ratio",
+  "dit.patch",
+  "dit.rope_fractions",
+  "dit.rope_theta",
+  "dit.rope_side",
+  "dit.rope_seconds",
+  "dit.frequencies",
+  "dit.norm_epsilon",
+  "dit.text_length",
+  "diffusion.process",
+  "diffusion.schedule",
+  "diffusion.prediction",
+  "autoencoder.channels",
+  "autoencoder.space",
+  "autoencoder.time",
 )
-_AUTOENCODER_KEYS = (
-  "channels",
-  "space",
-  "time",
-  "patch",
-  "widths",
-  "blocks",
-  "factorized",
+_RECONSTRUCTION_KEYS = (
+  "objective",
+  "autoencoder.channels",
+  "autoencoder.space",
+  "autoencoder.time",
+  "autoencoder.patch",
+  "autoencoder.widths",
+  "autoencoder.blocks",
+  "autoencoder.factorized",
 )
 
 
@@ -123,7 +138,7 @@ def diffusion_objective(
       "held-out clips": len(heldout) if heldout else reason,
       **({"text encoder": encoder_lib.RANDOM} if is_random else {}),
     },
-    shape_keys=("objective", *(f"dit.{key}" for key in _DIT_KEYS)),
+    model_keys=_DIFFUSION_KEYS,
     initial=None if begun else _initial(config, metadata),
     weight=packing["pieces"] / packing["rows"] * accumulated.data.rows,
     heldout=functools.partial(diffusion.heldout, config=config),
@@ -188,7 +203,7 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
       "training clips": len(dataset),
       "held-out clips": len(heldout) if heldout else reason,
     },
-    shape_keys=("objective", *(f"autoencoder.{key}" for key in _AUTOENCODER_KEYS)),
+    model_keys=_RECONSTRUCTION_KEYS,
     heldout=functools.partial(reconstruction.heldout, config=config),
     heldout_batches=None
     if reason
@@ -219,11 +234,11 @@ def _share(mesh: jax.sharding.Mesh, config: config_lib.Config) -> loader.Share:
 
 
 def _fingerprint(dataset: reader.Dataset) -> str:
-  """Hash of who made a set and of the extents of its records, 16 digits."""
+  """Hash of who made a set and of its records' extents, and another of their keys."""
   metadata, index = dataset.metadata, dataset.index
   facts: dict[str, Any] = {"settings": metadata.settings, "records": len(dataset)}
   facts |= {"autoencoder": metadata.autoencoder, "text": metadata.text}
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
   for column in (index.t, index.h, index.w, index.text_tokens):
     digest.update(column.tobytes())
-  return digest.hexdigest()[:16]
+  return f"{digest.hexdigest()[:16]}-{index.digest_of_keys()}"

@@ -42,7 +42,7 @@ def loss(
   pixels = to_unit(windows.clips)
   mean, logvar = model.encode(pixels.astype(config.train.compute_dtype))
   # From then on the encoder is frozen and the decoder learns to repair.
-  mending = step >= terms.noise_from * config.train.steps
+  mending = step >= mends_from(config)
   if terms.noise:
     mean, logvar = (
       jnp.where(mending, jax.lax.stop_gradient(x), x) for x in (mean, logvar)
@@ -63,6 +63,12 @@ def loss(
     jnp.zeros_like(measured["l1"]),
   )
   return _sums(total_B, measured)
+
+
+def mends_from(config: config_lib.Config) -> float:
+  """The step from which the encoder is frozen; infinite without `noise`."""
+  terms = config.reconstruction
+  return terms.noise_from * config.train.steps if terms.noise else math.inf
 
 
 def heldout(
