@@ -1,11 +1,13 @@
 """The evaluate command on a run and its samples."""
 
+import dataclasses
 import json
 import os
 import pathlib
 import subprocess
 import sys
 
+import jax
 import numpy as np
 from PIL import Image
 import pytest
@@ -19,6 +21,9 @@ from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
 from video_dit.media import write
 from video_dit.media.shapes import demo, rendering
+from video_dit.parallel import mesh as mesh_lib
+from video_dit.train import heldout, objectives
+from video_dit.trainer import step
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -87,13 +92,33 @@ def test_everything_is_measured_shown_and_named(workdir, generator, samples, tmp
     assert sheet.size[1] > 4 * 72
 
 
-def test_held_out_loss_is_the_same_again(generator):
-  folder = reader.set_folder(generator.config.data.path, "latents")
-  dataset = reader.Dataset(folder, "validation")
-  expected = loss.by_level(generator, dataset)
-  again = loss.by_level(generator, dataset)
-  assert expected == again
-  assert set(expected) == {0.25, 0.75}
+def test_the_held_out_loss_is_training_s_over_all_batches(workdir, generator):
+  dataset = reader.Dataset(
+    reader.set_folder(generator.config.data.path, "latents"), "validation"
+  )
+  mesh = mesh_lib.make(jax.devices()[:1], (1, 1, 1, 1))
+
+  def with_rows(row_length: int) -> config_lib.Config:
+    """One row a batch."""
+    data = {"rows": 1, "row_length": row_length, "balance_rows": 1}
+    config = generator.config
+    return dataclasses.replace(
+      config,
+      data=dataclasses.replace(config.data, **data),
+      sample=dataclasses.replace(config.sample, rows=1, row_length=96),
+    )
+
+  found = []
+  for row_length in (48, 96):  # two batches of a clip each; one of both
+    config = with_rows(row_length)
+    here = generator_lib.Generator.from_workdir(workdir, config, mesh)
+    found.append(loss.by_level(here, dataset))
+  objective = objectives.diffusion_objective(with_rows(48), mesh)
+  wanted = heldout.HeldOut(step.Trainer(objective, config, mesh), 2)(here.params)
+  for level in (0.25, 0.75):
+    expected = pytest.approx(wanted[f"heldout/loss/{level:g}"], rel=1e-5)
+    assert found[0][level] == expected and found[1][level] == expected
+  assert found[0][0.25] != found[0][0.75]
 
 
 def test_a_copy_of_a_training_clip_is_at_distance_zero(workdir, generator, samples):

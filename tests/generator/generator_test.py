@@ -5,13 +5,14 @@ import json
 import shutil
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from tests import tiny
 from video_dit import config as config_lib
-from video_dit.checkpoints.state import TrainState
-from video_dit.checkpoints.store import Position, Store
+from video_dit.checkpoints import state as state_lib
+from video_dit.checkpoints import store as store_lib
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
 from video_dit.generator import sampler as sampler_lib
@@ -78,9 +79,11 @@ def test_weights_are_those_of_the_step_asked_for(workdir, generator, tmp_path):
   shutil.copytree(workdir / "checkpoints", tmp_path / "checkpoints")
   shutil.copy(workdir / "config.json", tmp_path)
   doubled = jax.tree.map(lambda x: 2 * x, generator.params)
-  state = TrainState(step=jax.numpy.int32(5), params=doubled, ema=doubled, opt={})
-  with Store(tmp_path / "checkpoints", keep=2) as store:
-    store.save(state, Position(step=5, seed=0, data=""))
+  state = state_lib.TrainState(
+    step=jax.numpy.int32(5), params=doubled, ema=doubled, opt={}
+  )
+  with store_lib.Store(tmp_path / "checkpoints", keep=2) as store:
+    store.save(state, store_lib.Position(step=5, seed=0, data=""))
   for asked, step, weights in ((None, 5, doubled), (3, 3, generator.params)):
     found = generator_lib.Generator.from_workdir(
       tmp_path, generator.config, generator.mesh, step=asked
@@ -238,3 +241,44 @@ def test_a_missing_checkpoint_is_named(workdir, tmp_path):
   config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
   with pytest.raises(ValueError, match=r"checkpoints: contains no checkpoints"):
     generator_lib.Generator.from_workdir(tmp_path, config, tiny.mesh())
+
+
+def test_another_checkpoint_than_the_newest_is_sampled_where_asked(
+  workdir, generator, tmp_path
+):
+  run = shutil.copytree(workdir, tmp_path / "run")
+  newer = jax.tree.map(lambda x: x + 1, generator.params)
+  state = state_lib.TrainState(
+    step=jnp.int32(9), params=newer, ema=jax.tree.map(jnp.copy, newer), opt={}
+  )
+  with store_lib.Store(run / "checkpoints", keep=2) as store:
+    store.save(state, store_lib.Position(step=9, seed=0, data=""))
+    store.wait()
+  asked = generator_lib.Generator.from_workdir(
+    run, generator.config, generator.mesh, step=tiny.STEP
+  )
+  jax.tree.map(np.testing.assert_array_equal, asked.params, generator.params)
+  assert asked.step == tiny.STEP
+
+
+def test_sampling_shifts_and_starts_as_training_noises(workdir, monkeypatch):
+  given = {}
+
+  def sample(denoise, noise, times, sampler, **options):
+    given.update(options, times=np.asarray(times))
+    return noise
+
+  monkeypatch.setattr(sampler_lib.samplers, "sample", sample)
+  config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
+  settings = {"process": "ddpm", "prediction": "noise"}
+  config = dataclasses.replace(
+    config, diffusion=dataclasses.replace(config.diffusion, **settings)
+  )
+  generator = generator_lib.Generator.from_workdir(workdir, config, tiny.mesh())
+  monkeypatch.setattr(generator.sampler, "program", generator.sampler._program)
+  latents(generator, [ask()])
+  shift = 1.5 * np.sqrt(48 / 16)  # of the config, for 48 tokens
+  even = 0.999 * (1 - np.arange(4) / 3)
+  expected = shift * even / (1 + (shift - 1) * even)
+  np.testing.assert_allclose(given["times"][:, 0, 0], expected, rtol=1e-5)
+  assert not given["process"].straight and given["prediction"] == "noise"

@@ -11,7 +11,7 @@ from video_dit.plan import chips, devices, gpus, run, search, show
 
 @pytest.fixture
 def tried(monkeypatch):
-  """Plans of 8 devices that take as long as `seconds` says, by what was chosen."""
+  """Plans of 8 devices whose seconds and tokens depend on all that is chosen."""
   asked: list[run.Request] = []
 
   def plan(request: run.Request):
@@ -19,9 +19,12 @@ def tried(monkeypatch):
     dit = request.config.dit
     if request.axes["tensor"] > 1:
       raise ValueError("heads do not divide\nmore")
-    fits = dit.remat != "none"
     seconds = {"splash_256": 1.0, "auto": 2.0, "splash_1024": 3.0}[dit.attention]
-    return {"fits": fits, "step_seconds": seconds, "tokens_per_step": 10}
+    seconds *= {"none": 0.5, "dots": 0.8, "attention": 1.0}.get(dit.remat, 1.5)
+    tokens = 10 * request.axes["fsdp"]
+    figures = {"step_seconds": seconds * request.axes["fsdp"], "tokens_per_step": tokens}
+    figures["step_seconds"] += request.axes["context"]
+    return {"fits": dit.remat != "none"} | figures
 
   monkeypatch.setattr(run, "plan", plan)
   monkeypatch.setattr(devices, "mesh_of", lambda *_: types.SimpleNamespace(size=8))
@@ -46,8 +49,11 @@ def test_a_search_tries_block_sizes_on_tpu_and_ranks_what_fits_first(tried):
   fitting = [plan for plan in found if plan["fits"]]
   assert found[: len(fitting)] == fitting
   assert "attention=splash_256" in found[0]["choice"]
-  seconds = [plan["step_seconds"] for plan in fitting]
-  assert seconds == sorted(seconds)
+  seconds = [plan["step_seconds"] / plan["tokens_per_step"] for plan in fitting]
+  assert seconds == sorted(seconds) and len(set(seconds)) > 5
+  of_one_kernel = [x["choice"] for x in fitting if "attention=" not in x["choice"]]
+  assert "fsdp=8" in of_one_kernel[0] and "remat=dots" in of_one_kernel[0]
+  assert "context=1" in of_one_kernel[0]
   assert any(plan.get("error") == "heads do not divide" for plan in found)
 
 

@@ -167,6 +167,84 @@ def test_groups_are_told_by_mesh_axes(groups, axes):
   assert [key[0] for key in cost.collectives] == [axes]
 
 
+@pytest.mark.parametrize(
+  ("kind", "groups", "sent"),
+  [
+    # Of 4000 bytes on each device.
+    ("all-gather", "{{0,1,2,3},{4,5,6,7}}", 3 * 4000),
+    ("reduce-scatter", "{{0,1,2,3},{4,5,6,7}}", 3 * 1000),
+    ("all-to-all", "{{0,1,2,3},{4,5,6,7}}", 3 * 1000),
+    ("all-to-all", "{{0,1,2,3,4,5,6,7}}", 2 * 7 * 500),
+  ],
+)
+def test_the_bytes_of_a_collective_are_those_that_leave_a_device(kind, groups, sent):
+  cost = _walk(
+    _entry(
+      "%x = f32[1000]{0} parameter(0)",
+      f"ROOT %y = f32[1000]{{0}} {kind}(%x), replica_groups={groups}, dimensions={{0}}",
+    )
+  )
+  (((_, found_kind), found),) = cost.collectives.items()
+  assert (found_kind, found.bytes) == (kind, sent)
+  assert cost.total == pytest.approx(sent / 1e6)
+
+
+_BRANCHES = """HloModule test
+
+%long (p: f32[1000]) -> f32[1000] {
+  %p = f32[1000]{0} parameter(0)
+  ROOT %c = f32[1000]{0} copy(%p), \
+backend_config={"window_config":{"estimated_cycles":"9"}}
+}
+
+%short (p: f32[1000]) -> f32[1000] {
+  %p = f32[1000]{0} parameter(0)
+  ROOT %c = f32[1000]{0} copy(%p), \
+backend_config={"window_config":{"estimated_cycles":"2"}}
+}
+
+ENTRY %main (x: f32[1000]) -> f32[1000] {
+  %x = f32[1000]{0} parameter(0)
+  %n = s32[] parameter(1)
+  ROOT %y = f32[1000]{0} LINE
+}
+"""
+
+
+@pytest.mark.parametrize(
+  ("line", "seconds"),
+  [
+    ("conditional(%n, %x, %x), branch_computations={%short, %long}", 9e-3),
+    ("call(%x), to_apply=%short", 2e-3),
+  ],
+)
+def test_the_longest_branch_and_what_is_called_count(line, seconds):
+  assert _walk(_BRANCHES.replace("LINE", line)).total == pytest.approx(seconds)
+
+
+def test_a_transfer_to_the_host_is_of_its_own_link():
+  cost = _walk(
+    _entry(
+      "%x = f32[1000]{0} parameter(0)",
+      "%s = (f32[1000]{0:S(5)}, f32[1000]{0}, u32[]) copy-start(%x)",
+      "ROOT %d = f32[1000]{0:S(5)} copy-done(%s)",
+    )
+  )
+  assert cost.seconds == {"host": pytest.approx(4000 / _CHIP.host_link)}
+
+
+def test_what_was_begun_is_waited_for_at_the_end():
+  permute = "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}"
+  cost = _walk(
+    _entry(
+      "%x = f32[1000]{0} parameter(0)",
+      "ROOT %s = (f32[1000]{0}, f32[1000]{0}, u32[]) collective-permute-start(%x), "
+      + permute,
+    )
+  )
+  assert cost.total == pytest.approx(8e-3)
+
+
 def test_kernels_count_by_their_share_of_the_peak():
   call = _entry(
     "%x = f32[1000]{0} parameter(0)",
@@ -336,6 +414,10 @@ def test_stacks_that_one_loop_leaves_for_another_are_activations():
   assert residuals.saved_bytes(hlo.parse(text)) == 8 * 16 * 4
 
 
-def test_every_tpu_has_a_clock_and_a_memory():
+def test_every_chip_has_its_figures_and_tpus_alone_a_clock():
   for chip in CHIPS.values():
-    assert chip.memory > 1e10 and chip.peak > 1e14 and chip.link > 0
+    assert chip.memory > 1e10 and chip.peak > 1e14
+    assert chip.host_link < chip.link < chip.bandwidth
+    assert (chip.clock > 1e9) != (chip.network > 0)
+    shares = [chip.matrix, *(share for _, *both in chip.attention for share in both)]
+    assert all(0 < share < 1 for share in shares)

@@ -1,6 +1,7 @@
-"""Objectives: other encoders, data sets and models are told apart."""
+"""Objectives: what a step weighs; other encoders, data sets and models are told apart."""
 
 import dataclasses
+import json
 
 import jax
 import pytest
@@ -59,3 +60,15 @@ def test_sets_of_the_same_extents_and_other_clips_are_told_apart(tmp_path, monke
 def test_what_a_run_may_not_change_are_keys_of_the_config(keys):
   known = {key for key, _ in config_lib.leaves(tiny.CONFIG)}
   assert set(getattr(objectives, keys)) <= known
+
+
+def test_a_step_of_many_clips_and_of_few_weigh_a_clip_alike(tmp_path_factory):
+  workdir = tiny.run_once(tmp_path_factory)
+  config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
+  for accumulate in (1, 2):
+    train = dataclasses.replace(config.train, accumulate=accumulate)
+    objective = objectives.diffusion_objective(
+      dataclasses.replace(config, train=train), tiny.mesh()
+    )
+    # Two clips of 48 tokens fill a row of 96.
+    assert objective.weight == 2 * config.data.rows * accumulate
