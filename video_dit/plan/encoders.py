@@ -24,7 +24,7 @@ from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.models.autoencoder.wan import Wan, WanConfig
 from video_dit.models.text import encoder as encoder_lib
 from video_dit.models.text.t5 import T5Config, T5Encoder
-from video_dit.plan import estimate, programs
+from video_dit.plan import estimate, programs, remedies
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip
 
@@ -109,7 +109,7 @@ def text_encoder(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Text:
   lays published weights over the mesh, where that splits them.
   """
   text = config.text
-  hosts = len({device.process_index for device in mesh.devices.flat})
+  hosts = _hosts(mesh)
   laid = text_encoders.laid_over(mesh) if hosts == 1 else None
   one = np.array(mesh.devices.flat[0]).reshape((1,) * len(mesh.axis_names))
   length, kind = encoder_lib.padded_length(text.max_tokens), jnp.dtype(text.dtype)
@@ -174,7 +174,12 @@ def figures(
     seconds = pixels["step_seconds"] * chunks * tiles / clips
     seconds += words["step_seconds"] / (captions * text.at_once)
     found |= {"seconds_per_clip": seconds, "clips_per_second": 1 / seconds}
+  found["remedies"] = remedies.of_encoding(found, config, axes, _hosts(mesh))
   return found
+
+
+def _hosts(mesh: jax.sharding.Mesh) -> int:
+  return len({device.process_index for device in mesh.devices.flat})
 
 
 def parameters(model: nnx.Module) -> Any:

@@ -73,10 +73,10 @@ def figures(
   }
   collectives = _collectives(config, chip, mesh, params, tokens, item)
   seconds["collective"] = sum(part["exposed"] for part in collectives)
-  memory = _memory(config, chip, mesh, params, tokens, item)
+  found = memory(config, mesh, params) | {"available": chip.memory}
   return {
-    "fits": memory["total"] <= chip.memory,
-    "memory": memory,
+    "fits": found["total"] <= chip.memory,
+    "memory": found,
     "step_seconds": sum(seconds.values()),
     "seconds": seconds,
     "flops": linear * (3 + again) + attention * (1 + _BACKWARD + attend_again),
@@ -145,16 +145,19 @@ def _collectives(config, chip: Chip, mesh, params: int, tokens: float, item: int
   return found
 
 
-def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
-  """Bytes of a device by class."""
+def memory(
+  config: config_lib.Config, mesh: dict[str, int], params: int
+) -> dict[str, float]:
+  """Bytes of a device by class, in a training step of a DiT; arguments as `figures`'."""
   dit = config.dit
+  item = 2 if config.train.compute_dtype == "bfloat16" else 4
   batch = programs.step_batch(config, checks.abstract_mesh(mesh))
   mine = params / mesh["tensor"] / mesh["fsdp"] / mesh["context"]
   moments = 2 if getattr(config.optimizer, "moments_dtype", "") == "bfloat16" else 4
-  tokens /= config.train.accumulate
-  width = tokens * dit.width * item
+  rows = config.data.rows / (mesh["data"] * mesh["fsdp"])
+  width = rows * config.data.row_length / mesh["context"] * dit.width * item
   hidden = dit.mlp_width / dit.width / mesh["tensor"]
-  memory = {
+  found = {
     "parameters": 4 * mine,
     "ema": 4 * mine,
     "optimizer": 2 * moments * mine,
@@ -163,8 +166,7 @@ def _memory(config, chip: Chip, mesh, params: int, tokens: float, item: int):
     # One block's arrays, its modulations, and gradients of all parameters.
     "temporaries": width * (24 + 3 * hidden) + 4 * mine,
   }
-  memory["total"] = sum(memory.values())
-  memory["available"] = chip.memory
+  found["total"] = sum(found.values())
   if dit.remat == "offload":  # the blocks' inputs, and attention's output
-    memory["host"] = 2 * width * dit.depth / mesh["tensor"]
-  return memory
+    found["host"] = 2 * width * dit.depth / mesh["tensor"]
+  return found

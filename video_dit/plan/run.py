@@ -178,7 +178,7 @@ def _training(
     *(state, batch, config, hosts, _most_rows(mesh, config.data.rows)),
     figures["memory"].get("host", 0.0) * mesh.size,
   )
-  figures["remedies"] = remedies.lines(figures, config, axes)
+  figures["remedies"] = remedies.of_training(figures, config, axes)
   return figures
 
 
@@ -227,6 +227,7 @@ def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
   if figures.get("step_seconds"):
     seconds = figures["seconds_of_a_group"] = figures.pop("step_seconds")
     figures["clips_per_second"] = figures["clips"] / seconds
+  figures["remedies"] = remedies.of_sampling(figures, config, dict(mesh.shape), tokens)
   return figures
 
 
@@ -299,5 +300,5 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   found["host_memory"] = estimate.host_figures(
     state, batch, config, hosts, share, offloaded
   )
-  found["remedies"] = remedies.lines(found, config, axes)
+  found["remedies"] = remedies.of_training(found, config, axes)
   return found

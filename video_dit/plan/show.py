@@ -82,10 +82,14 @@ def _training(plan: dict[str, Any]) -> Iterator[str]:
   yield f"  checkpoint        {_bytes(plan['checkpoint_bytes']):>13}"
   if plan.get("not_estimated"):
     yield f"  not estimated: {', '.join(plan['not_estimated'][:8])}"
-  if plan.get("remedies"):
+  yield from _remedies(plan)
+
+
+def _remedies(figures: dict[str, Any]) -> Iterator[str]:
+  if figures.get("remedies"):
     yield ""
     yield "DOES NOT FIT"
-    yield from (f"  {line}" for line in plan["remedies"])
+    yield from (f"  {line}" for line in figures["remedies"])
 
 
 def _memory(figures: dict[str, Any]) -> Iterator[str]:
@@ -129,6 +133,7 @@ def _sampler(figures: dict[str, Any]) -> Iterator[str]:
     yield f"  all of them       {figures['seconds_of_a_group']:10.3f} s"
     yield f"  clips             {figures['clips_per_second']:10.3f} a second"
     yield from _times(figures)
+  yield from _remedies(figures)
 
 
 def _encoder(figures: dict[str, Any]) -> Iterator[str]:
@@ -143,6 +148,7 @@ def _encoder(figures: dict[str, Any]) -> Iterator[str]:
       f"  clips             {figures['clips_per_second']:10.3f} a second,"
       f" {figures['tokens_per_second']:,.0f} tokens a second"
     )
+  yield from _remedies(figures)
 
 
 def ranking(found: list[dict[str, Any]]) -> Iterator[str]:
