@@ -20,7 +20,6 @@ def test_unpatchify_after_patchify_is_the_identity(size, array):
   tokens = patchify.patchify(latent, size)
   grid = patchify.grid((4, 6, 12), size)
   assert tokens.shape == (np.prod(grid), np.prod(size) * 3)
-  assert len(tokens) == patchify.grid_tokens(4, 6, 12, size)
   assert isinstance(tokens, jax.Array) == isinstance(latent, jax.Array)
   np.testing.assert_array_equal(patchify.unpatchify(tokens, grid, size), latent)
 

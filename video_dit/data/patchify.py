@@ -64,12 +64,6 @@ def grid(extent: Extent, size: Extent) -> Extent:
   return t, h, w
 
 
-def grid_tokens(t: int, h: int, w: int, size: Extent) -> int:
-  """Tokens of a latent of extent t, h, w; see `grid`."""
-  t, h, w = grid((t, h, w), size)
-  return t * h * w
-
-
 def positions(
   grid: Extent,
   *,

@@ -93,16 +93,14 @@ def from_config(diffusion: config.Diffusion) -> Process:
   return flow() if diffusion.process == "flow" else ddpm(diffusion.schedule)
 
 
-def betas(schedule: Literal["linear", "cosine"], steps: int = DDPM_STEPS) -> np.ndarray:
-  """Noise variances of the steps, `(steps,)` float64, first step first.
+def betas(schedule: Literal["linear", "cosine"]) -> np.ndarray:
+  """Noise variances of DDPM's steps, `(1000,)` float64, first step first.
 
-  `linear` runs from 1e-4 to 0.02 over 1000 steps, and is scaled for other numbers of
-  steps; `cosine` is capped at 0.999.
+  `linear` runs from 1e-4 to 0.02; `cosine` is capped at 0.999.
   """
   if schedule == "linear":
-    scale = DDPM_STEPS / steps
-    return np.linspace(scale * 1e-4, scale * 0.02, steps)
-  ends = np.linspace(0.0, 1.0, steps + 1)
+    return np.linspace(1e-4, 0.02, DDPM_STEPS)
+  ends = np.linspace(0.0, 1.0, DDPM_STEPS + 1)
   alphas_bar = np.cos((ends + 0.008) / 1.008 * np.pi / 2) ** 2
   return np.minimum(1.0 - alphas_bar[1:] / alphas_bar[:-1], 0.999)
 

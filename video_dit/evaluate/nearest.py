@@ -6,20 +6,19 @@ import numpy as np
 from PIL import Image
 
 # Frames, rows and columns of the grid that clips of all sizes are compared on.
-GRID = (8, 16, 16)
+_GRID = (8, 16, 16)
 
 
-def on_grid(frames_FHWC: np.ndarray, grid: tuple[int, int, int] = GRID) -> np.ndarray:
-  """Resamples a clip to a grid: nearest frames in time, averaged pixels in space.
+def _on_grid(frames_FHWC: np.ndarray) -> np.ndarray:
+  """Resamples a clip to the grid: nearest frames in time, averaged pixels in space.
 
   Args:
     frames_FHWC: uint8; an image is held still.
-    grid: frames, rows and columns.
 
   Returns:
-    `(*grid, 3)` float32, from 0 to 255.
+    `(*_GRID, 3)` float32, from 0 to 255.
   """
-  count, rows, columns = grid
+  count, rows, columns = _GRID
   chosen = np.rint(np.linspace(0, len(frames_FHWC) - 1, count)).astype(int)
   small = {
     index: Image.fromarray(frames_FHWC[index]).resize(
@@ -31,10 +30,7 @@ def on_grid(frames_FHWC: np.ndarray, grid: tuple[int, int, int] = GRID) -> np.nd
 
 
 def nearest(
-  generated: Sequence[np.ndarray],
-  training: Iterable[np.ndarray],
-  *,
-  grid: tuple[int, int, int] = GRID,
+  generated: Sequence[np.ndarray], training: Iterable[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray]:
   """Finds the training clip nearest to each generated clip.
 
@@ -44,7 +40,6 @@ def nearest(
   Args:
     generated: clips `(F, H, W, 3)` uint8 of any sizes and lengths.
     training: clips of the same kind.
-    grid: frames, rows and columns that all are resampled to.
 
   Returns:
     Indices `(generated,)` int64 into `training` and distances `(generated,)` float32:
@@ -53,13 +48,13 @@ def nearest(
   Raises:
     ValueError: there is no training clip.
   """
-  targets = np.zeros((len(generated), *grid, 3), np.float32)
+  targets = np.zeros((len(generated), *_GRID, 3), np.float32)
   for index, clip in enumerate(generated):
-    targets[index] = on_grid(clip, grid)
+    targets[index] = _on_grid(clip)
   indices = np.full(len(generated), -1, np.int64)
   squares = np.full(len(generated), np.inf, np.float32)
   for index, clip in enumerate(training):
-    square = np.mean((targets - on_grid(clip, grid)[None]) ** 2, axis=(1, 2, 3, 4))
+    square = np.mean((targets - _on_grid(clip)[None]) ** 2, axis=(1, 2, 3, 4))
     closer = square < squares
     indices[closer], squares[closer] = index, square[closer]
   if len(generated) and indices[0] < 0:

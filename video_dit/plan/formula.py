@@ -153,7 +153,7 @@ def memory(
   item = 2 if config.train.compute_dtype == "bfloat16" else 4
   batch = programs.step_batch(config, checks.abstract_mesh(mesh))
   mine = params / mesh["tensor"] / mesh["fsdp"] / mesh["context"]
-  moments = 2 if getattr(config.optimizer, "moments_dtype", "") == "bfloat16" else 4
+  moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
   rows = config.data.rows / (mesh["data"] * mesh["fsdp"])
   width = rows * config.data.row_length / mesh["context"] * dit.width * item
   hidden = dit.mlp_width / dit.width / mesh["tensor"]

@@ -36,7 +36,6 @@ _TABLE = pa.schema(
     ("rejects", pa.int64()),
   ]
 )
-_MOST_TOKENS = 1 << 24
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

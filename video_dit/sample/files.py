@@ -14,6 +14,7 @@ from video_dit import files
 from video_dit.generator import request as request_lib
 
 RECORDS = "samples.jsonl"
+_LONGEST = 48  # characters of a prompt in a file's name
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -45,14 +46,14 @@ class Sample:
   truth: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
-def slug(prompt: str, length: int = 48) -> str:
+def slug(prompt: str) -> str:
   """Lower-case words of the prompt, joined by hyphens, in plain letters and digits."""
   plain = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode()
   words = re.findall(r"[a-z0-9]+", plain.lower())
   text = ""
   for word in words:
-    longer = f"{text}-{word}" if text else word[:length]
-    if len(longer) > length:
+    longer = f"{text}-{word}" if text else word[:_LONGEST]
+    if len(longer) > _LONGEST:
       break
     text = longer
   return text or "clip"

@@ -161,6 +161,6 @@ def _line(
   return ", ".join(parts)
 
 
-def due(step: int, *periods: int) -> bool:
-  """Whether one of the periods ends at `step`; a period of 0 never does."""
-  return any(period and step % period == 0 for period in periods)
+def due(step: int, period: int) -> bool:
+  """Whether the period ends at `step`; a period of 0 never does."""
+  return period > 0 and step % period == 0
