@@ -4,7 +4,7 @@ Of the compiler's figures of what was planned, the state grows and shrinks as it
 the rest as the formulas of `formula` say.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from video_dit import config as config_lib
@@ -162,7 +162,7 @@ def of_encoding(
 def _told(
   memory: dict[str, float],
   start: Way,
-  moves: list[ways.Move],
+  moves: Sequence[ways.Move],
   need: Callable[[Way], float],
 ) -> tuple[list[str], Way]:
   """What is too large, the steps that help, whether they suffice, and where they end."""

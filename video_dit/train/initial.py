@@ -16,9 +16,7 @@ from video_dit.parallel import hosts
 from video_dit.train import workdir as workdir_lib
 from video_dit.train.objective import Objective
 
-# What the network returns for what it is given: other weights would have to be learnt.
-_FUNCTION = ("diffusion.process", "diffusion.prediction")
-# What a run may be moved to, and should know of.
+# Of an objective's `model_keys`: what weights may be moved to, and learn again.
 _MOVED = ("diffusion.schedule", "dit.rope_", "dit.text_length", "dit.norm_epsilon")
 
 
@@ -46,7 +44,7 @@ def weights(
       " with :STEP behind it one of its checkpoints; published transformers are named by"
       " config.dit.checkpoint."
     )
-  _check(where, earlier, config, objective.shape_keys)
+  _check(where, earlier, config, objective.model_keys)
   _, shapes = nnx.split(nnx.eval_shape(lambda: objective.build(nnx.Rngs(0))))
   with Store(folder / "checkpoints") as store:
     step = store.existing(step)
@@ -73,11 +71,11 @@ def _parse(text: str) -> tuple[pathlib.Path, int | None]:
   return path, int(found[2]) if found else None
 
 
-def _check(where: str, earlier, config: config_lib.Config, shape_keys) -> None:
+def _check(where: str, earlier, config: config_lib.Config, model_keys) -> None:
   """Refuses a run of another model, or of one that returns something else."""
-  function = _FUNCTION if config.objective == "diffusion" else ()
   old, new = dict(config_lib.leaves(earlier)), dict(config_lib.leaves(config))
-  wrong = [key for key in (*shape_keys, *function) if old[key] != new[key]]
+  keys = [key for key in model_keys if not key.startswith(_MOVED)]
+  wrong = [key for key in keys if old[key] != new[key]]
   if wrong:
     differences = ", ".join(f"{k}: {old[k]!r} there, {new[k]!r} here" for k in wrong)
     raise ValueError(
