@@ -1,7 +1,8 @@
 """A run's progress: metrics read one step late, rates, a progress bar.
 
-Rates count from the end of a step to the end of another. Where a step is done when it was
-handed over, as mostly on CPU, its end is then; elsewhere it is when its metrics come.
+Rates count from the end of a step to the end of another. Where a step is done when it or
+the next was handed over, as mostly on CPU, its end is then; elsewhere it is when its
+metrics come.
 """
 
 from collections.abc import Mapping
@@ -76,11 +77,14 @@ class Reader:
     """
     ready = cast(Any, metrics.num_skipped).is_ready()
     done = time.monotonic() if ready else None
-    self.read_last()
+    self.read_last(done)
     self._last = (step, metrics, done)
 
-  def read_last(self) -> None:
+  def read_last(self, by: float | None = None) -> None:
     """Waits for the last dispatched step, and counts it.
+
+    Args:
+      by: a time at which it was done, if one is known.
 
     Raises:
       ValueError: too many steps in a row were skipped for training to continue.
@@ -89,7 +93,8 @@ class Reader:
       return
     (step, metrics, done), self._last = self._last, None
     metrics = metrics_lib.to_host(metrics)
-    done = time.monotonic() if done is None else done
+    if done is None:
+      done = time.monotonic() if by is None else by
     self.window.add(metrics)
     self._bar.update()
     if self._first:
