@@ -17,7 +17,7 @@ class Batch:
   Per-segment fields have one column a segment: column s - 1 belongs to segment s.
 
   Attributes:
-    patches: `(R, N, P)` normalised latents cut into patches; 0 in padding.
+    patches: `(R, N, P)` normalised latents cut into patches; 0 in padding. Float16 from
       the loader, as they are stored: half the copying, and cast where they are used.
     segments: `(R, N)` int32, the segment of each token.
     positions: `(R, N, 3)` float32, time, row and column of each token for the rotary
