@@ -33,7 +33,8 @@ class Media:
     timeout_seconds: limit on the time spent on one file.
     keep_truncated: keep what decodes before the first damage, else reject the file.
     workers: processes that probe and decode.
-    validation_fraction: share of clips, chosen by key, put in the validation split.
+    validation_fraction: share of source files, chosen by their bytes, whose clips are the
+      validation split, unless the manifest says otherwise.
     shard_records: records in one ArrayRecord file.
     tile_pixels: most pixels of a frame that are encoded at once, limited by device
       memory. Larger frames are encoded in overlapping tiles.

@@ -106,7 +106,8 @@ class Dataset:
     if split not in builder.info.splits:
       raise ValueError(
         f"{self.folder}: no split {split!r}, only {sorted(builder.info.splits)}."
-        " Preprocess more clips, or set media.validation_fraction."
+        " Preprocess more files, raise media.validation_fraction, or name files for it"
+        " in the column `split` of a manifest."
       )
     self._shards = builder.info.splits[split].filepaths
     self._ends = np.cumsum(builder.info.splits[split].shard_lengths).tolist()

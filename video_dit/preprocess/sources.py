@@ -44,7 +44,7 @@ class Line:
     captions, caption_weights: all of them where there are several, and how often each
       is to be taken; empty where there is one or none.
     recoded: the caption was not UTF-8 and was read as Windows-1252 or UTF-16.
-    split: `train`, `validation`, or empty to be chosen by key.
+    split: `train`, `validation`, or empty to be chosen by the file's bytes.
     start_seconds, end_seconds: the part of the file that is wanted; None: to its end.
     stamp: changes when a remote file does; empty for local ones.
     error: (reason, message) of a line that is refused before its file is opened.

@@ -57,7 +57,9 @@ def _clips(outcome: run.Outcome) -> Rows:
   if left > 0:
     yield "", f"{left:,} replacing failed clips: run again to encode them"
   if counts.clips and not counts.splits["validation"]:
-    yield "", "no validation split: raise config.media.validation_fraction to get one"
+    yield "", "no validation split: it has whole files, chosen by their bytes, and of few"
+    yield "", "files often none. Raise config.media.validation_fraction, or name them in"
+    yield "", "the column `split` of a manifest"
   over = f"{counts.frames_dropped:,} left over after the last clip of a video"
   yield "frames", f"{counts.frames:,} ({over})"
   captions = [f"{counts.captions_empty:,} empty"]
