@@ -8,7 +8,7 @@
 #   ./launch/setup.sh all     and what setup.cfg's extras add for a machine without TPU or
 #                             GPU, in an environment of its own, at constraints-all.txt
 #
-# A script that sources it finds the interpreter in $VIDEO_DIT_PYTHON and the project's
+# It ends with the line that activates the environment. A script that sources it finds the interpreter in $VIDEO_DIT_PYTHON and the project's
 # folder in $ROOT.
 #
 #   PYTHON   interpreter to make it of [the first of python3, python3.12, ... that fits]
@@ -116,4 +116,4 @@ case ${1:-} in
 esac
 set -o pipefail
 _setup "$1"
-if [[ ${BASH_SOURCE[0]} = "$0" ]]; then echo "source $VENV/bin/activate"; fi
+if [[ ${BASH_SOURCE[0]} = "$0" ]]; then printf 'source %q\n' "$VENV/bin/activate"; fi

@@ -38,9 +38,22 @@ fi
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_latency_hiding_scheduler=true"
 export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
+python=${PYTHON:-}
+if [ -z "$python" ]; then
+  for installed in .venv-*/installed.txt; do # whose last line says what for
+    if [ "$(tail -n 1 "$installed" 2>/dev/null)" = "to gpu" ]; then
+      python=${installed%/*}/bin/python
+    fi
+  done
+fi
+if [ -z "$python" ]; then
+  echo "error: $PWD has no environment for GPUs. Run launch/setup.sh gpu there, or name an" \
+    "interpreter with PYTHON." >&2
+  exit 2
+fi
+
 launch/starts.sh "$workdir" "${SLURM_RESTART_COUNT:-0}"
 
-python=${PYTHON:-$(printf '%s\n' .venv-*/bin/python | head -n 1)}
 status=0
 # When a task ends, the others have two minutes to end too: srun returns the highest status,
 # and one that it killed at once would hide that all refuse an input with 2. It does not take

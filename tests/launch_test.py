@@ -158,6 +158,25 @@ def test_slurm_hands_each_task_its_cores(cores, given, call, tmp_path):
   assert told == ["--kill-on-bad-exit=0", "--wait=120", *given, *program]
 
 
+@pytest.mark.parametrize("made", [{"3.11": "dev", "3.12": "gpu", "3.13": "run"}, {}])
+def test_slurm_takes_the_environment_for_gpus(made, call, tmp_path):
+  for version, purpose in made.items():
+    (tmp_path / f".venv-{version}").mkdir()
+    (tmp_path / f".venv-{version}" / "installed.txt").write_text(f"x\nto {purpose}\n")
+  srun = '#!/bin/bash\nprintf "%s\\n" "$@" > arguments; touch run/finished.json\n'
+  done = call(
+    *("slurm.sh", "--workdir=run"),
+    commands={"srun": srun},
+    SLURM_SUBMIT_DIR=str(tmp_path),
+    PYTHON="",
+  )
+  if made:
+    assert done.returncode == 0, done.stderr
+    assert ".venv-3.12/bin/python" in (tmp_path / "arguments").read_text().split()
+  else:
+    assert done.returncode == 2 and "Run launch/setup.sh gpu there" in done.stderr
+
+
 _REQUEUE = '#!/bin/bash\nprintf "%s\\n" "$@" > requeued\n'
 
 
@@ -276,6 +295,7 @@ def test_an_environment_for_an_accelerator_serves_to_run_as_well(call, tmp_path)
     python = str(tmp_path / "bin" / "python3.12")
     done = call("setup.sh", purpose, commands={"python3.12": _PYTHON}, PYTHON=python)
     assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith(f"source {tmp_path}/.venv-3.12/bin/activate\n")
     log = tmp_path / "installed"
     return log.read_text().splitlines() if log.exists() else []
 

@@ -214,6 +214,12 @@ def test_wrong_inputs_are_refused(tmp_path):
     list(sources.lines(tmp_path / "m.csv"))
 
 
+def test_a_folder_without_access_is_named_as_it_was_given(tmp_path, monkeypatch):
+  monkeypatch.setattr(sources.os, "access", lambda *_: False)  # root has it everywhere
+  with pytest.raises(PermissionError, match=f"Permission denied: '--input={tmp_path}'"):
+    sources.lines(str(tmp_path), str(tmp_path / "out"))
+
+
 def test_an_output_inside_the_input_is_passed_over(tmp_path):
   _touch(tmp_path, "a.mp4", "data/work/thumbnails/t.jpg", "data.mp4", "z/b.mp4")
   for prefix in ("", "file://"):
