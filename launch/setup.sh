@@ -8,8 +8,8 @@
 #   ./launch/setup.sh all     and what setup.cfg's extras add for a machine without TPU or
 #                             GPU, in an environment of its own, at constraints-all.txt
 #
-# It ends with the line that activates the environment. A script that sources it finds the interpreter in $VIDEO_DIT_PYTHON and the project's
-# folder in $ROOT.
+# It ends with the line that activates the environment. A script that sources it finds the
+# interpreter in $VIDEO_DIT_PYTHON and the project's folder in $ROOT.
 #
 #   PYTHON   interpreter to make it of [the first of python3, python3.12, ... that fits]
 #   VENV     folder of the environment [.venv-VERSION or .venv-all-VERSION in the project]
