@@ -153,6 +153,16 @@ def test_a_mistake_is_refused_with_key_value_and_rule(key, value, said):
     assert part in str(refused.value)
 
 
+def test_a_home_is_found_in_every_path(monkeypatch):
+  monkeypatch.setenv("HOME", "/home/me")
+  tree = _tree()
+  keys = ("data.path", "autoencoder.checkpoint", "text.tokenizer", "text.checkpoint")
+  for section, key in (name.split(".") for name in keys):
+    tree[section][key] = "~/x"
+  leaves = dict(config_lib.leaves(config_lib.parse(tree)))
+  assert {leaves[key] for key in keys} == {"/home/me/x"}
+
+
 def _numbers() -> dict[str, type]:
   """Kind of each number by its key; of a tuple its first entry's."""
   config = config_lib.Config(name="test", objective="diffusion")

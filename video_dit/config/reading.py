@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping
 import dataclasses
 import difflib
 import json
+import os
 import types
 import typing
 from typing import Any, Literal
 
 from video_dit.config import rules
 from video_dit.config.sections import Config
+
+_PATHS = ("path", "checkpoint", "tokenizer")  # keys, in any section, where ~ is expanded
 
 
 def template(**leaves: Any):
@@ -167,4 +170,6 @@ def _parse_leaf(kind: Any, value: Any, where: str) -> Any:
     raise ValueError(
       f"{where}={value!r}: must be {name}, but it is {type(value).__name__}."
     )
+  if kind is str and where.rpartition(".")[2] in _PATHS:
+    return os.path.expanduser(value)
   return value

@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def _preprocess() -> None:
-  source = flags.required("input", "clips/")
+  source = flags.path("input", "clips/")
   output = flags.folder("output", "data/")
   if not remote.is_remote(output):
     files.check_writable(output)
