@@ -1,15 +1,11 @@
 """The held-out loss at fixed noise levels, with the averaged weights."""
 
-from collections.abc import Callable
-import functools
+from flax import nnx
 
-import jax
-import jax.numpy as jnp
-
-from video_dit.data import loader, reader
-from video_dit.diffusion import batch_loss
+from video_dit.data import reader
 from video_dit.generator import generator as generator_lib
-from video_dit.parallel import hosts, partition
+from video_dit.parallel import hosts
+from video_dit.trainer import diffusion, heldout, task
 
 
 def by_level(
@@ -26,34 +22,28 @@ def by_level(
 
   Returns:
     Loss by noise level.
+
+  Raises:
+    ValueError: a batch does not divide over the mesh.
   """
-  config = generator.config
-  batches = loader.held_out(dataset, config)
-  num = min(len(batches), config.evaluate.batches)
-  levels = config.evaluate.times
-  rows = partition.rows_sharding(generator.mesh)
-  level_loss = jax.jit(
-    _level_loss(generator), out_shardings=partition.replicated(generator.mesh)
+  config, mesh = generator.config, generator.mesh
+  task.check_mesh(config, mesh)
+  graphdef, _ = generator_lib.abstract_model(
+    config, generator.frozen.channels, generator.encoder.width
   )
-  totals = {level: [0.0, 0.0] for level in levels}
-  with hosts.bar(total=num * len(levels), desc="held-out loss", unit="batch") as bar:
-    for i in range(num):
-      arrays = jax.tree.map(lambda x: jax.device_put(x, rows), batches[i])
-      for level in levels:
-        with jax.set_mesh(generator.mesh):
-          loss, weight = level_loss(generator.params, arrays, jnp.float32(level))
-        totals[level][0] += float(loss)
-        totals[level][1] += float(weight)
-        bar.update()
-  return {level: loss / max(weight, 1e-9) for level, (loss, weight) in totals.items()}
+  measure = heldout.ByLevel(
+    lambda params, batch, level: diffusion.heldout(
+      nnx.merge(graphdef, params), batch, level, config
+    ),
+    config.evaluate.times,
+    mesh,
+  )
+  assert generator.params is not None
+  num, batches = heldout.rows(dataset, config, mesh, config.evaluate.batches)
+  shown = hosts.bar(batches, total=num, desc="held-out loss", unit="batch")
+  found = measure(generator.params, shown)
+  return {level: _mean(*totals["loss"]) for level, totals in found.items() if totals}
 
 
-def _level_loss(generator: generator_lib.Generator) -> Callable:
-  """Params, batch, level -> the summed losses of its segments, and their weight."""
-
-  def run(params, batch, level):
-    predict = functools.partial(generator.sampler.predict, params)
-    total, _, _ = batch_loss.held_out(predict, batch, level, generator.config.diffusion)
-    return total, jnp.sum(batch.weights)
-
-  return run
+def _mean(total: float, weight: float) -> float:
+  return float(total) / max(float(weight), 1e-9)

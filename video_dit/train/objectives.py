@@ -21,6 +21,7 @@ from video_dit.parallel import hosts, partition
 from video_dit.train import initial, pictures, statistics
 from video_dit.train.objective import Objective
 from video_dit.trainer import diffusion, reconstruction
+from video_dit.trainer import heldout as heldout_lib
 from video_dit.trainer import task as task_lib
 
 # What weights there are and what they mean: a run does not go on with others of these.
@@ -111,12 +112,7 @@ def diffusion_objective(
 
   def heldout_batches(mesh: jax.sharding.Mesh) -> Iterator[Batch]:
     assert heldout is not None
-    share = _share(mesh, config)
-    source = loader.held_out(heldout, config, share=share)
-    num = min(len(source), config.train.evaluate_batches)
-    return loader.prefetch_to_device(
-      (source[i] for i in range(num)), task_lib.rows_layout(mesh), 1, share
-    )
+    return heldout_lib.rows(heldout, config, mesh, config.train.evaluate_batches)[1]
 
   metadata, show = dataset.metadata, None
   if is_random := encoder_lib.is_random(config.text, metadata.text_path):
