@@ -74,7 +74,6 @@ def test_a_lines_rate_is_that_of_its_own_steps_beside_pauses_too(
   assert [found["tokens_per_second"] for found in lines] == [10.0, 10.0, 5.0, 5.0]
 
 
-
 def test_no_rate_is_negative_where_a_step_is_done_before_the_last_was_read(
   monkeypatch, tmp_path
 ):
