@@ -1,6 +1,7 @@
 """The packer: everything once, within the limits, well filled, of equal work."""
 
 import dataclasses
+import re
 import subprocess
 import sys
 
@@ -161,3 +162,28 @@ def test_the_benchmark_refuses_clips_that_make_no_step():
   done = subprocess.run([*command, "--ways=buckets"], capture_output=True, text=True)
   assert done.returncode != 0
   assert "--clips=400: 'buckets by size' makes no whole step of --rows=64" in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("tokens", "text", "said"),
+  [
+    # Images of 16 tokens with captions of 16: a row's text is full before it is.
+    (16, 16, "captions fill 100% of data.row_text=256: full rows need about"),
+    (16, 2, "as many clips fill 100% of data.row_segments=24: full rows need about"),
+    (600, 2, "by the clips' lengths"),
+    (64, 2, ""),  # full
+  ],
+)
+def test_what_leaves_rows_empty_is_named(tokens, text, said):
+  clips = np.full(480, tokens), np.full(480, text)
+  plan = pack.plan_epoch(*clips, _DATA, 0, 0)
+  found = pack.limit(plan, _DATA)
+  assert found.startswith(said) and bool(found) == bool(said)
+  if needed := re.findall(r"data\.(\w+)=(\d+)", found)[1:]:
+    wider = dataclasses.replace(_DATA, **{key: int(value) for key, value in needed})
+    assert pack.plan_epoch(*clips, wider, 0, 0).fill > 0.9
+
+
+def test_one_row_of_few_clips_has_no_limit_to_raise():
+  plan = pack.plan_epoch(np.array([16, 16]), np.array([16, 16]), _DATA, 0, 0)
+  assert not pack.limit(plan, _DATA)

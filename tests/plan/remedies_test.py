@@ -1,4 +1,4 @@
-"""What would make a plan fit: changes that can be made, and whether they suffice."""
+"""What would make a plan fit: changes that are accepted, and whether they suffice."""
 
 import dataclasses
 import math

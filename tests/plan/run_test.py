@@ -316,6 +316,14 @@ def test_rows_hold_the_clips_that_are_named():
   assert more > 2 * less
 
 
+def test_what_leaves_planned_rows_empty_is_noted(monkeypatch):
+  few = _formula(monkeypatch, clips=(8,))
+  assert any("--config.data.row_segments=12" in note for note in few["notes"])
+  config = _config(data={"row_segments": 12})
+  (note,) = (n for n in _formula(monkeypatch, config, clips=(8,))["notes"] if "text" in n)
+  assert "captions of 6 tokens" in note and "--config.data.row_text=288" in note
+
+
 def test_skipped_blocks_are_not_counted():
   mix = mix_lib.Mix((128, 128, 256), (10, 10, 10), 512)
   assert mix.visited(128, 128) == (128**2 * 2 + 256**2) / 512**2

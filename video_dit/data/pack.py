@@ -6,6 +6,7 @@ repeated within an epoch.
 """
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -18,6 +19,8 @@ _FULL = 0.99
 # that it runs on: a few million take a minute.
 _TRIAL = 4096
 _MOST_SEARCHED = 1_000_000
+# Rows emptier than this have a reason that is worth knowing.
+_LOW = 0.9
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -44,6 +47,29 @@ class Plan:
   def row(self, i: int) -> np.ndarray:
     """Pieces of row i."""
     return self.order[self.starts[i] : self.starts[i + 1]]
+
+
+def limit(plan: Plan, data: config.Data) -> str:
+  """Which limit leaves rows less than nine tenths full, and what to raise; else empty."""
+  tokens = round(plan.fill * len(plan) * data.row_length)
+  if plan.fill >= _LOW or len(plan) <= -(-tokens // data.row_length):
+    return ""
+  clips = len(plan.order) / len(plan)
+  shares = {"row_text": plan.text_fill, "row_segments": clips / data.row_segments}
+  tight = [key for key, share in shares.items() if share > plan.fill]
+  if not tight:
+    return (
+      "by the clips' lengths, few of which share a row: raise data.row_length, or choose"
+      " one that is close to a multiple of theirs"
+    )
+  key = max(tight, key=lambda name: shares[name])
+  what = {"row_text": "captions fill", "row_segments": "as many clips fill"}[key]
+  enough = (
+    f"data.{name}={math.ceil(getattr(data, name) * shares[name] / plan.fill / 64) * 64}"
+    for name in tight
+  )
+  said = f"{what} {shares[key]:.0%} of data.{key}={getattr(data, key)}"
+  return f"{said}: full rows need about {' and '.join(enough)}"
 
 
 def plan_epoch(

@@ -18,6 +18,8 @@ from video_dit.data.batch import Batch
 from video_dit.models.dit import flops
 from video_dit.trainer import task as task_lib
 
+_LOW = 0.9  # full rows need no word
+
 
 @dataclasses.dataclass(frozen=True)
 class Mix:
@@ -87,6 +89,23 @@ def of(config: config_lib.Config, clips: Sequence[int] = ()) -> Mix:
     tokens.append(wanted[len(tokens) % len(wanted)])
   text = min(config.text.max_tokens, config.data.row_text // len(tokens))
   return Mix(tuple(tokens), (text,) * len(tokens), length)
+
+
+def notes(config: config_lib.Config, mix: Mix) -> list[str]:
+  """What keeps rows of these clips from filling, and the key to raise."""
+  data, clips, found = config.data, len(mix.tokens), []
+  if mix.fill < _LOW and clips == data.row_segments:
+    found.append(
+      f"rows are {mix.fill:.0%} full, as data.row_segments={clips} clips fill one:"
+      f" --config.data.row_segments={math.ceil(clips / mix.fill)} fills it"
+    )
+  if mix.text[0] < config.text.max_tokens:
+    found.append(
+      f"planned with captions of {mix.text[0]} tokens; of longer ones"
+      f" data.row_text={data.row_text} takes fewer than {clips} in a row, and of the"
+      f" longest --config.data.row_text={clips * config.text.max_tokens} takes all"
+    )
+  return found
 
 
 def step_flops(config: config_lib.Config, mix: Mix, patch_dim: int) -> float:

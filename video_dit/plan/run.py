@@ -80,6 +80,7 @@ def plan(
   if request.topology.platform == "tpu" and trains_dit and not started:
     note = chip.note_on_heads(config.dit.width, config.dit.heads)
     notes += [note] if note else []
+  notes += mix_lib.notes(config, mix) if mix else []
   # With more rows a step, the config's tokens take fewer steps.
   steps = config.train.steps * rows / config.data.rows
   found = _head(request, chip, dict(mesh.shape), mix) | {"notes": notes}
@@ -266,6 +267,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   request, notes = _filled(request, axes)
   config = request.config
   mesh = checks.abstract_mesh(axes)
+  notes += mix_lib.notes(config, mix)
   params = sum(x.size for x in jax.tree.leaves(checks.parameters(config, mesh)))
   notes.append(
     f"by formula: {extras.command('plan')} adds XLA's compiler for GPUs, which gives"

@@ -122,7 +122,9 @@ def plan(folder: pathlib.Path, config: config_lib.Config) -> dict[str, Any]:
     "tokens": int(cut.tokens.sum()),
     "tokens of the longest": int(cut.tokens.max()),
   }
-  return facts | tokens | {"rows": len(made), "fill": made.fill}
+  found = facts | tokens | {"rows": len(made), "fill": made.fill}
+  limit = pack.limit(made, config.data)
+  return found | ({"limited": limit} if limit else {})
 
 
 def _encoded(index: pathlib.Path) -> np.ndarray:

@@ -115,7 +115,8 @@ def _packing(packing: dict[str, Any]) -> str:
   if "problem" in packing:
     return packing["problem"]
   rows, length, fill = (packing[name] for name in ("rows", "row length", "fill"))
-  return f"{rows:,} rows of {length:,} tokens, {fill:.1%} full"
+  full = f"{rows:,} rows of {length:,} tokens, {fill:.1%} full"
+  return f"{full} ({packing['limited']})" if "limited" in packing else full
 
 
 def _seconds(outcome: run.Outcome) -> Rows:
