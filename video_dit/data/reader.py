@@ -152,10 +152,7 @@ class Dataset:
     for pause in _PAUSES:
       try:
         return self._source[i]
-      except (
-        OSError,
-        RuntimeError,
-      ):  # ArrayRecord's, for either cause
+      except (OSError, RuntimeError):  # ArrayRecord's own is the latter.
         time.sleep(pause)
     return self._source[i]
 

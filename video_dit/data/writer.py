@@ -178,19 +178,21 @@ class ShardWriter:
     """
     names = [f"{s}-{n:05d}" for s in schema.SPLITS for n in self._numbers(s)]
     paths = [self._parts / f"{name}.parquet" for name in names]
-    keys = [parts_lib.keys(path) for path in paths]
-    together = np.concatenate([np.empty(0, "S32"), *keys])
-    is_first = np.zeros(len(together), bool)
-    is_first[np.unique(together, return_index=True)[1]] = True
-    dropped = int((~is_first).sum())
-    start = 0
-    for path, its in zip(paths, keys, strict=True):
-      unique = np.flatnonzero(is_first[start : start + len(its)]).tolist()
-      start += len(its)
-      if len(unique) < len(its):
+    parts = [parts_lib.keys(path) for path in paths]
+    ends = np.cumsum([0, *map(len, parts)])
+    keys = np.concatenate([np.empty(0, "S32"), *parts])
+    del parts
+    order = np.argsort(keys, kind="stable")
+    in_order = keys[order]
+    repeated = np.zeros(len(keys), bool)
+    repeated[order[1:][in_order[1:] == in_order[:-1]]] = True
+    dropped = int(repeated.sum())
+    for path, first, end in zip(paths, ends[:-1], ends[1:], strict=True):
+      unique = np.flatnonzero(~repeated[first:end]).tolist()
+      if len(unique) < end - first:
         lines = finish_lib.read_lines(path).to_pylist()
         self._rewrite(path, lines, unique, lossy=False)
-        self._keys.add(its)  # An earlier part has those that are gone from here.
+        self._keys.add(keys[first:end])  # An earlier part has those that are gone here.
     if dropped:
       logging.warning(
         "%s: clips that two hosts had made, of which one record stays: %d.",
