@@ -8,6 +8,7 @@ import pytest
 
 from tests.interop import encoders
 from tests.preprocess.files import moving
+from video_dit import config as config_lib
 from video_dit import interop
 from video_dit.data import reader, schema
 from video_dit.generator import generator
@@ -47,6 +48,10 @@ def test_captions_go_through_umt5_and_sampling_finds_it(umt5, tmp_path):
   expected = encoder.encode(["clip & clip"])[0]
   assert expected.shape == (5, 20)
   np.testing.assert_array_equal(dataset[0].text, expected)
+  # A config that names no text encoder takes the one that the data set was made with.
+  unnamed = dataclasses.replace(whole, text=config_lib.Text())
+  _, found = generator.load_encoders(unnamed, None)
+  np.testing.assert_array_equal(found.encode(["clip & clip"])[0], expected)
   # A second run adds nothing, and changes nothing.
   again = run.preprocess(umt5, tmp_path / "in", tmp_path / "out")
   assert again.made.written == 0
@@ -55,6 +60,11 @@ def test_captions_go_through_umt5_and_sampling_finds_it(umt5, tmp_path):
   encoders.write(tmp_path / "umt5", encoders.CONFIG, "umt5", **other)
   with pytest.raises(ValueError, match="text encoder"):
     generator.load_encoders(whole, None)
+  (tmp_path / "umt5").rename(tmp_path / "moved")
+  with pytest.raises(
+    ValueError, match=r"config.text.checkpoint='.*/umt5' does not exist"
+  ):
+    generator.load_encoders(unnamed, None)
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_is_decoded(umt5, tmp_path):

@@ -11,7 +11,7 @@ import pathlib
 from absl import logging
 
 from video_dit import config as config_lib
-from video_dit import interop
+from video_dit import files, interop
 from video_dit.data import reader, schema
 from video_dit.models.text import encoder as text_lib
 
@@ -73,8 +73,11 @@ def text_place(
   """
   text, made = config.text, metadata.text_path
   said, whole = text.checkpoint, _is_own(made)
-  if not said and _is_there(made):
+  if not said and whole:
     return text, made
+  if not said and _is_there(made):
+    text = _recorded(text, pathlib.Path(made) / text_lib.SETTINGS)
+    said = text.checkpoint
   if said and not _is_there(said) and whole and said == named.text:
     logging.info("%s is missing; reading the text encoder from %s", said, made)
     return dataclasses.replace(text, checkpoint=""), made
@@ -116,6 +119,15 @@ def check_maker(
     reader.check(metadata, *marks)
   except ValueError as error:
     raise ValueError(f"config.{section}.checkpoint={path!r}: {error}") from None
+
+
+def _recorded(text: config_lib.Text, path: pathlib.Path) -> config_lib.Text:
+  """The settings that `preprocess` recorded of a published encoder, as far as known."""
+  if not path.is_file():
+    return text
+  found = files.read_json(path, "Set --config.text.checkpoint instead.").get("text", {})
+  names = {field.name for field in dataclasses.fields(text)}
+  return dataclasses.replace(text, **{k: v for k, v in found.items() if k in names})
 
 
 def _gone(section: str, said: str, made: str, metadata: schema.Metadata) -> ValueError:

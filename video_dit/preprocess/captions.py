@@ -21,7 +21,6 @@ from video_dit import files, interop
 from video_dit.models.text import encoder as encoder_lib
 from video_dit.models.text import tokenizer as tokenizer_lib
 
-_SETTINGS = "preprocess.json"
 _TRAINING_CAPTIONS = 1_000_000
 # What a tokenizer is trained on if no clip has a caption.
 _NO_CAPTIONS = ("a video", "an image")
@@ -54,7 +53,7 @@ def prepare(
       damaged.
   """
   folder = pathlib.Path(folder)
-  record = folder / _SETTINGS
+  record = folder / encoder_lib.SETTINGS
   wanted: dict[str, Any] = {"text": dataclasses.asdict(text), "captions": ""}
   trained = not (text.tokenizer or text.checkpoint)
   if trained:
@@ -84,7 +83,9 @@ def prepare(
     shutil.copyfile(_given_tokenizer(text), unfinished / encoder_lib.TOKENIZER)
   if not text.checkpoint:
     encoder_lib.TextEncoder.load(text, unfinished).save(unfinished)
-  (unfinished / _SETTINGS).write_text(json.dumps(wanted, indent=2), encoding="utf-8")
+  (unfinished / encoder_lib.SETTINGS).write_text(
+    json.dumps(wanted, indent=2), encoding="utf-8"
+  )
   encoder = interop.text_encoder(text, unfinished, mesh=mesh)  # raises if it is invalid
   shutil.rmtree(folder, ignore_errors=True)
   unfinished.rename(folder)

@@ -28,6 +28,7 @@ from video_dit.parallel import hosts
 TOKENIZER = "spiece.model"
 WEIGHTS = "encoder.safetensors"
 DESCRIPTION = "encoder.json"
+SETTINGS = "preprocess.json"  # of the encoder that a data set was made with
 RANDOM = (  # what users are told of such an encoder
   "random weights, which know no meanings of words: name a published encoder with"
   " config.text.checkpoint (docs/checkpoints.md)"
