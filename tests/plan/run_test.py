@@ -194,6 +194,40 @@ def test_without_their_compiler_gpus_are_planned_by_formula(monkeypatch):
 _H100S = chips.parse("gpu:h100x8")
 
 
+def test_a_formula_counts_what_can_be_counted_by_hand(monkeypatch):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+  axes = {"fsdp": 2, "tensor": 2, "context": 2}
+  config = _config(dit={"remat": "attention"})
+  found = run.plan(_request(config, topology=_H100S, axes=axes))
+  params, chip = found["parameters"], chips.CHIPS["h100"]
+  # Four rows of a clip of 96 tokens and a caption of 24, over tensor and context.
+  attention = 4 * 64 * 2 * 96 * (96 + 24) * 4 / 4
+  assert found["kernel_flops"] == pytest.approx(4.5 * attention)
+  seconds = attention / (0.45 * chip.peak) + 3.5 * attention / (0.42 * chip.peak)
+  assert found["seconds"]["kernel"] == pytest.approx(seconds)
+  # All but attention's products come twice more backward, and once again.
+  linear = found["model_flops"] / 3 / 8 - attention
+  assert found["flops"] == pytest.approx(4 * linear + 4.5 * attention)
+  assert found["seconds"]["matrix"] == pytest.approx(4 * linear / (0.62 * chip.peak))
+  memory, tokens = found["memory"], 4 * 96 / 2
+  assert memory["parameters"] == memory["ema"] == memory["optimizer"] / 2 == params / 2
+  assert memory["activations"] == tokens * 64 * 4 * 2 * 2 / 2  # twice its width
+  width = tokens * 64 * 4 * 2  # bytes of the stream, of both blocks
+  wanted = {
+    ("fsdp,context", "all-gather"): (2 * params / 2 * 4, 3 / 4, 0.5),
+    ("fsdp,context", "reduce-scatter"): (params / 2 * 4, 3 / 4, 0.5),
+    ("tensor", "all-gather"): (9 * width, 1 / 2, 1),
+    ("tensor", "reduce-scatter"): (8 * width, 1 / 2, 1),
+    ("context", "all-gather"): (6 * width, 1 / 2, 0.5),
+  }
+  assert len(found["collectives"]) == len(wanted)
+  for part in found["collectives"]:
+    size, share, exposed = wanted[part["axes"], part["kind"]]
+    assert part["bytes"] == pytest.approx(size)
+    assert part["seconds"] == pytest.approx(size * share / chip.link)
+    assert part["exposed"] == pytest.approx(part["seconds"] * exposed)
+
+
 @pytest.mark.parametrize(
   ("axes", "dit", "message"),
   [

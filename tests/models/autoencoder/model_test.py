@@ -29,6 +29,13 @@ _ARCHS = {
     channels=3, space=4, time=8, patch=1, widths=(3, 4, 4, 3), blocks=1, factorized=True
   ),
 }
+# Of the last latent's column 1, mean and log-variance; and of a pixel of the last frame.
+_SAME = {
+  "plain_patch1_time4_space4": ([0.3659, -0.2160], [-2.0738, -0.9586, 0.5755]),
+  "factorized_patch2_time8_space8": ([-0.1834, -0.2704], [0.4422, 1.1660, -1.8696]),
+  "plain_patch4_time4_space8": ([0.2767, 0.3997], [0.6501, 0.3047, 0.3978]),
+  "factorized_patch1_time8_space4": ([0.1487, -0.9439], [0.3786, -0.6679, -0.4123]),
+}
 _BATCH, _ROWS, _COLUMNS, _AFTER = 1, 1, 2, 3  # latent rows, columns, frames after the 1st
 
 
@@ -101,6 +108,25 @@ def _assert_close(found, expected):
   assert found.shape == expected.shape
   assert np.abs(expected).max() > 0.1  # else nothing is compared
   np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5)
+
+
+def test_the_same_weights_code_a_clip_as_they_did(tiny, whole):
+  """Where they do not, sets and autoencoders of earlier versions no longer fit."""
+  (name,) = (name for name, arch in _ARCHS.items() if arch == tiny.arch)
+  found = whole[0][:, 0, -1, 0, 1, 0], whole[1][0, -1, 1, 2]
+  for each, expected in zip(found, _SAME[name], strict=True):
+    np.testing.assert_allclose(each, expected, rtol=0, atol=2e-4)
+
+
+def test_a_fresh_autoencoder_is_nearly_without_noise():
+  arch = config_lib.Autoencoder(
+    channels=3, space=2, time=1, patch=2, widths=(6,), blocks=1
+  )
+  clip = np.random.default_rng(0).uniform(-1, 1, (1, 2, 8, 8, 3)).astype(np.float32)
+  made = jax.jit(lambda clip: Autoencoder(arch, rngs=nnx.Rngs(0)).encode(clip))
+  mean, logvar = made(clip)
+  assert np.std(mean) > 0.1
+  np.testing.assert_allclose(logvar, -4.0, rtol=0, atol=0.5)
 
 
 # In latent frames: one at a time; and the first with one more, then two.
