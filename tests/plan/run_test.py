@@ -11,7 +11,7 @@ from tests import tiny
 from video_dit import config as config_lib
 from video_dit.data import batch as batch_lib
 from video_dit.models.dit import flops
-from video_dit.plan import chips, gpus, programs, run
+from video_dit.plan import chips, estimate, formula, gpus, programs, run
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
 from video_dit.trainer.step import Trainer
@@ -228,6 +228,52 @@ def test_a_formula_counts_what_can_be_counted_by_hand(monkeypatch):
     assert part["exposed"] == pytest.approx(part["seconds"] * exposed)
 
 
+def test_a_formula_knows_micro_batches_hosts_and_small_moments(monkeypatch):
+  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
+
+  def plan(count: int = 8, **sections):
+    config = _config(**{"dit": {"remat": "attention"}} | sections)
+    topology = chips.parse(f"gpu:h100x{count}")
+    return run.plan(_request(config, topology=topology, axes={"fsdp": count}))
+
+  one, two = (
+    plan(),
+    plan(train={"accumulate": 2}, optimizer={"moments_dtype": "bfloat16"}),
+  )
+  for name in ("flops", "kernel_flops", "model_flops", "tokens_per_step"):
+    assert two[name] == pytest.approx(2 * one[name])
+  assert two["memory"]["activations"] == one["memory"]["activations"]
+  assert two["memory"]["optimizer"] == one["memory"]["optimizer"] / 2
+  for once, twice in zip(one["collectives"], two["collectives"], strict=True):
+    assert twice["bytes"] == 2 * once["bytes"]
+  remats = {remat: plan(dit={"remat": remat}) for remat in ("block", "none")}
+  kernels = {remat: found["kernel_flops"] for remat, found in remats.items()}
+  # Attention's forward pass is done again, where a block keeps nothing of it.
+  assert (
+    kernels["none"] == one["kernel_flops"] == pytest.approx(4.5 / 5.5 * kernels["block"])
+  )
+  linear = one["flops"] - one["kernel_flops"]
+  assert remats["none"]["flops"] - kernels["none"] == pytest.approx(linear * 3 / 4)
+  far = plan(16, data={"rows": 16})["collectives"]  # of two hosts
+  network = chips.CHIPS["h100"].network
+  for part in far:
+    assert part["seconds"] == pytest.approx(part["bytes"] * 15 / 16 / network)
+
+
+def test_what_no_device_holds_does_not_fit_by_formula():
+  chip = dataclasses.replace(chips.CHIPS["h100"], memory=1e6)
+  mix, axes = mix_lib.of(tiny.CONFIG), {"data": 8, "fsdp": 1, "tensor": 1, "context": 1}
+  assert not formula.figures(tiny.CONFIG, chip, axes, mix, 10**6)["fits"]
+  assert formula.figures(tiny.CONFIG, chips.CHIPS["h100"], axes, mix, 10**6)["fits"]
+
+
+def test_a_host_holds_its_part_of_a_checkpoint_and_of_batches():
+  ahead = tiny.CONFIG.data.prefetch + tiny.CONFIG.data.threads + 1
+  found = estimate.host_figures(8e9, 1e9, tiny.CONFIG, 4, 0.5)
+  assert (found["checkpoint_copy"], found["batches"]) == (2e9, ahead * 0.5e9)
+  assert found["total"] == 2e9 + ahead * 0.5e9 + found["process"]
+
+
 @pytest.mark.parametrize(
   ("axes", "dit", "message"),
   [
@@ -336,7 +382,11 @@ def test_a_sampler_is_planned_for_clips_that_it_would_sample():
 def test_rows_hold_the_clips_that_are_named():
   config = _config(data={"row_length": 100, "row_segments": 9})
   assert mix_lib.of(config).tokens == (100,)
-  assert mix_lib.of(config, (20, 35)).tokens == (20, 35, 20)
+  mix = mix_lib.of(config, (20, 35))
+  assert (mix.tokens, mix.fill) == ((20, 35, 20), 0.75)
+  assert mix.text == (min(config.text.max_tokens, config.data.row_text // 3),) * 3
+  few = _config(data={"row_length": 100, "row_segments": 2, "row_text": 18})
+  assert mix_lib.of(few, (20, 35)) == mix_lib.Mix((20, 35), (9, 9), 100)
   with pytest.raises(ValueError, match="does not fit into a row of 100"):
     mix_lib.of(config, (101,))
   tokens = np.array(mix_lib.of(config, (20, 35)).tokens, np.float64)
@@ -364,3 +414,6 @@ def test_skipped_blocks_are_not_counted():
   # Whole blocks are visited, whoever else lies in them.
   assert mix.visited(256, 256) == (256**2 * 2) / 512**2
   assert mix_lib.Mix((512,), (10,), 512).visited(128, 128) == 1.0
+  # The last block of queries ends with the row.
+  rest = mix_lib.Mix((100, 20), (10, 10), 150)
+  assert rest.visited(100, 50) == (100 * 100 + 50 * 50) / 150**2
