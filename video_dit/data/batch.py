@@ -4,6 +4,7 @@ import dataclasses
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 Array = Any  # np.ndarray from the loader, jax.Array on the mesh
@@ -64,6 +65,12 @@ def blank(
     text=np.zeros((rows, text, text_width), dtype),
     text_segments=np.zeros((rows, text), np.int32),
   )
+
+
+def members(segments_RN: jax.Array, num_segments: int) -> jax.Array:
+  """Which tokens belong to each segment, `(R, N, S)` bool."""
+  numbers_S = jnp.arange(1, num_segments + 1, dtype=segments_RN.dtype)
+  return segments_RN[:, :, None] == numbers_S[None, None]
 
 
 @jax.tree_util.register_dataclass

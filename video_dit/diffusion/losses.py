@@ -11,6 +11,8 @@ numerator is computed here; the caller, who may add up several batches, divides.
 import jax
 import jax.numpy as jnp
 
+from video_dit.data.batch import members
+
 
 def weighted_sum(
   prediction_RNP: jax.Array,
@@ -60,6 +62,5 @@ def sum_by_segment(
   values_RN: jax.Array, segments_RN: jax.Array, num_segments: int
 ) -> jax.Array:
   """Sums token values over each segment, `(R, S)`; written so that XLA fuses it."""
-  ids_S = jnp.arange(1, num_segments + 1, dtype=segments_RN.dtype)
-  member_RNS = segments_RN[:, :, None] == ids_S[None, None, :]
+  member_RNS = members(segments_RN, num_segments)
   return jnp.sum(jnp.where(member_RNS, values_RN[:, :, None], 0.0), axis=1)

@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
+from video_dit.data.batch import members
 from video_dit.parallel.attention import local_attention
 from video_dit.parallel.partition import ROWS
 
@@ -89,8 +90,7 @@ def log_fill(
   Returns:
     `(R, N)` float32; `NONE` in padding, and where a caption is as long or longer.
   """
-  numbers_S = jnp.arange(1, num_segments + 1, dtype=text_segments_RL.dtype)
-  members_RLS = text_segments_RL[:, :, None] == numbers_S[None, None]
+  members_RLS = members(text_segments_RL, num_segments)
   missing_RS = length - members_RLS.sum(1).astype(jnp.float32)
   log_RS = jnp.where(missing_RS > 0, jnp.log(jnp.maximum(missing_RS, 1.0)), NONE)
   log_RN = jnp.take_along_axis(log_RS, jnp.maximum(segments_RN - 1, 0), axis=1)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
-from video_dit.data.batch import Batch
+from video_dit.data.batch import Batch, members
 from video_dit.diffusion import batch_loss, losses, times
 from video_dit.models.dit import flops
 from video_dit.models.dit.build import Transformer
@@ -76,8 +76,7 @@ def given_tokens(
   are given: one in half of the cases, else any number that leaves one to generate.
   """
   at_RN = jnp.maximum(batch.segments - 1, 0)
-  ids_S = jnp.arange(1, batch.tokens.shape[1] + 1, dtype=batch.segments.dtype)
-  member_RNS = batch.segments[:, :, None] == ids_S[None, None]
+  member_RNS = members(batch.segments, batch.tokens.shape[1])
   frames_RN1 = batch.frames[:, :, None]
   first_RS = jnp.min(frames_RN1, 1, where=member_RNS, initial=2**30)
   last_RS = jnp.max(frames_RN1, 1, where=member_RNS, initial=-1)

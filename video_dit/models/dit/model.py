@@ -13,6 +13,7 @@ from jax.ad_checkpoint import checkpoint_name
 import jax.numpy as jnp
 
 from video_dit import config as config_lib
+from video_dit.data.batch import members
 from video_dit.models.dit.layers import HeadNorm, Linear, fourier, layer_norm, sinusoid
 from video_dit.models.dit.rotary import rotate, rotation
 from video_dit.parallel import stripes
@@ -99,8 +100,7 @@ class Row:
     self.segments, self.text_segments = segments, text_segments
     self.rotation = rotation(positions, dit)
     self.per_token, self.context, self.kernel = per_token, dit.context, dit.attention
-    numbers = jnp.arange(1, num_segments + 1)[None, None]
-    self.members_RNS = (segments[:, :, None] == numbers).astype(jnp.float32)
+    self.members_RNS = members(segments, num_segments).astype(jnp.float32)
 
   def to_tokens(self, x_RSD: jax.Array) -> jax.Array:
     """Gives each token its segment's value, `(R, S, D)` to `(R, N, D)`.
@@ -264,10 +264,9 @@ def whole(h_RND: jax.Array) -> jax.Array:
 
 def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:
   """Mean of each segment's caption tokens, `(R, S, E)`."""
-  numbers = jnp.arange(1, count + 1)[None, None]
-  members = (segments_RL[:, :, None] == numbers).astype(jnp.float32)
-  shares = members / jnp.maximum(members.sum(1, keepdims=True), 1.0)
-  return jnp.einsum("rls,rle->rse", shares.astype(text_RLE.dtype), text_RLE)
+  members_RLS = members(segments_RL, count).astype(jnp.float32)
+  shares_RLS = members_RLS / jnp.maximum(members_RLS.sum(1, keepdims=True), 1.0)
+  return jnp.einsum("rls,rle->rse", shares_RLS.astype(text_RLE.dtype), text_RLE)
 
 
 def through(blocks, x_RND: jax.Array, rest: tuple, dit: config_lib.DiT) -> jax.Array:
