@@ -45,24 +45,29 @@ def choose(
   """
   if not len(sizes_N2):
     return np.empty((0, 2), int)
-  needed = float((sizes_N2.prod(axis=1, dtype=np.int64) * frames_N).sum())
-  snapped_N2 = np.asarray(sizes_N2, np.int64)
-  cell = grid
-  while len(kinds_K2 := np.unique(snapped_N2, axis=0)) > _MOST_SIZES:
+  # Clips may be millions, their sizes are thousands: all but counting is on those.
+  codes_N = sizes_N2[:, 0].astype(np.int64) << 32 | sizes_N2[:, 1].astype(np.int64)
+  codes_U, size_N = np.unique(codes_N, return_inverse=True)
+  sizes_U2 = np.stack([codes_U >> 32, codes_U & 0xFFFFFFFF], axis=1)
+  frames_U = np.bincount(size_N, weights=frames_N)
+  snapped_U2, cell = sizes_U2, grid
+  while len(np.unique(snapped_U2, axis=0)) > _MOST_SIZES:
     cell *= 2
-    snapped_N2 = -(-np.asarray(sizes_N2, np.int64) // cell) * cell
-  kinds_K2, kind_N = np.unique(snapped_N2, axis=0, return_inverse=True)
-  slots = _Slots.of(kind_N.ravel(), frames_N, mixes_lengths, devices)
+    snapped_U2 = -(-sizes_U2 // cell) * cell
+  kinds_K2, kind_U = np.unique(snapped_U2, axis=0, return_inverse=True)
+  kind_U = kind_U.ravel()
+  slots = _Slots.of(kind_U[size_N], frames_N, mixes_lengths, devices)
+  needed = float((sizes_U2.prod(axis=1) * frames_U).sum())
   merged_K = _merge(kinds_K2.astype(float), slots, needed / (1 - MOST_EMPTY))
   buffers_K2 = np.empty_like(kinds_K2)
   for group in np.unique(merged_K):
     buffers_K2[merged_K == group] = kinds_K2[merged_K == group].max(axis=0)
   # A kind that was snapped to a coarser cell may still be larger than necessary.
-  buffers_N2 = buffers_K2[kind_N.ravel()]
-  for buffer in np.unique(buffers_N2, axis=0):
-    here = (buffers_N2 == buffer[None]).all(axis=1)
-    buffers_N2[here] = sizes_N2[here].max(axis=0)
-  return buffers_N2
+  buffers_U2 = buffers_K2[kind_U]
+  for buffer in np.unique(buffers_U2, axis=0):
+    here = (buffers_U2 == buffer[None]).all(axis=1)
+    buffers_U2[here] = sizes_U2[here].max(axis=0)
+  return buffers_U2[size_N]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -65,9 +65,9 @@ def stale(
     more = f" and {len(found) - _EXAMPLES} more" if len(found) > _EXAMPLES else ""
     raise ValueError(
       f"{folder}: {len(found)} records of this data set differ from what this run"
-      f" would write: {'; '.join(examples)}{more}. Restore the input, or choose"
-      " another --output. Or pass --overwrite: these are removed, and remade if"
-      " still wanted."
+      f" would write: {'; '.join(examples)}{more}. Restore the input and the"
+      " settings, or choose another --output. Or pass --overwrite: these are removed, and"
+      " remade if still wanted."
     )
   return found.keys()
 
