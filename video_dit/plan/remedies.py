@@ -95,7 +95,7 @@ def of_sampling(
     if length > least:
       yield way.having("sample", row_length=least), "leaves one clip in a row"
 
-  moves = [_split_state, fewer_rows, shorter_rows, _split_rows]
+  moves: list[ways.Move] = [_split_state, fewer_rows, shorter_rows, _split_rows]
   return _told(memory, start, moves, need)[0]
 
 
@@ -150,9 +150,10 @@ def of_encoding(
     if most >= 2 * 128 * 128:
       yield way.having("media", tile_pixels=most // 2), "encodes frames in tiles"
 
+  of_text: list[ways.Move] = [split, narrow]
   for part, need, moves in (
-    (words, needs_words, [split, narrow]),
-    (pixels, needs_pixels, [split, narrow, tiles]),
+    (words, needs_words, of_text),
+    (pixels, needs_pixels, [*of_text, tiles]),
   ):
     if not part["fits"]:
       lines += _told(part["memory"], Way(config, axes), moves, need)[0]
