@@ -117,13 +117,17 @@ import dataclasses, types
 import jax
 jax.config.update("jax_platforms", "cpu")
 from video_dit import config
-from video_dit.plan import chips, devices, hlo, programs, walk
+from video_dit.plan import chips, devices, encoders, hlo, programs, walk
 mesh = devices.mesh_of(chips.parse("v5p:2x2x1"), {}, config.Mesh())
 text = config.Text(vocabulary=32_000, width=2048, depth=1, heads=2, mlp_width=256)
-program = programs.captioning(types.SimpleNamespace(text=text), mesh, 32)
+made = encoders.text_encoder(types.SimpleNamespace(text=text, dit=config.DiT()), mesh)
+program = programs.captioning(
+  made.model, made.params, made.mesh, (8, 226), "float32", 0.0
+)
 assert "sparsecore" in program.text
 module = hlo.parse(program.text)
-cost = walk.Walker(module, chips.CHIPS["v5p"], dict(mesh.shape), lambda *_: None).entry()
+axes = dict(made.mesh.shape)
+cost = walk.Walker(module, chips.CHIPS["v5p"], axes, lambda *_: None).entry()
 assert not cost.unknown, cost.unknown
 assert cost.flops > 2 * 8 * 226 * 2048 * (4 * 128 + 3 * 256), cost.flops
 """
