@@ -42,10 +42,8 @@ def test_encodings_are_kept_whole_where_the_system_writes_a_part(monkeypatch):
 
 
 def test_a_tokenizer_learns_from_captions_of_the_training_split_alone(tmp_path):
-  rows = {
-    "caption": ["a", "b", "", "a"],
-    "split": ["train", "validation", *["train"] * 2],
-  }
+  splits = ["train", "validation", "train", "train"]
+  rows = {"caption": ["a", "b", "", "a"], "split": splits}
   pq.write_table(pa.table(rows), tmp_path / "clips.parquet")
   assert captions.training_captions(tmp_path / "clips.parquet") == {"a"}
 
