@@ -415,6 +415,7 @@ def test_skipped_blocks_are_not_counted():
   # Whole blocks are visited, whoever else lies in them.
   assert mix.visited(256, 256) == (256**2 * 2) / 512**2
   assert mix_lib.Mix((512,), (10,), 512).visited(128, 128) == 1.0
-  # The last block of queries ends with the row.
+  # The last blocks end with the row.
+  assert mix_lib.Mix((150,), (10,), 150).visited(100, 100) == 1.0
   rest = mix_lib.Mix((100, 20), (10, 10), 150)
   assert rest.visited(100, 50) == (100 * 100 + 50 * 50) / 150**2
