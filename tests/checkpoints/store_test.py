@@ -285,7 +285,7 @@ def test_what_the_disk_does_not_take_is_said_and_the_last_checkpoint_stays(
 
 
 def test_what_a_kill_left_of_a_save_is_removed_by_the_next_run(tmp_path):
-  left = tmp_path / "6.orbax-checkpoint-tmp"
+  left = tmp_path / "5.orbax-checkpoint-tmp"
   left.mkdir()
   with Store(tmp_path):  # to read alone
     pass

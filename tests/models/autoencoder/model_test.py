@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from video_dit import config as config_lib
-from video_dit.models.autoencoder import layers
+from video_dit.models.autoencoder import layers, model
 from video_dit.models.autoencoder.model import Autoencoder
 
 _ARCHS = {
@@ -116,6 +116,11 @@ def test_the_same_weights_code_a_clip_as_they_did(tiny, whole):
   found = whole[0][:, 0, -1, 0, 1, 0], whole[1][0, -1, 1, 2]
   for each, expected in zip(found, _SAME[name], strict=True):
     np.testing.assert_allclose(each, expected, rtol=0, atol=2e-4)
+
+
+def test_space_is_halved_first_and_time_last():
+  arch = config_lib.Autoencoder(space=8, time=2, patch=2, widths=(4, 4, 4, 4))
+  assert model.strides(arch) == [(1, 2), (1, 2), (2, 1)]
 
 
 def test_a_fresh_autoencoder_is_nearly_without_noise():
