@@ -185,6 +185,18 @@ def test_each_frame_of_the_past_reaches_the_next_latent(tiny, whole):
     assert (found[:, latent : latent + 2] != whole[0][0, :, latent : latent + 2]).all()
 
 
+@pytest.mark.parametrize("num_out", [4, 64])
+@pytest.mark.parametrize("stride", [(1, 1, 1), (2, 1, 1), (1, 2, 2)])
+def test_a_fresh_convolution_is_of_its_own_cell_and_keeps_the_variance(stride, num_out):
+  found = layers.delta_orthogonal(jax.random.key(0), (3, 3, 3, 6, num_out), stride)
+  found = np.asarray(found)
+  taps = np.argwhere(np.abs(found).max((3, 4)) > 0)
+  # The last frames, and from the middle of rows and columns on.
+  assert taps.min(0).tolist() == [3 - stride[0], 1, 1]
+  assert taps.max(0).tolist() == [2, stride[1], stride[2]]
+  assert np.square(found).sum((0, 1, 2, 3)).mean() == pytest.approx(1, rel=1e-4)
+
+
 @pytest.mark.parametrize(
   ("kernel", "stride"),
   [
