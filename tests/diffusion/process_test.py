@@ -57,10 +57,6 @@ def _betas(name):
 @pytest.mark.parametrize("name", ["linear", "cosine"])
 def test_betas_are_those_of_the_papers(name):
   np.testing.assert_allclose(processes.betas(name), _betas(name), rtol=1e-9)
-  assert len(processes.betas(name, 250)) == 250
-  if name == "linear":  # fewer steps are larger
-    quarter = processes.betas(name, 250)[[0, -1]]
-    np.testing.assert_allclose(quarter, [4e-4, 0.08], rtol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine"])

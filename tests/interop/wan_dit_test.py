@@ -189,7 +189,8 @@ def test_an_image_model_is_refused(tmp_path):
 
 def _config(folder, **dit) -> config_lib.Config:
   section = config_lib.DiT(architecture="wan", checkpoint=str(folder), **dit)
-  return config_lib.Config(name="test", objective="diffusion", dit=section)
+  sample = config_lib.Sample(width=264)  # of patches of 3 columns
+  return config_lib.Config(name="test", objective="diffusion", dit=section, sample=sample)
 
 
 def test_its_sizes_count_instead_of_the_configs(folder):
