@@ -118,11 +118,12 @@ def test_large_frames_are_planned_in_tiles():
 def test_a_transformer_that_is_named_gives_its_sizes(tmp_path):
   wan_transformers.write(tmp_path, wan_transformers.CONFIG)
   named = {"architecture": "wan", "checkpoint": str(tmp_path), "text_length": 512}
-  config = _config(dit=named, autoencoder={"channels": 5}, text={"width": 11})
+  sizes = {"text": {"width": 11}, "sample": {"width": 36}}  # of patches of 3 columns
+  config = _config(dit=named, autoencoder={"channels": 5}, **sizes)
   found = encoders.resolved(config).dit
   assert (found.width, found.depth, found.heads) == (42, 3, 3)
   with pytest.raises(ValueError, match=r"5 channels.*of config.autoencoder"):
-    encoders.resolved(_config(dit=named, text={"width": 11}))
+    encoders.resolved(_config(dit=named, **sizes))
   gone = dict(named, checkpoint=str(tmp_path / "gone"))
   with pytest.raises(ValueError, match="is not a published transformer"):
     encoders.resolved(_config(dit=gone))

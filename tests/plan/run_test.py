@@ -270,9 +270,10 @@ def test_what_no_device_holds_does_not_fit_by_formula():
 
 def test_a_host_holds_its_part_of_a_checkpoint_and_of_batches():
   ahead = tiny.CONFIG.data.prefetch + tiny.CONFIG.data.threads + 1
-  found = estimate.host_figures(8e9, 1e9, tiny.CONFIG, 4, 0.5)
+  found = estimate.host_figures(8e9, 1e9, tiny.CONFIG, 4, 0.5, 12e9)
   assert (found["checkpoint_copy"], found["batches"]) == (2e9, ahead * 0.5e9)
-  assert found["total"] == 2e9 + ahead * 0.5e9 + found["process"]
+  assert found["offloaded"] == 3e9
+  assert found["total"] == 5e9 + ahead * 0.5e9 + found["process"]
 
 
 @pytest.mark.parametrize(
