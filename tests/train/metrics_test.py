@@ -81,17 +81,35 @@ def test_a_full_disk_hides_no_other_error(tmp_path):
     raise ValueError("first")
 
 
-def test_tensorboard_reads_what_is_logged(tmp_path):
-  with metrics.Log(tmp_path, step=0) as log:
-    log.write(1, {"loss": 0.5, "bad": float("nan")})
-  (path,) = (tmp_path / "tensorboard").iterdir()
+def _events(path) -> list:
   data, events = path.read_bytes(), []
   while data:
     size = int.from_bytes(data[:8], "little")
     events.append(event_pb2.Event.FromString(data[12 : 12 + size]))
     data = data[16 + size :]
+  return events
+
+
+def test_tensorboard_reads_what_is_logged(tmp_path):
+  with metrics.Log(tmp_path, step=0) as log:
+    log.write(1, {"loss": 0.5, "bad": float("nan")})
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  events = _events(path)
   assert events[0].file_version == "brain.Event:2"
   assert [(e.step, e.summary.value[0].tag) for e in events[1:]] == [(1, "loss")]
+
+
+def test_tensorboard_forgets_what_was_written_after_the_checkpoint(tmp_path):
+  with metrics.Log(tmp_path, step=0) as log:
+    for step in (1, 2, 3):
+      log.write(step, {"loss": 1.0})
+  for path in (tmp_path / "tensorboard").iterdir():
+    path.unlink()
+  metrics.Log(tmp_path, step=2).close()
+  (path,) = (tmp_path / "tensorboard").iterdir()
+  _, began = _events(path)
+  assert began.step == 3
+  assert began.session_log.status == event_pb2.SessionLog.START
 
 
 def test_lines_after_the_step_are_cut_and_a_torn_one_too(tmp_path):
@@ -142,18 +160,3 @@ def test_speed_is_per_second_and_mfu_needs_a_known_peak(monkeypatch):
   monkeypatch.setitem(peaks.FLOPS, jax.devices()[0].device_kind, 2e12)
   assert metrics.speed(2.0, 4, counts, mesh)["mfu"] == pytest.approx(0.5)
   assert metrics.speed(0.0, 0, counts, mesh) == {"model_tflops_per_step": 4.0}
-
-
-def test_tensorboard_forgets_what_was_written_after_the_checkpoint(tmp_path, monkeypatch):
-  opened, write = [], metrics.tensorboardX.SummaryWriter
-
-  def writer(**settings):
-    opened.append(settings["purge_step"])
-    return write(**settings)
-
-  monkeypatch.setattr(metrics.tensorboardX, "SummaryWriter", writer)
-  with metrics.Log(tmp_path, step=0) as log:
-    for step in (1, 2, 3):
-      log.write(step, {"loss": 1.0})
-  metrics.Log(tmp_path, step=2).close()
-  assert opened == [None, 3]

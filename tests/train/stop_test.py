@@ -50,8 +50,9 @@ def test_under_nohup_a_closing_terminal_stops_nothing():
 
 def test_a_run_saves_after_its_terminal_was_closed(tmp_path):
   code = f"""
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from video_dit.train import stop
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever these tests were started under
 with stop.Stop() as stopping:
   print("ready", flush=True)
   while not stopping.asked(1):
@@ -62,18 +63,18 @@ with stop.Stop() as stopping:
   pathlib.Path({str(tmp_path / "saved")!r}).touch()
 """
   terminal, ours = os.openpty()
-  run = subprocess.Popen(
-    [sys.executable, "-c", code],
-    stdout=ours,
-    stderr=ours,
-    env=os.environ | {"JAX_PLATFORMS": "cpu"},
-  )
-  os.close(ours)
-  said = b""
-  while b"ready" not in said:
-    said += os.read(terminal, 100)
-  os.close(terminal)
-  for _ in range(2):  # by the system, and by the shell
-    run.send_signal(signal.SIGHUP)
-  assert run.wait(60) == 0
+  environment = os.environ | {"JAX_PLATFORMS": "cpu"}
+  command = [sys.executable, "-c", code]
+  with subprocess.Popen(command, stdout=ours, stderr=ours, env=environment) as run:
+    try:
+      os.close(ours)
+      said = b""
+      while b"ready" not in said:
+        said += os.read(terminal, 100)
+      os.close(terminal)
+      for _ in range(2):  # by the system, and by the shell
+        run.send_signal(signal.SIGHUP)
+      assert run.wait(60) == 0
+    finally:
+      run.kill()
   assert (tmp_path / "saved").exists()
