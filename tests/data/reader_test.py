@@ -93,7 +93,7 @@ def test_other_encoders_are_refused_by_name(folder):
     reader.check(metadata, kind="pixels")
 
 
-def test_a_damaged_record_is_named(tmp_path, monkeypatch):
+def test_a_damaged_record_is_named(tmp_path):
   clips.write(tmp_path, 4)
   dataset = reader.Dataset(tmp_path)
   latent = dataset[2].latent.tobytes()
@@ -103,7 +103,6 @@ def test_a_damaged_record_is_named(tmp_path, monkeypatch):
   shard.write_bytes(damaged)
   dataset = reader.Dataset(tmp_path)
   assert dataset[1].key == clips.key(1)
-  monkeypatch.setattr(reader, "_PAUSES", (0.0,))
   with pytest.raises(reader.RecordError, match=r"latents-train.*record 2 "):
     dataset[2]
 
@@ -120,8 +119,7 @@ class _Refusing:
     return self.source[i]
 
 
-def test_a_read_that_fails_briefly_is_no_damage(tmp_path, monkeypatch):
-  monkeypatch.setattr(reader, "_PAUSES", (0.0, 0.0))
+def test_a_read_that_fails_briefly_is_no_damage(tmp_path):
   dataset = reader.Dataset(clips.write(tmp_path, 30))
   source = dataset._source
   hiccup = [OSError("no answer"), RuntimeError("Input/output error")]
