@@ -207,6 +207,7 @@ def test_damage_is_named_with_the_checkpoint_to_go_on_from(
 
 # Orbax leaves reads behind that it had not begun: collected here, not in a later test.
 @pytest.mark.filterwarnings("ignore:coroutine:RuntimeWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_damaged_weights_are_named_when_they_are_read(tmp_path):
   state = _state(1, width=2048)
   with Store(tmp_path / "checkpoints", keep=1) as store:

@@ -196,11 +196,8 @@ def test_two_processes_train_sample_and_save_as_one_does(run, tmp_path):
 
   # What two processes saved, one goes on with.
   more = ["--config.train.steps=3", "--config.train.sample_prompts=()"]
-  again = [
-    _start(*_training(run, workdir), *more, "--mesh=cpu:4,context=4", **_TRAINING)
-    for workdir in (one, two)
-  ]
-  said = [_end(process) for process in again]
+  command = ["--mesh=cpu:4,context=4", *more]
+  said = [_one(*_training(run, workdir), *command) for workdir in (one, two)]
   assert all("continuing from step 2" in each for each in said)
   assert "s, from the compilation cache" in said[0]
   losses = _losses(one)

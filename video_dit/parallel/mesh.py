@@ -27,6 +27,9 @@ _CPU_FLAGS = {"--xla_backend_optimization_level": "1"}
 # XLA ends the process at a flag that it does not know: only where it was tried.
 if jax.__version_info__ < (0, 13):
   _CPU_FLAGS["--xla_cpu_experimental_ynn_fusion_type"] = ""
+  # Else collectives of a program may begin in another order on each simulated device, and
+  # wait for each other for ever where there are fewer cores than devices.
+  _CPU_FLAGS["--xla_cpu_enable_concurrency_optimized_scheduler"] = "false"
 
 
 # By default small sharded products are cut into strips that pass from device to device:
