@@ -15,6 +15,8 @@ os.environ["XLA_FLAGS"] = " ".join(
     "--xla_cpu_experimental_ynn_fusion_type=",
   ]
 )
+# Threads enough to read programs of eight devices from disk: `parallel.programs`.
+os.environ["PJRT_NPROC"] = "24"
 
 import jax
 import pytest

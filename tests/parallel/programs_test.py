@@ -53,20 +53,26 @@ def test_without_a_folder_nothing_is_kept_unless_the_environment_names_one(
 _COMPILES = """
 import pathlib, sys
 import jax
-from video_dit.parallel import programs
+from video_dit import config
+from video_dit.parallel import mesh, programs
 programs.keep_in(pathlib.Path(sys.argv[1]))
+mesh.start(sys.argv[2], config.Mesh())
 with programs.Watch() as watch:
   jax.jit(lambda x: x * 2 + 1)(jax.numpy.ones(8)).block_until_ready()
 print(watch.found)
 """
 
 
-def _found(folder: pathlib.Path) -> int:
+def _found(folder: pathlib.Path, mesh: str = "cpu:1", threads: str = "") -> int:
   """Programs that another process finds in the folder."""
   inherited = {k: v for k, v in os.environ.items() if not k.startswith("JAX_")}
-  settings = {"JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+  settings = {
+    "JAX_PLATFORMS": "cpu",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "PJRT_NPROC": threads,
+  }
   done = subprocess.run(
-    [sys.executable, "-c", _COMPILES, str(folder)],
+    [sys.executable, "-c", _COMPILES, str(folder), mesh],
     cwd=pathlib.Path(__file__).parents[2],
     env=inherited | settings,
     capture_output=True,
@@ -80,6 +86,13 @@ def test_programs_are_found_where_the_folder_has_moved(tmp_path):
   assert _found(tmp_path / "here") == 0
   shutil.copytree(tmp_path / "here", tmp_path / "there")
   assert _found(tmp_path / "there") > 0
+
+
+def test_devices_on_a_cpu_read_programs_only_with_threads_for_each_to_wait_in(tmp_path):
+  assert _found(tmp_path, "cpu:2", "6") == 0
+  assert _found(tmp_path, "cpu:2", "6") > 0
+  assert _found(tmp_path, "cpu:2", "5") == 0
+  assert _found(tmp_path, "cpu:2") == 0
 
 
 def test_the_oldest_programs_are_removed(tmp_path):

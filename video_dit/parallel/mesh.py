@@ -16,6 +16,7 @@ from jax.sharding import AxisType
 
 from video_dit import config as config_lib
 from video_dit import heap
+from video_dit.parallel import programs
 
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
@@ -27,9 +28,6 @@ _CPU_FLAGS = {"--xla_backend_optimization_level": "1"}
 # XLA ends the process at a flag that it does not know: only where it was tried.
 if jax.__version_info__ < (0, 13):
   _CPU_FLAGS["--xla_cpu_experimental_ynn_fusion_type"] = ""
-  # Else collectives of a program may begin in another order on each simulated device, and
-  # wait for each other for ever where there are fewer cores than devices.
-  _CPU_FLAGS["--xla_cpu_enable_concurrency_optimized_scheduler"] = "false"
 
 
 # By default small sharded products are cut into strips that pass from device to device:
@@ -134,6 +132,7 @@ def start(
       f"--mesh={text}: {spec.devices} devices requested, but {jax.local_device_count()}"
       " are already running. Start them before JAX is used, or request as many."
     )
+  programs.read_only_where_safe(devices)
   return make(devices, sizes(len(devices), spec.axes, defaults, text))
 
 

@@ -5,6 +5,7 @@ flags and by the devices, wherever the folder is. A program that matches none, o
 load, is compiled again, with a warning where it was found but could not be used.
 """
 
+from collections.abc import Sequence
 import contextlib
 import os
 import pathlib
@@ -15,6 +16,9 @@ import jax
 
 _MOST_BYTES = 4 * 2**30
 _HIT = "/jax/compilation_cache/cache_hits"
+
+# For each device: those in which it may wait for others at once, and one to go on.
+_THREADS = 3
 
 
 def keep_in(folder: pathlib.Path | None) -> None:
@@ -48,6 +52,28 @@ def keep_in(folder: pathlib.Path | None) -> None:
     jax.config.update("jax_persistent_cache_enable_xla_caches", "none")
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def read_only_where_safe(devices: Sequence[jax.Device]) -> None:
+  """Compiles every program anew where one from disk could wait for itself for ever.
+
+  XLA for CPU loses, when it writes a program, the order between the collectives inside a
+  loop or a branch and those outside. Loaded, a device waits in several at once, each in a
+  thread of a pool that has one for each device or core: on two cores, four of five resumed
+  runs over four devices stopped so with jax 0.12.0, though none of six did with 0.10.2, and
+  none of 10 with two or four threads for each device. `PJRT_NPROC` gives the pool more
+  threads, which made steps on two cores about 15 % slower; with three for each device of
+  one process programs are read from disk after all.
+
+  Args:
+    devices: of the mesh; nothing is changed unless they are several CPU devices.
+  """
+  if len(devices) == 1 or devices[0].platform != "cpu":
+    return
+  threads = os.environ.get("PJRT_NPROC", "")
+  enough = threads.isdecimal() and int(threads) >= _THREADS * len(devices)
+  if not enough or jax.process_count() > 1:  # Gloo takes messages in one order only.
+    jax.config.update("jax_enable_compilation_cache", False)
 
 
 def prune(folder: pathlib.Path, most: int) -> None:
