@@ -8,42 +8,25 @@ import numpy as np
 import pytest
 
 from tests import tiny
+from tests.plan import planned
 from video_dit import config as config_lib
 from video_dit.data import batch as batch_lib
 from video_dit.models.dit import flops
-from video_dit.plan import chips, estimate, formula, gpus, programs, run
+from video_dit.plan import estimate, gpus, programs, run
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
 from video_dit.trainer.step import Trainer
-
-_CPU = chips.parse("cpu:8")
-_AXES = {"data": 4, "fsdp": 2}
-
-
-def _request(config=tiny.CONFIG, **changes) -> run.Request:
-  defaults = {"config": config, "topology": _CPU, "axes": _AXES, "stages": ("train",)}
-  return run.Request(**defaults | changes)
-
-
-def _config(**sections):
-  return dataclasses.replace(
-    tiny.CONFIG,
-    **{
-      name: dataclasses.replace(getattr(tiny.CONFIG, name), **changes)
-      for name, changes in sections.items()
-    },
-  )
 
 
 @pytest.fixture(scope="module")
 def config():
   """One that recomputes nothing, so that what is counted can be counted by hand."""
-  return _config(dit={"remat": "none"})
+  return planned.config(dit={"remat": "none"})
 
 
 @pytest.fixture(scope="module")
 def plan(config):
-  return run.plan(_request(config, price=2.0))
+  return run.plan(planned.request(config, price=2.0))
 
 
 @pytest.fixture(scope="module")
@@ -143,8 +126,8 @@ def test_rates_days_and_cost_follow_from_the_step(plan, config):
 
 
 def test_a_config_with_few_rows_is_planned_with_one_a_device():
-  config = _config(data={"rows": 2}, dit={"remat": "none"})
-  found = run.plan(_request(config))
+  config = planned.config(data={"rows": 2}, dit={"remat": "none"})
+  found = run.plan(planned.request(config))
   assert found["rows"] == 8
   assert "--config.data.rows=8" in found["notes"][0]
   # Its tokens are the config's own, and take a fourth of its steps.
@@ -176,96 +159,7 @@ def test_a_refusal_of_the_compiler_says_how_much_is_needed(message, total):
 )
 def test_a_mesh_that_does_not_divide_is_refused(axes, message):
   with pytest.raises(ValueError, match=message):
-    run.plan(_request(axes=axes))
-
-
-def test_without_their_compiler_gpus_are_planned_by_formula(monkeypatch):
-  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-  request = _request(topology=chips.parse("gpu:h100x64"), axes={"fsdp": 8}, price=2.5)
-  found = run.plan(request)
-  assert found["estimated_by"] == "formula"
-  assert any("-e '.[plan]'" in note for note in found["notes"])
-  assert (found["chips"], found["hosts"]) == (64, 8)
-  assert 0 < found["mfu"] < 1
-  assert found["memory"]["parameters"] == pytest.approx(4 * found["parameters"] / 8)
-  assert {"fsdp", "data"} == {part["axes"] for part in found["collectives"]}
-
-
-_H100S = chips.parse("gpu:h100x8")
-
-
-def test_a_formula_counts_what_can_be_counted_by_hand(monkeypatch):
-  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-  axes = {"fsdp": 2, "tensor": 2, "context": 2}
-  config = _config(dit={"remat": "attention"}, data={"row_text": 24, "row_segments": 1})
-  found = run.plan(_request(config, topology=_H100S, axes=axes))
-  params, chip = found["parameters"], chips.CHIPS["h100"]
-  peak = chip.peak / 2  # of float32
-  # Four rows of a clip of 96 tokens and a caption of 24, over tensor and context.
-  attention = 4 * 64 * 2 * 96 * (96 + 24) * 4 / 4
-  assert found["kernel_flops"] == pytest.approx(4.5 * attention)
-  seconds = attention / (0.45 * peak) + 3.5 * attention / (0.42 * peak)
-  assert found["seconds"]["kernel"] == pytest.approx(seconds)
-  # All but attention's products come twice more backward, and once again.
-  linear = found["model_flops"] / 3 / 8 - attention
-  assert found["flops"] == pytest.approx(4 * linear + 4.5 * attention)
-  assert found["seconds"]["matrix"] == pytest.approx(4 * linear / (0.62 * peak))
-  memory, tokens = found["memory"], 4 * 96 / 2
-  assert memory["parameters"] == memory["ema"] == memory["optimizer"] / 2 == params / 2
-  assert memory["activations"] == tokens * 64 * 4 * 2 * 2 / 2  # twice its width
-  width = tokens * 64 * 4 * 2  # bytes of the stream, of both blocks
-  wanted = {
-    ("fsdp,context", "all-gather"): (2 * params / 2 * 4, 3 / 4, 0.5),
-    ("fsdp,context", "reduce-scatter"): (params / 2 * 4, 3 / 4, 0.5),
-    ("tensor", "all-gather"): (9 * width, 1 / 2, 1),
-    ("tensor", "reduce-scatter"): (8 * width, 1 / 2, 1),
-    ("context", "all-gather"): (6 * width, 1 / 2, 0.5),
-  }
-  assert len(found["collectives"]) == len(wanted)
-  for part in found["collectives"]:
-    size, share, exposed = wanted[part["axes"], part["kind"]]
-    assert part["bytes"] == pytest.approx(size * share)
-    assert part["seconds"] == pytest.approx(size * share / chip.link)
-    assert part["exposed"] == pytest.approx(part["seconds"] * exposed)
-
-
-def test_a_formula_knows_micro_batches_hosts_and_small_moments(monkeypatch):
-  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-
-  def plan(count: int = 8, **sections):
-    config = _config(**{"dit": {"remat": "attention"}} | sections)
-    topology = chips.parse(f"gpu:h100x{count}")
-    return run.plan(_request(config, topology=topology, axes={"fsdp": count}))
-
-  one, two = (
-    plan(),
-    plan(train={"accumulate": 2}, optimizer={"moments_dtype": "bfloat16"}),
-  )
-  for name in ("flops", "kernel_flops", "model_flops", "tokens_per_step"):
-    assert two[name] == pytest.approx(2 * one[name])
-  assert two["memory"]["activations"] == one["memory"]["activations"]
-  assert two["memory"]["optimizer"] == one["memory"]["optimizer"] / 2
-  for once, twice in zip(one["collectives"], two["collectives"], strict=True):
-    assert twice["bytes"] == 2 * once["bytes"]
-  remats = {remat: plan(dit={"remat": remat}) for remat in ("block", "none")}
-  kernels = {remat: found["kernel_flops"] for remat, found in remats.items()}
-  # Attention's forward pass is done again, where a block keeps nothing of it.
-  assert (
-    kernels["none"] == one["kernel_flops"] == pytest.approx(4.5 / 5.5 * kernels["block"])
-  )
-  linear = one["flops"] - one["kernel_flops"]
-  assert remats["none"]["flops"] - kernels["none"] == pytest.approx(linear * 3 / 4)
-  far = plan(16, data={"rows": 16})["collectives"]  # of two hosts
-  network = chips.CHIPS["h100"].network
-  for part in far:
-    assert part["seconds"] == pytest.approx(part["bytes"] / network)
-
-
-def test_what_no_device_holds_does_not_fit_by_formula():
-  chip = dataclasses.replace(chips.CHIPS["h100"], memory=1e6)
-  mix, axes = mix_lib.of(tiny.CONFIG), {"data": 8, "fsdp": 1, "tensor": 1, "context": 1}
-  assert not formula.figures(tiny.CONFIG, chip, axes, mix, 10**6)["fits"]
-  assert formula.figures(tiny.CONFIG, chips.CHIPS["h100"], axes, mix, 10**6)["fits"]
+    run.plan(planned.request(axes=axes))
 
 
 def test_a_host_holds_its_part_of_a_checkpoint_and_of_batches():
@@ -276,57 +170,9 @@ def test_a_host_holds_its_part_of_a_checkpoint_and_of_batches():
   assert found["total"] == 5e9 + ahead * 0.5e9 + found["process"]
 
 
-@pytest.mark.parametrize(
-  ("axes", "dit", "message"),
-  [
-    ({"tensor": 8}, {}, "heads=2 does not divide over tensor=8"),
-    ({"context": 8}, {"context": "all_to_all"}, "do not divide over context=8"),
-    ({"context": 2}, {"context": "both"}, "leave no group of devices"),
-    ({"fsdp": 8}, {"width": 36}, "of size 36 does not divide over fsdp=8"),
-  ],
-)
-def test_a_formula_refuses_what_training_refuses(axes, dit, message, monkeypatch):
-  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-  request = _request(_config(dit=dit), topology=_H100S, axes=axes)
-  with pytest.raises(ValueError, match=message):
-    run.plan(request)
-
-
-def _formula(monkeypatch, config=tiny.CONFIG, **changes):
-  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-  axes = {"data": 2, "fsdp": 4}
-  return run.plan(_request(config, topology=_H100S, **{"axes": axes} | changes))
-
-
-def test_a_formula_counts_padding_as_work_and_not_as_tokens(monkeypatch):
-  full = _formula(monkeypatch, clips=(32,))
-  half = _formula(monkeypatch, clips=(32, 90))
-  assert half["fill"] == full["fill"] / 3
-  assert half["seconds"]["matrix"] == pytest.approx(full["seconds"]["matrix"])
-  assert half["model_flops"] == pytest.approx(full["model_flops"] / 3, rel=0.1)
-
-
-def test_a_formula_halves_the_speed_of_float32(monkeypatch):
-  fast = _config(train={"compute_dtype": "bfloat16"})
-  slow, fast = _formula(monkeypatch), _formula(monkeypatch, fast)
-  for kind in ("matrix", "kernel"):
-    assert slow["seconds"][kind] == pytest.approx(2 * fast["seconds"][kind])
-
-
-def test_a_formula_counts_the_bytes_that_leave_a_device(monkeypatch):
-  found = _formula(monkeypatch)
-  parts = {(part["axes"], part["kind"]): part for part in found["collectives"]}
-  depth, weights = tiny.CONFIG.dit.depth, 4 * found["parameters"]
-  gathers = parts["fsdp", "all-gather"]
-  assert gathers["bytes"] == pytest.approx(2 * weights * 3 / 4)
-  assert gathers["count"] == 2 * depth
-  sums = parts["data", "all-reduce"]
-  assert (sums["count"], sums["bytes"]) == (1, pytest.approx(2 * weights / 4 / 2))
-
-
 def test_a_host_holds_what_its_devices_offload(monkeypatch):
-  config = _config(dit={"remat": "offload"})
-  found = _formula(monkeypatch, config)
+  config = planned.config(dit={"remat": "offload"})
+  found = planned.by_formula(monkeypatch, config)
   rows, dit, host = config.data, config.dit, found["host_memory"]
   kept = 2 * 4 * rows.rows * rows.row_length * dit.width * dit.depth
   assert host["offloaded"] == kept
@@ -339,55 +185,40 @@ def test_a_host_holds_what_its_devices_offload(monkeypatch):
   shapes = Trainer(programs.task(config), config, tiny.mesh("fsdp=8")).abstract
   compiled = dataclasses.replace(compiled, shapes=shapes)
   monkeypatch.setattr(programs, "training", lambda *_: compiled)
-  found = run.plan(_request(axes={"fsdp": 8}))
+  found = run.plan(planned.request(axes={"fsdp": 8}))
   assert found["host_memory"]["offloaded"] == 5.0 * 8
-
-
-def test_a_kernel_that_a_gpu_would_interpret_is_refused(monkeypatch):
-  with pytest.raises(ValueError, match="'splash_256' is a kernel for TPU"):
-    _formula(monkeypatch, _config(dit={"attention": "splash_256"}))
-  found = _formula(monkeypatch, _config(dit={"attention": "chunked"}))
-  assert any("dit.attention=chunked takes longer" in note for note in found["notes"])
 
 
 def test_a_mesh_of_the_config_that_does_not_divide_is_named(monkeypatch):
   config = dataclasses.replace(tiny.CONFIG, mesh=config_lib.Mesh(fsdp=16))
   with pytest.raises(ValueError, match=r"8 devices\. config\.mesh: .*fsdp=16.*--mesh="):
-    run.plan(_request(config, axes={}))
-
-
-def test_a_formula_says_that_it_plans_training_alone(monkeypatch):
-  monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-  request = _request(topology=_H100S, axes={"fsdp": 8}, stages=run.STAGES)
-  assert "not planned by formula: sample and encode" in run.plan(request)["notes"]
-  with pytest.raises(ValueError, match="--stages=sample: only the training step"):
-    run.plan(dataclasses.replace(request, stages=("sample",)))
+    run.plan(planned.request(config, axes={}))
 
 
 def test_hosts_hold_batches_whole_however_they_are_split(monkeypatch):
   by_hand = programs.global_bytes(programs.step_batch(tiny.CONFIG, tiny.mesh()))
   monkeypatch.setattr(gpus, "has_compiler", lambda: False)
-  for topology in (_CPU, _H100S):
+  for topology in (planned.CPU, planned.H100S):
     axes = {"fsdp": 4, "context": 2}
-    found = run.plan(_request(topology=topology, axes=axes))
+    found = run.plan(planned.request(topology=topology, axes=axes))
     ahead = tiny.CONFIG.data.prefetch + tiny.CONFIG.data.threads + 1
     assert found["host_memory"]["batches"] == ahead * by_hand
     assert found["memory"]["batch"] > by_hand / 8  # texts are not split over context
 
 
 def test_a_sampler_is_planned_for_clips_that_it_would_sample():
-  config = _config(sample={"row_length": 16})
+  config = planned.config(sample={"row_length": 16})
   with pytest.raises(ValueError, match=r"a sampling row holds 16\..*--stages=train"):
-    run.plan(_request(config, stages=("train", "sample")))
+    run.plan(planned.request(config, stages=("train", "sample")))
 
 
 def test_rows_hold_the_clips_that_are_named():
-  config = _config(data={"row_length": 100, "row_segments": 9})
+  config = planned.config(data={"row_length": 100, "row_segments": 9})
   assert mix_lib.of(config).tokens == (100,)
   mix = mix_lib.of(config, (20, 35))
   assert (mix.tokens, mix.fill) == ((20, 35, 20), 0.75)
   assert mix.text == (min(config.text.max_tokens, config.data.row_text // 3),) * 3
-  few = _config(data={"row_length": 100, "row_segments": 2, "row_text": 18})
+  few = planned.config(data={"row_length": 100, "row_segments": 2, "row_text": 18})
   assert mix_lib.of(few, (20, 35)) == mix_lib.Mix((20, 35), (9, 9), 100)
   with pytest.raises(ValueError, match="does not fit into a row of 100"):
     mix_lib.of(config, (101,))
@@ -400,14 +231,6 @@ def test_rows_hold_the_clips_that_are_named():
     for t in halves
   )
   assert more > 2 * less
-
-
-def test_what_leaves_planned_rows_empty_is_noted(monkeypatch):
-  few = _formula(monkeypatch, clips=(8,))
-  assert any("--config.data.row_segments=12" in note for note in few["notes"])
-  config = _config(data={"row_segments": 12})
-  (note,) = (n for n in _formula(monkeypatch, config, clips=(8,))["notes"] if "text" in n)
-  assert "captions of 6 tokens" in note and "--config.data.row_text=288" in note
 
 
 def test_skipped_blocks_are_not_counted():

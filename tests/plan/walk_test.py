@@ -4,7 +4,8 @@ import dataclasses
 
 import pytest
 
-from video_dit.plan import hlo, loops, residuals, work
+from tests.plan.modules import entry
+from video_dit.plan import hlo, loops, residuals
 from video_dit.plan.chips import CHIPS, Chip
 from video_dit.plan.walk import Kernel, Walker
 
@@ -122,16 +123,11 @@ def test_a_loop_that_says_nothing_or_never_counts_once_and_is_named(limit):
   assert cost.flops == 3 * 2 * 8 * 4 * 16
 
 
-def _entry(*body: str) -> str:
-  lines = "\n".join(f"  {line}" for line in body)
-  return f"HloModule test\n\nENTRY %main (x: f32[1000]) -> f32[1000] {{\n{lines}\n}}\n"
-
-
 def test_work_between_start_and_done_hides_a_collective():
   permute = "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}"
   busy = '%busy = f32[1000]{0} copy(%x), backend_config={"window_config":'
   cost = _walk(
-    _entry(
+    entry(
       "%x = f32[1000]{0} parameter(0)",
       "%s = (f32[1000]{0}, f32[1000]{0}, u32[]) collective-permute-start(%x), " + permute,
       busy + '{"estimated_cycles":"5"}}',
@@ -159,7 +155,7 @@ def test_work_between_start_and_done_hides_a_collective():
 )
 def test_groups_are_told_by_mesh_axes(groups, axes):
   cost = _walk(
-    _entry(
+    entry(
       "%x = f32[1000]{0} parameter(0)",
       f"ROOT %y = f32[1000]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%s",
     )
@@ -179,7 +175,7 @@ def test_groups_are_told_by_mesh_axes(groups, axes):
 )
 def test_the_bytes_of_a_collective_are_those_that_leave_a_device(kind, groups, sent):
   cost = _walk(
-    _entry(
+    entry(
       "%x = f32[1000]{0} parameter(0)",
       f"ROOT %y = f32[1000]{{0}} {kind}(%x), replica_groups={groups}, dimensions={{0}}",
     )
@@ -224,7 +220,7 @@ def test_the_longest_branch_and_what_is_called_count(line, seconds):
 
 def test_a_transfer_to_the_host_is_of_its_own_link():
   cost = _walk(
-    _entry(
+    entry(
       "%x = f32[1000]{0} parameter(0)",
       "%s = (f32[1000]{0:S(5)}, f32[1000]{0}, u32[]) copy-start(%x)",
       "ROOT %d = f32[1000]{0:S(5)} copy-done(%s)",
@@ -236,7 +232,7 @@ def test_a_transfer_to_the_host_is_of_its_own_link():
 def test_what_was_begun_is_waited_for_at_the_end():
   permute = "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}"
   cost = _walk(
-    _entry(
+    entry(
       "%x = f32[1000]{0} parameter(0)",
       "ROOT %s = (f32[1000]{0}, f32[1000]{0}, u32[]) collective-permute-start(%x), "
       + permute,
@@ -246,7 +242,7 @@ def test_what_was_begun_is_waited_for_at_the_end():
 
 
 def test_kernels_count_by_their_share_of_the_peak():
-  call = _entry(
+  call = entry(
     "%x = f32[1000]{0} parameter(0)",
     'ROOT %y.3 = f32[1000]{0} custom-call(%x), custom_call_target="tpu_custom_call"',
   )
@@ -256,81 +252,6 @@ def test_kernels_count_by_their_share_of_the_peak():
   cost = _walk(call, lambda where, call: Kernel(1.8e9, backward=True, head_size=256))
   assert cost.seconds["kernel"] == pytest.approx(2.0)
   assert _walk(call).unknown == ["y.3"]
-
-
-@pytest.mark.parametrize(
-  "line, flops",
-  [
-    # A 3x3 convolution of 2 images, padded, 4 to 8 channels: the corners see 4 taps.
-    (
-      "f32[2,5,5,8]{3,2,1,0} convolution(%a, %b), window={size=3x3 pad=1_1x1_1},"
-      " dim_labels=b01f_01io->b01f",
-      2 * 2 * 8 * 4 * (3 * 3 + 2 * 2) ** 2,
-    ),
-    # A product of 6 pairs written as a convolution that dilates: 6 taps, one meets.
-    (
-      "f32[6,7,8]{2,1,0} convolution(%c, %d), window={size=6 stride=5 pad=0_0"
-      " lhs_dilate=6}, dim_labels=0bf_0io->0bf",
-      2 * 6 * 7 * 8 * 9,
-    ),
-  ],
-)
-def test_convolutions_count_what_meets(line, flops):
-  module = hlo.parse(
-    _entry(
-      "%a = f32[2,5,5,4]{3,2,1,0} parameter(0)",
-      "%b = f32[3,3,4,8]{3,2,1,0} parameter(1)",
-      "%c = f32[6,7,9]{2,1,0} parameter(2)",
-      "%d = f32[6,9,8]{2,1,0} parameter(3)",
-      f"ROOT %y = {line}",
-    )
-  )
-  where = module.computations["main"]
-  assert work.flops(where, where["y"]) == flops
-
-
-@pytest.mark.parametrize(
-  "line",
-  [
-    # What a GPU's library does with a 3x3 convolution of 2 images, 4 to 8 channels: the
-    # convolution, and the gradients of its input and its taps.
-    "(f32[2,5,5,8]{3,2,1,0}, u8[0]{0}) custom-call(%a, %b), {},"
-    ' custom_call_target="__cudnn$convBiasActivationForward"',
-    "(f32[2,5,5,4]{3,2,1,0}, u8[0]{0}) custom-call(%e, %b), {},"
-    ' custom_call_target="__cudnn$convBackwardInput"',
-    "(f32[3,3,4,8]{3,2,1,0}, u8[0]{0}) custom-call(%a, %e), {},"
-    ' custom_call_target="__cudnn$convBackwardFilter"',
-  ],
-)
-def test_a_librarys_convolutions_count_as_their_forward_pass(line):
-  window = "window={size=3x3 pad=1_1x1_1}, dim_labels=b01f_01io->b01f"
-  module = hlo.parse(
-    _entry(
-      "%a = f32[2,5,5,4]{3,2,1,0} parameter(0)",
-      "%b = f32[3,3,4,8]{3,2,1,0} parameter(1)",
-      "%e = f32[2,5,5,8]{3,2,1,0} parameter(2)",
-      f"ROOT %y = {line.replace('{},', window + ',')}",
-    )
-  )
-  where = module.computations["main"]
-  assert work.flops(where, where["y"]) == 2 * 2 * 8 * 4 * (3 * 3 + 2 * 2) ** 2
-
-
-def test_a_librarys_matrix_product_counts_and_any_other_call_does_not():
-  numbers = '{"lhs_contracting_dimensions":["1"]}'
-  said = f'{{"gemm_backend_config":{{"dot_dimension_numbers":{numbers}}}}}'
-  module = hlo.parse(
-    _entry(
-      "%a = bf16[6,9]{1,0} parameter(0)",
-      "%b = bf16[9,7]{1,0} parameter(1)",
-      "%y = (bf16[6,7]{1,0}, s8[4]{0}) custom-call(%a, %b),"
-      f' custom_call_target="__cublas$gemm", backend_config={said}',
-      'ROOT %z = bf16[6,9]{1,0} custom-call(%a), custom_call_target="__other"',
-    )
-  )
-  where = module.computations["main"]
-  assert work.flops(where, where["y"]) == 2 * 6 * 7 * 9
-  assert work.flops(where, where["z"]) == 0
 
 
 _STACKS = """HloModule test
@@ -383,7 +304,7 @@ def test_groups_of_several_hosts_go_over_their_network():
   chip = dataclasses.replace(_CHIP, per_host=4, network=1e5)
 
   def seconds(groups):
-    text = _entry(
+    text = entry(
       "%x = f32[1000]{0} parameter(0)",
       f"ROOT %y = f32[1000]{{0}} all-reduce(%x), replica_groups={groups}, to_apply=%s",
     )
@@ -395,7 +316,7 @@ def test_groups_of_several_hosts_go_over_their_network():
 
 def test_sizes_in_memory_are_filled_up_to_tiles():
   text = "%x = bf16[2,30,144]{2,0,1:T(8,128)(2,1)S(1)} parameter(0)"
-  found = hlo.parse(_entry(text)).computations["main"]["x"].arrays[0]
+  found = hlo.parse(entry(text)).computations["main"]["x"].arrays[0]
   assert (found.bytes, found.padded_bytes, found.space) == (
     2 * 30 * 144 * 2,
     30 * 8 * 256 * 2,

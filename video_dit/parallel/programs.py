@@ -59,11 +59,11 @@ def read_only_where_safe(devices: Sequence[jax.Device]) -> None:
 
   XLA for CPU loses, when it writes a program, the order between the collectives inside a
   loop or a branch and those outside. Loaded, a device waits in several at once, each in a
-  thread of a pool that has one for each device or core: on two cores, four of five resumed
-  runs over four devices stopped so with jax 0.12.0, though none of six did with 0.10.2, and
-  none of 10 with two or four threads for each device. `PJRT_NPROC` gives the pool more
-  threads, which made steps on two cores about 15 % slower; with three for each device of
-  one process programs are read from disk after all.
+  thread of a pool that has one for each device or core. On two cores four of five resumed
+  runs over four devices stopped so with jax 0.12.0 (none of six with 0.10.2), and none of
+  10 with two or four threads for each device. `PJRT_NPROC` gives the pool more threads,
+  which made steps on two cores about 15 % slower; with three for each device of one
+  process programs are read from disk after all.
 
   Args:
     devices: of the mesh; nothing is changed unless they are several CPU devices.
