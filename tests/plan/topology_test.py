@@ -121,9 +121,7 @@ from video_dit.plan import chips, devices, encoders, hlo, programs, walk
 mesh = devices.mesh_of(chips.parse("v5p:2x2x1"), {}, config.Mesh())
 text = config.Text(vocabulary=32_000, width=2048, depth=1, heads=2, mlp_width=256)
 made = encoders.text_encoder(types.SimpleNamespace(text=text, dit=config.DiT()), mesh)
-program = programs.captioning(
-  made.model, made.params, made.mesh, (8, 226), "float32", 0.0
-)
+program = programs.captioning(made.model, made.params, made.mesh, (8, 226), "float32")
 assert "sparsecore" in program.text
 module = hlo.parse(program.text)
 axes = dict(made.mesh.shape)

@@ -57,6 +57,9 @@ class _Columns:
   def __init__(self):
     self.sizes = []
 
+  def parts(self):
+    return [self]
+
   def encode_batch(self, clips_BFHWC, sizes_B2):
     self.sizes.append(sizes_B2.tolist())
     first = clips_BFHWC[:, :, :1, :1, :1].astype(np.float32)

@@ -149,15 +149,16 @@ def figures(
   text = text_encoder(config, mesh)
   tile = _tile((sample.height, sample.width), model.space, config.media.tile_pixels)
   spans = model.encode_spans(sample.frames)
-  held = programs.device_bytes(text.params)
-  program = programs.encoding(model, mesh, tile, clips, spans, held)
-  pixels = estimate.program_figures(program, chip, axes, mix)
   captions = encoder_lib.group_size(text.length)
-  program = programs.captioning(
-    *(text.model, text.params, text.mesh, (captions, text.length), config.text.dtype),
-    program.memory["parameters"],
+  both = (
+    programs.encoding(model, mesh, tile, clips, spans),
+    programs.captioning(
+      text.model, text.params, text.mesh, (captions, text.length), config.text.dtype
+    ),
   )
-  words = estimate.program_figures(program, chip, dict(text.mesh.shape), mix)
+  chunk, group = _at_once(*both), _at_once(*reversed(both))
+  pixels = estimate.program_figures(chunk, chip, axes, mix)
+  words = estimate.program_figures(group, chip, dict(text.mesh.shape), mix)
   count = sum(x.size for x in jax.tree.leaves(parameters(model)))
   what = f"{what}: {count:,} parameters of float32, whole on every device"
   found: dict[str, Any] = {
@@ -176,6 +177,13 @@ def figures(
     found |= {"seconds_per_clip": seconds, "clips_per_second": 1 / seconds}
   found["remedies"] = remedies.of_encoding(found, config, axes, _hosts(mesh))
   return found
+
+
+def _at_once(program: programs.Program, other: programs.Program) -> programs.Program:
+  """A program while a device runs the other one, too, as `preprocess` may."""
+  held = other.memory["total"]
+  memory = program.memory | {"other_encoder": held}
+  return dataclasses.replace(program, memory=memory | {"total": memory["total"] + held})
 
 
 def _hosts(mesh: jax.sharding.Mesh) -> int:

@@ -112,7 +112,6 @@ def encoding(
   size: tuple[int, int],
   clips: int,
   spans: Sequence[tuple[int, int]],
-  held: float,
 ) -> Program:
   """An autoencoder's program for one later chunk of clips, which most chunks run.
 
@@ -122,7 +121,6 @@ def encoding(
     size: height and width in pixels.
     clips: encoded at once, over all devices.
     spans: frames of the chunks.
-    held: bytes of a device that the other encoder takes.
   """
   graph, shapes = nnx.split(model)
   whole, split = partition.replicated(mesh), _over_all(mesh)
@@ -143,7 +141,7 @@ def encoding(
   lowered = jax.jit(program, donate_argnums=3, keep_unused=True)
   arguments = (params, statistics, chunk(min(1, len(spans) - 1)), cache, None)
   parts = {"parameters": device_bytes(params), "batch": device_bytes(arguments[2:])}
-  return _compile(lambda: lowered.lower(*arguments), mesh, parts, held=held)
+  return _compile(lambda: lowered.lower(*arguments), mesh, parts)
 
 
 def captioning(
@@ -152,7 +150,6 @@ def captioning(
   mesh: jax.sharding.Mesh,
   shape: tuple[int, int],
   dtype: str,
-  held: float,
 ) -> Program:
   """A text encoder's program for one group of captions.
 
@@ -162,7 +159,6 @@ def captioning(
     mesh: of the devices that work on the group.
     shape: captions of the group, and tokens of each.
     dtype: of the arithmetic.
-    held: bytes of a device that the other encoder takes.
   """
   graphdef, _ = nnx.split(model)
   whole = partition.replicated(mesh)
@@ -175,7 +171,7 @@ def captioning(
 
   parts = {"parameters": device_bytes(params), "batch": device_bytes((ids, mask))}
   program = jax.jit(encode, keep_unused=True)
-  return _compile(lambda: program.lower(params, ids, mask), mesh, parts, held=held)
+  return _compile(lambda: program.lower(params, ids, mask), mesh, parts)
 
 
 def device_bytes(tree: Any) -> float:
@@ -229,8 +225,6 @@ def _compile(
   mesh: jax.sharding.Mesh,
   parts: dict,
   shapes: Any = None,
-  *,
-  held: float = 0.0,
 ) -> Program:
   """Compiles; a program that does not fit into memory is returned without text.
 
@@ -239,7 +233,6 @@ def _compile(
     mesh: that it is compiled for.
     parts: bytes of its arguments by class.
     shapes: see `Program`.
-    held: bytes of a device that others hold meanwhile.
   """
   began = time.monotonic()
   with jax.set_mesh(mesh):
@@ -252,7 +245,7 @@ def _compile(
       raise
     return Program(
       text="",
-      memory=_and_held(parts | needed(message, sum(parts.values())), held),
+      memory=parts | needed(message, sum(parts.values())),
       seconds=time.monotonic() - began,
       too_large=message,
       shapes=shapes,
@@ -278,15 +271,11 @@ def _compile(
   memory["total"] = float(total)
   return Program(
     text=_text(lowered, compiled),
-    memory=_and_held(memory, held),
+    memory=memory,
     seconds=time.monotonic() - began,
     too_large="",
     shapes=shapes,
   )
-
-
-def _and_held(memory: dict[str, float], held: float) -> dict[str, float]:
-  return memory | {"other_encoder": held, "total": memory["total"] + held}
 
 
 def _text(lowered: jax.stages.Lowered, compiled: jax.stages.Compiled) -> str:

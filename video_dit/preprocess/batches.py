@@ -26,12 +26,14 @@ class Batch:
     buffer: frames, height and width that each of them lies in.
     size: clips that the batch is padded to.
     is_exact: every clip of this buffer fills its rows and columns.
+    device: number of the one that it is encoded on.
   """
 
   indices: np.ndarray
   buffer: tuple[int, int, int]
   size: int
   is_exact: bool
+  device: int = 0
 
   @property
   def pixels(self) -> int:
@@ -46,9 +48,9 @@ class Rules:
   Attributes:
     grid: of the buffers' sides, in pixels; 0: only clips of one size share a batch.
     mixes_lengths: clips of several lengths may share a batch.
-    devices: that a batch is split over.
-    most_clips: of a batch on one device.
-    most_pixels: of a batch on one device; a single clip may have more.
+    devices: that work side by side, each on batches of its own.
+    most_clips: of a batch.
+    most_pixels: of a batch; a single clip may have more.
   """
 
   grid: int
@@ -72,13 +74,11 @@ def plan(clips: plan_lib.Plan, wanted: np.ndarray, rules: Rules) -> list[Batch]:
   sizes_N2 = np.stack([clips.height, clips.width], axis=1).astype(np.int64)
   buffers_N2 = sizes_N2
   if rules.grid:
-    buffers_N2 = buffers.choose(
-      sizes_N2,
-      clips.frames,
-      rules.grid,
-      mixes_lengths=rules.mixes_lengths,
-      devices=rules.devices,
-    )
+    buffers_N2 = buffers.choose(sizes_N2, clips.frames, rules.grid)
+  if rules.devices > 1 and len(clips):
+    # No batch is more than a device's share, or others would have nothing to do.
+    share = int((sizes_N2.prod(axis=1) * clips.frames).sum()) // rules.devices
+    rules = dataclasses.replace(rules, most_pixels=min(rules.most_pixels, share))
   columns = [clips.first_frame, clips.line, -clips.frames.astype(np.int64)]
   order = np.lexsort((*columns, buffers_N2[:, 1], buffers_N2[:, 0]))
   made = []
@@ -124,21 +124,38 @@ def _split(indices: np.ndarray, kinds: np.ndarray) -> list[np.ndarray]:
 
 
 def _size(frames: np.ndarray, area: int, rules: Rules) -> int:
-  """Clips of a batch: as many as fill the devices, as long as few more of them idle."""
+  """Clips of a batch: as many as fill a device, as long as few of them idle."""
   fit = rules.most_pixels // (area * int(frames.max()))
   most = max(1, min(rules.most_clips, fit, _FRAME_PIXELS // area))
   size = 1 << (most.bit_length() - 1)
-  least = _slots(frames, rules.devices)
-  while size > 1:
-    if _slots(frames, size * rules.devices) * (1 - MOST_IDLE) <= least:
-      break
-    size //= 2
-  return size * rules.devices
+  least = int(frames.sum())
+  while size > 1 and size * int(frames[::size].sum()) * (1 - MOST_IDLE) > least:
+    size //= 2  # A batch takes as long as its first clip, the longest.
+  return size
 
 
-def _slots(frames: np.ndarray, size: int) -> int:
-  """Frames computed where clips, the longest first, go in batches of this size."""
-  return size * int(frames[::size].sum())
+def over_devices(batches: Sequence[Batch], count: int) -> list[Batch]:
+  """Gives each of several devices a run of the batches, of nearly equal work.
+
+  As batches of one buffer follow each other, most devices compile but a part of the
+  shapes.
+
+  Returns:
+    The batches with their devices, in the order in which they would be done if work took
+    as long as it has pixels.
+  """
+  if count == 1 or not batches:
+    return list(batches)
+  work_B = np.array([batch.pixels for batch in batches], np.float64)
+  done_B = work_B.cumsum()
+  share = done_B[-1] / count
+  # Each goes where its middle lies.
+  device_B = np.minimum((done_B - work_B / 2) // share, count - 1).astype(int)
+  for device in range(count):
+    mine_B = device_B == device
+    done_B[mine_B] = work_B[mine_B].cumsum()
+  order = np.argsort(done_B, kind="stable")
+  return [dataclasses.replace(batches[i], device=int(device_B[i])) for i in order]
 
 
 def share(batches: Sequence[Batch], index: int, count: int) -> list[Batch]:

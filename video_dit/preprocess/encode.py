@@ -1,6 +1,6 @@
-"""Clips become records, in a pipeline of three threads:
+"""Clips become records, in a pipeline of threads:
 
-    decode (worker processes, ahead) ── encode, a batch at a time ── write
+    decode (worker processes, ahead) ── encode, a thread for each device ── write
 
 Records are written under their clips' keys, so that a killed run continues where it was
 and only added files cost anything. What another maker, or other captions, left in the
@@ -13,13 +13,11 @@ import pathlib
 import shutil
 import threading
 
-from absl import logging
-
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
 from video_dit.data import schema
 from video_dit.data import writer as writer_lib
-from video_dit.preprocess import ahead, makers, progress, workers
+from video_dit.preprocess import ahead, makers, progress, side_by_side, workers
 from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import facts as facts_lib
 from video_dit.preprocess import hosts as hosts_lib
@@ -27,8 +25,6 @@ from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
 
 _EXAMPLES = 3
-# Of what is computed: where more is wasted, it is said before.
-_MOST_WASTED = 0.1
 _BATCHES_AHEAD = 2  # encoded, not yet written
 
 # A batch, the records of its clips, and those that could not be decoded, as `ahead` has
@@ -193,17 +189,18 @@ def add(
   """
   if not batches:
     return []
-  _warn(batches_lib.wasted(plan, batches), maker.rules.devices)
+  batches = batches_lib.over_devices(batches, maker.rules.devices)
   maker.begin(batches)
   longest = media.max_pixels * media.max_frames
-  limit = max(batch.pixels for batch in batches) + longest * media.workers
+  largest = max(batch.pixels for batch in batches)
+  limit = largest * maker.rules.devices + longest * media.workers
   left = threading.Event()
   decoded = ahead.decode(plan, batches, rows, media, pool, limit, left)
   failures: list[tuple[str, str, str]] = []
   with (
     progress.Bar(writer.metadata.kind, plan, batches, made) as bar,
     ahead.in_thread(decoded, left.set) as clips,
-    ahead.in_thread(_encode(clips, maker, bar), left.set, _BATCHES_AHEAD) as encoded,
+    ahead.in_thread(_encode(clips, maker, made), left.set, _BATCHES_AHEAD) as encoded,
   ):
     for batch, records, failed in encoded:
       bad = {i: (reason, message) for i, reason, message in failed}
@@ -218,29 +215,25 @@ def add(
   return failures
 
 
-def _warn(wasted: float, devices: int) -> None:
-  """Says that several devices will have little to do."""
-  if wasted > _MOST_WASTED and devices > 1:
-    logging.warning(
-      "%.0f %% of the compute will be wasted: %d devices encode as many clips at a time,"
-      " in frames of one size and for as long as the longest, and there are too few clips"
-      " of like size and length. More clips in a run, fewer devices, or a --host for each"
-      " device (docs/data.md) waste less.",
-      100 * wasted,
-      devices,
-    )
-
-
 def _encode(
-  clips: Iterator[ahead.Decoded], maker: makers.Maker, bar: progress.Bar
+  clips: Iterator[ahead.Decoded], maker: makers.Maker, made: progress.Made
 ) -> Iterator[Encoded]:
   """Makes the records of each batch; those of clips that did not decode are None."""
-  for batch, clips_BFHWC, failed in bar.waiting(clips):
-    bad = {i for i, _, _ in failed}
-    records: list[schema.Record | None] = [None] * len(batch.indices)
-    if len(bad) < len(batch.indices):
-      records = list(maker.records(batch, clips_BFHWC))
-    yield batch, records, failed
+
+  def work(decoded: ahead.Decoded):
+    batch, clips_BFHWC, failed = decoded
+    if len({i for i, _, _ in failed}) == len(batch.indices):
+      return batch, None, failed
+    return batch, maker.encode(batch, clips_BFHWC), failed
+
+  done = side_by_side.run(
+    clips, work, lambda decoded: decoded[0].device, maker.rules.devices, made.wait
+  )
+  for batch, encoded_BFHWC, failed in done:
+    if encoded_BFHWC is None:
+      yield batch, [None] * len(batch.indices), failed
+    else:
+      yield batch, list(maker.records(batch, encoded_BFHWC)), failed
 
 
 def _remove(folder: pathlib.Path, disk: disk_lib.Disk) -> None:

@@ -33,14 +33,22 @@ class Maker(Protocol):
   def begin(self, batches: Sequence[batches_lib.Batch]) -> None:
     """Announces what will be made, in order."""
 
-  def records(
-    self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray
-  ) -> Iterator[schema.Record | None]:
-    """Yields the record of each clip in order; None if it is not finite.
+  def encode(self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray) -> np.ndarray:
+    """Computes on the batch's device; each device may have a thread of its own.
 
     Args:
       batch: of clips of the plan.
       clips_BFHWC: uint8 pixels of the batch's size and buffer.
+    """
+
+  def records(
+    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray
+  ) -> Iterator[schema.Record | None]:
+    """Yields the record of each clip in order; None if it is not finite.
+
+    Args:
+      batch: the next of those announced; in one thread for all devices.
+      encoded_BFHWC: what `encode` returned for it.
     """
 
 
@@ -56,15 +64,19 @@ class Pixels:
   def begin(self, batches: Sequence[batches_lib.Batch]) -> None:
     """Needs nothing."""
 
+  def encode(self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray) -> np.ndarray:
+    """Keeps them."""
+    return clips_BFHWC
+
   def records(
-    self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray
+    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray
   ) -> Iterator[schema.Record | None]:
     """See `Maker`."""
     plan = self._plan
     for row, i in enumerate(batch.indices):
       yield schema.PixelRecord(
         key=plan.key[i].decode(),
-        clip=clips_BFHWC[row],
+        clip=encoded_BFHWC[row],
         caption=self._rows.captions(int(plan.row[i]))[0][0],
         frames_per_second=float(plan.frames_per_second[i]),
         start_seconds=float(plan.start_seconds[i]),
@@ -137,16 +149,19 @@ class Latents:
     self._place = 0
     self.captions.expect(t for i in self._order for t in self._texts(i)[0])
 
-  def records(
-    self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray
-  ) -> Iterator[schema.Record | None]:
+  def encode(self, batch: batches_lib.Batch, clips_BFHWC: np.ndarray) -> np.ndarray:
     """See `Maker`."""
     sizes_B2 = None
     if not batch.is_exact:
       sizes_B2 = np.tile(np.array(batch.buffer[1:]), (batch.size, 1))
       for row, i in enumerate(batch.indices):
         sizes_B2[row] = self._plan.shape(i)[1:]
-    latents = self.tiler.encode(clips_BFHWC, sizes_B2)
+    return self.tiler.encode(clips_BFHWC, sizes_B2, batch.device)
+
+  def records(
+    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray
+  ) -> Iterator[schema.Record | None]:
+    """See `Maker`."""
     several = [self._texts(i) for i in batch.indices]
     self._place += len(batch.indices)
     ahead = self._order[self._place : self._place + _CAPTIONS_AHEAD]
@@ -159,7 +174,7 @@ class Latents:
     for row, i in enumerate(batch.indices):
       texts, weights = several[row]
       encoded = [next(encodings) for _ in texts]
-      yield self._record(int(i), latents[row], texts, weights, encoded)
+      yield self._record(int(i), encoded_BFHWC[row], texts, weights, encoded)
 
   def _record(
     self,

@@ -1,17 +1,15 @@
 """How fast a data set is made, live and for the summary."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 import dataclasses
 import math
 import time
-from typing import Any, TypeVar
+from typing import Any
 
 import tqdm
 
 from video_dit.preprocess import batches as batches_lib
 from video_dit.preprocess import plan as plan_lib
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass
@@ -26,7 +24,7 @@ class Made:
     pixels, computed: pixels of their frames, and of everything computed for them.
     shapes: buffers that they were encoded in.
     seconds: from the first batch to the last.
-    waited: of these, seconds in which the encoder was idle.
+    waited: of these, seconds in which the encoder was idle: the mean of its devices.
     captions_cut: distinct captions of this run longer than `text.max_tokens`.
     captions_encoded: distinct captions of this run.
     hosts: participating hosts, whose times are added in `waited`.
@@ -46,6 +44,10 @@ class Made:
   captions_encoded: int = 0
   hosts: int = 1
   tiles: str = ""
+
+  def wait(self, seconds: float) -> None:
+    """Adds to the time in which the encoder was idle."""
+    self.waited += seconds
 
   def count(self, maker: Any) -> None:
     """Copies what a maker of latents has counted."""
@@ -107,24 +109,6 @@ class Bar:
 
   def __exit__(self, *_: Any) -> None:
     self._bar.close()
-
-  def waiting(self, items: Iterable[T]) -> Iterator[T]:
-    """Yields the items, and measures the time spent waiting for each.
-
-    The first one's is left out: there is nothing to do before it.
-    """
-    iterator = iter(items)
-    first = True
-    while True:
-      before = time.monotonic()
-      try:
-        item = next(iterator)
-      except StopIteration:
-        return
-      if not first:
-        self._made.waited += time.monotonic() - before
-      first = False
-      yield item
 
   def wrote(self, batch: batches_lib.Batch, failed: int) -> None:
     """Counts a written batch, except for so many failed clips."""

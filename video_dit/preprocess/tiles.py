@@ -9,6 +9,7 @@ there, and compared.
 import dataclasses
 import itertools
 import math
+import threading
 
 import numpy as np
 
@@ -74,6 +75,8 @@ def _starts(extent: int, side: int, count: int) -> tuple[int, ...]:
 class Tiler:
   """Encodes clips whole if they fit, else in tiles; counts and measures those.
 
+  Several threads may use it at once, each with another device.
+
   Attributes:
     clips: encoded in tiles.
     square, most, values: of the differences at seams, in deviations of a latent's
@@ -82,8 +85,10 @@ class Tiler:
 
   def __init__(self, autoencoder: Frozen, tile_pixels: int):
     """Takes the encoder, and the pixels per frame that fit the device's memory."""
-    self._autoencoder, self._pixels = autoencoder, tile_pixels
+    self._parts, self._pixels = autoencoder.parts(), tile_pixels
+    self._space = autoencoder.space
     self._most = tile_pixels // autoencoder.space**2
+    self._lock = threading.Lock()
     self.clips, self.tiles = 0, 0
     self.square, self.most, self.values = 0.0, 0.0, 0
     self._measured = 0
@@ -108,29 +113,40 @@ class Tiler:
     return text
 
   def encode(
-    self, clips_BFHWC: np.ndarray, sizes_B2: np.ndarray | None = None
+    self, clips_BFHWC: np.ndarray, sizes_B2: np.ndarray | None = None, device: int = 0
   ) -> np.ndarray:
-    """As `Frozen.encode_batch`; in tiles where a frame has more than the pixels."""
+    """As `Frozen.encode_batch`; in tiles where a frame has more than the pixels.
+
+    Args:
+      clips_BFHWC, sizes_B2: as there.
+      device: number of the one that encodes.
+    """
     _, _, height, width, _ = clips_BFHWC.shape
-    space = self._autoencoder.space
+    part = self._parts[device]
     if height * width <= self._pixels:
-      return np.asarray(self._autoencoder.encode_batch(clips_BFHWC, sizes_B2))
-    tiles = grid(height // space, width // space, self._most)
-    latents_BFHWC = self._blend(clips_BFHWC, sizes_B2, tiles)
-    self.clips += len(clips_BFHWC)
-    self.tiles = max(self.tiles, math.prod(len(s) for s in tiles.starts))
-    if self._measured < _MEASURED:
-      self._measure(clips_BFHWC, sizes_B2, latents_BFHWC, tiles)
+      return np.asarray(part.encode_batch(clips_BFHWC, sizes_B2))
+    tiles = grid(height // self._space, width // self._space, self._most)
+    latents_BFHWC = self._blend(part, clips_BFHWC, sizes_B2, tiles)
+    with self._lock:
+      self.clips += len(clips_BFHWC)
+      self.tiles = max(self.tiles, math.prod(len(s) for s in tiles.starts))
+      measured = self._measured
       self._measured += len(clips_BFHWC)
+    if measured < _MEASURED:
+      self._measure(part, clips_BFHWC, sizes_B2, latents_BFHWC, tiles)
     return latents_BFHWC
 
   def _blend(
-    self, clips_BFHWC: np.ndarray, sizes_B2: np.ndarray | None, tiles: Grid
+    self,
+    part: Frozen,
+    clips_BFHWC: np.ndarray,
+    sizes_B2: np.ndarray | None,
+    tiles: Grid,
   ) -> np.ndarray:
     total, weights_HW = None, None
-    extent = tuple(n // self._autoencoder.space for n in clips_BFHWC.shape[2:4])
+    extent = tuple(n // self._space for n in clips_BFHWC.shape[2:4])
     for start in itertools.product(*tiles.starts):
-      tile = self._one(clips_BFHWC, sizes_B2, start, tiles.size)
+      tile = self._one(part, clips_BFHWC, sizes_B2, start, tiles.size)
       weight_HW = np.multiply.outer(
         *(
           _ramp(s, starts, side)
@@ -149,25 +165,27 @@ class Tiler:
 
   def _one(
     self,
+    part: Frozen,
     clips_BFHWC: np.ndarray,
     sizes_B2: np.ndarray | None,
     start: tuple[int, ...],
     size: tuple[int, int],
   ) -> np.ndarray:
     """Latents of one tile of all clips."""
-    space = self._autoencoder.space
+    space = self._space
     (top, left), (rows, columns) = start, size
-    part = clips_BFHWC[
+    tile_BFHWC = clips_BFHWC[
       :, :, top * space : (top + rows) * space, left * space : (left + columns) * space
     ]
     inside_B2 = None
     if sizes_B2 is not None:
       inside_B2 = sizes_B2 - np.array([top, left]) * space
       inside_B2 = np.clip(inside_B2, space, np.array(size) * space)
-    return np.asarray(self._autoencoder.encode_batch(part, inside_B2))
+    return np.asarray(part.encode_batch(tile_BFHWC, inside_B2))
 
   def _measure(
     self,
+    part: Frozen,
     clips_BFHWC: np.ndarray,
     sizes_B2: np.ndarray | None,
     latents_BFHWC: np.ndarray,
@@ -180,7 +198,7 @@ class Tiler:
     ):
       seam = (starts[1] + side) // 2 if len(starts) > 1 else side // 2
       start.append(min(max(0, seam - side // 2), extent - side))
-    over = self._one(clips_BFHWC, sizes_B2, tuple(start), tiles.size)
+    over = self._one(part, clips_BFHWC, sizes_B2, tuple(start), tiles.size)
     # The tile has borders too: only its middle half is compared.
     middle = tuple(slice(n // 4, n - n // 4) for n in tiles.size)
     here = tuple(
@@ -188,12 +206,13 @@ class Tiler:
     )
     apart = np.abs(over[:, :, *middle] - latents_BFHWC[:, :, *here])
     if sizes_B2 is not None:
-      last = np.array([m.stop for m in here]) * self._autoencoder.space
+      last = np.array([m.stop for m in here]) * self._space
       apart = apart[(sizes_B2 >= last[None]).all(axis=1)]
     if apart.size:
-      self.square += float(np.square(apart, dtype=np.float64).sum())
-      self.most = max(self.most, float(apart.max()))
-      self.values += apart.size
+      with self._lock:
+        self.square += float(np.square(apart, dtype=np.float64).sum())
+        self.most = max(self.most, float(apart.max()))
+        self.values += apart.size
 
 
 def _ramp(start: int, starts: tuple[int, ...], side: int) -> np.ndarray:

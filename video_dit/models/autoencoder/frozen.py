@@ -1,6 +1,7 @@
 """An autoencoder with fixed weights: clips of bytes to normalised latents and back."""
 
 from collections.abc import Iterable, Sequence
+import copy
 import hashlib
 import pathlib
 from typing import Any, Protocol
@@ -9,7 +10,7 @@ import warnings
 from flax import nnx
 import jax
 import jax.numpy as jnp
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 import numpy as np
 
 from video_dit.models.autoencoder.inside import Inside
@@ -87,7 +88,7 @@ class Frozen:
     self.causal: bool = model.causal
     self.mean, self.std = statistics
     self._ways = 1 if mesh is None else mesh.size
-    self._split = None
+    self._split: Any = None
     whole = None
     if mesh is not None:
       self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
@@ -100,6 +101,22 @@ class Frozen:
     self._encode, self._decode = (
       jax.jit(f, donate_argnums=3, compiler_options=_OPTIONS.get(platform)) for f in both
     )
+
+  def parts(self) -> list["Frozen"]:
+    """One for each device, to run different batches side by side; no weight is copied."""
+    if self._split is None or self._ways == 1:
+      return [self]
+    return [self._on(device) for device in self._split.mesh.devices.flat]
+
+  def _on(self, device: jax.Device) -> "Frozen":
+    part = copy.copy(self)
+    part._ways, part._split = 1, SingleDeviceSharding(device)
+
+    def here(x: jax.Array) -> jax.Array:
+      return next(s.data for s in x.addressable_shards if s.device == device)
+
+    part._params, part._statistics = jax.tree.map(here, (self._params, self._statistics))
+    return part
 
   def encode(self, clip_FHWC: np.ndarray) -> np.ndarray:
     """Encodes one clip; see `encode_batch`."""
