@@ -6,7 +6,6 @@ so that the log up to a checkpoint's step is whole when a killed run goes on fro
 Samples come after the checkpoint, because they may take long.
 """
 
-import contextlib
 import json
 import pathlib
 from typing import Any
@@ -14,7 +13,7 @@ from typing import Any
 import jax
 
 from video_dit import config as config_lib
-from video_dit import files, lock
+from video_dit import files
 from video_dit.checkpoints.state import TrainState
 from video_dit.checkpoints.store import Position, Store
 from video_dit.parallel import hosts
@@ -58,18 +57,8 @@ def train(
     lock.Busy: another process is at work there.
   """
   workdir = pathlib.Path(workdir)
-  with contextlib.ExitStack() as alone:
-    problem = ""
-    if hosts.leads():  # The hosts share the folder, and one of them stands for all.
-      held = lock.held(
-        workdir, flag="--workdir", wait_seconds=wait_seconds, say=hosts.say
-      )
-      try:
-        alone.enter_context(held)
-      except lock.Busy as error:
-        problem = str(error)
-    if problem := hosts.tell(problem, wait_seconds + 240):
-      raise lock.Busy(problem)
+  # The hosts share the folder, and one of them stands for all.
+  with hosts.alone(workdir, flag="--workdir", wait_seconds=wait_seconds):
     return _train(objective, config, mesh, workdir, profile)
 
 

@@ -57,7 +57,8 @@ def export(
   description["latent_std"] = [float(x) for x in std]
   # The description comes last: a folder without one is not an autoencoder yet.
   (folder / DESCRIPTION).unlink(missing_ok=True)
-  files.write(folder / WEIGHTS, safetensors.save(flat))
+  with files.replacing(folder / WEIGHTS) as unfinished:
+    safetensors.save_file(flat, unfinished)
   files.write(folder / DESCRIPTION, json.dumps(description, indent=1))
 
 
