@@ -103,6 +103,26 @@ def test_one_compilation_serves_all_sizes(workdir):
   assert generator.sampler.program._cache_size() == 1
 
 
+def test_few_requests_take_few_rows(workdir):
+  generator = load(workdir, rows=32)  # eight devices have at least one each
+  rows = []
+
+  def sampler(params, group):
+    rows.append(len(group.batch.segments))
+    return np.zeros_like(group.batch.patches)
+
+  generator.sampler = sampler
+  most = min(generator.shape.length // 2, 16)
+  size = {"frames": 1, "height": 8, "width": 8 * most}
+  request = ask(prompt="", **size)
+  tokens = int(np.prod(generator.grid.tokens(request.height, request.width, 1)))
+  fit = min(generator.shape.length // tokens, generator.shape.segments)
+  for full_rows, found in ((0, [8]), (8, [16]), (16, [32]), (32, [32, 32])):
+    rows.clear()
+    latents(generator, [ask(prompt="", **size) for _ in range(full_rows * fit + 1)])
+    assert rows == found
+
+
 def test_a_clip_is_the_same_whatever_shares_its_row(generator):
   alone = latents(generator, MIXED[:1])[0]
   for company in (MIXED, MIXED[::-1], [ask(seed=i + 50) for i in range(23)] + MIXED):

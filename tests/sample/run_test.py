@@ -127,16 +127,6 @@ def test_a_clip_that_is_not_finite_is_said_to_be_blank(workdir, tmp_path):
   assert "blank: the model" in (tmp_path / "index.html").read_text()
 
 
-def test_few_clips_are_said_to_fit_fewer_rows(workdir, tmp_path, capsys):
-  generator = load(workdir, rows=16)
-  run.sample(generator, [{"prompt": "x", "frames": 1}], tmp_path)
-  assert "8 of the 16 rows" in capsys.readouterr().out
-  requests = prompts.requests(
-    [{"prompt": "x"}] * 40, generator.config.sample, tiny.CONFIG.media
-  )
-  assert generator.fewest_rows(requests) == 16
-
-
 def test_what_does_not_fit_is_refused_before_a_file_is_written(workdir, tmp_path):
   lines = [{"prompt": "x"}, {"prompt": "y", "height": 33}]
   with pytest.raises(ValueError, match=r"'y'.*height=33.*Nearest: 32 or 40"):

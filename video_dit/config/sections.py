@@ -355,7 +355,7 @@ class Sample:
     frames_per_second: of the generated clip.
     format: file format; an image is always png.
     seed: seed of the first request.
-    rows: rows sampled together.
+    rows: most rows sampled together; fewer where few requests fit them.
     row_length: tokens of a sampling row; 0 takes the training rows' length.
   """
 

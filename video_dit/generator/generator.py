@@ -105,25 +105,27 @@ class Generator:
     self._plan(requests)
 
   def _plan(
-    self, requests: Sequence[request_lib.Request], shape: rows_lib.Shape | None = None
-  ):
-    """Assigns requests to rows, by default of the sampler's shape."""
+    self, requests: Sequence[request_lib.Request]
+  ) -> tuple[rows_lib.Shape, list[tuple[rows_lib.Place, ...]]]:
+    """Assigns requests to groups of rows; a few that fit one have no more than needed.
+
+    Numbers of rows are doubled from one to the next, so that few are ever compiled.
+    """
     tokens = [
       int(np.prod(self.grid.tokens(r.height, r.width, r.frames))) for r in requests
     ]
     # Both the prompt and the empty caption must fit, each in its own text.
     least = len(self._empty)
     num_text = [max(len(self.encoder.tokens(r.prompt)), least) for r in requests]
-    return rows_lib.plan(requests, tokens, num_text, shape or self.shape)
-
-  def fewest_rows(self, requests: Sequence[request_lib.Request]) -> int:
-    """The fewest rows of a group that all requests fit, at most those it has."""
-    ways = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
-    for rows in range(ways, self.shape.rows, ways):
+    rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+    while rows < self.shape.rows:
       shape = dataclasses.replace(self.shape, rows=rows)
-      if len(self._plan(requests, shape)) == 1:
-        return rows
-    return self.shape.rows
+      if sum(tokens) <= rows * shape.length:
+        groups = rows_lib.plan(requests, tokens, num_text, shape)
+        if len(groups) <= 1:
+          return shape, groups
+      rows *= 2
+    return self.shape, rows_lib.plan(requests, tokens, num_text, self.shape)
 
   def generate(
     self,
@@ -151,11 +153,11 @@ class Generator:
       return
     if self.params is None:
       raise ValueError("the generator has no weights: set its `params` first.")
-    groups = self._plan(requests)
+    shape, groups = self._plan(requests)
     texts = self.encoder.encode([request.prompt for request in requests])
     for number, places in enumerate(groups, 1):
       say(f"rows {number}/{len(groups)}")
-      given = [None] * len(requests)
+      given: list[np.ndarray | None] = [None] * len(requests)
       for place in places:
         given[place.index] = self._encode_given(requests[place.index])
       group = rows_lib.assemble(
@@ -164,7 +166,7 @@ class Generator:
         texts,
         self._empty,
         given,
-        shape=self.shape,
+        shape=shape,
         grid=self.grid,
         channels=self.frozen.channels,
         dit=self.config.dit,

@@ -1,7 +1,7 @@
 """Requests of any size and length, packed into rows of one shape.
 
 As in training, a row holds segments end to end; unlike there, the rows come in groups
-of a fixed number, so that one compiled sampler serves all requests.
+of a fixed number, so that one compiled sampler serves all groups.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _TOGETHER = 64  # groups that are looked through at a time
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Shape:
-  """The one shape of all groups of rows.
+  """The one shape of a plan's groups of rows.
 
   Attributes:
     rows: rows of a group.

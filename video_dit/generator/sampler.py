@@ -17,7 +17,7 @@ from video_dit.parallel import partition
 
 
 def shape(config: config_lib.Config, mesh: jax.sharding.Mesh) -> rows_lib.Shape:
-  """The shape of all groups of rows.
+  """The shape of a whole group of rows.
 
   Raises:
     ValueError: the rows or their length do not divide over the mesh.

@@ -50,12 +50,6 @@ def sample(
   if cut:
     limit = generator.encoder.text.max_tokens
     hosts.say(f"cut to {limit} tokens: {len(cut)} of the prompts, like {cut[0]!r}")
-  rows, fewest = generator.shape.rows, generator.fewest_rows(requests)
-  if fewest < rows:
-    hosts.say(
-      f"these clips would fit {fewest} of the {rows} rows that are sampled together:"
-      f" --config.sample.rows={fewest} takes less time"
-    )
   with hosts.alone(folder, flag="--output", wait_seconds=wait_seconds):
     return _sample(generator, lines, requests, folder)
 
