@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import jax
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from video_dit import interop
 from video_dit.data import reader, schema
 from video_dit.generator import generator
 from video_dit.media import write
+from video_dit.parallel import mesh as mesh_lib
 from video_dit.preprocess import run
 
 
@@ -65,6 +67,27 @@ def test_captions_go_through_umt5_and_sampling_finds_it(umt5, tmp_path):
     ValueError, match=r"config.text.checkpoint='.*/umt5' does not exist"
   ):
     generator.load_encoders(unnamed, None)
+
+
+def test_a_text_encoder_over_the_mesh_works_while_each_device_encodes_clips(
+  umt5, tmp_path
+):
+  (tmp_path / "in").mkdir()
+  for i in range(8):
+    path = tmp_path / "in" / f"{i}.mp4"
+    write.write_video(path, moving(5, 32, 32, i), 8.0)
+    path.with_suffix(".txt").write_text("clip " * (i + 1))
+  mesh = mesh_lib.make(jax.devices()[:4], (1, 2, 2, 1))
+  several = run.preprocess(umt5, tmp_path / "in", tmp_path / "several", mesh=mesh)
+  alone = run.preprocess(umt5, tmp_path / "in", tmp_path / "alone")
+  found, wanted = (
+    {record.key: record for record in reader.Dataset(outcome.folder, "train")}
+    for outcome in (several, alone)
+  )
+  assert found.keys() == wanted.keys() and len(found) == 8
+  for key, record in found.items():
+    np.testing.assert_allclose(record.text, wanted[key].text, rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(record.latent, wanted[key].latent, rtol=2e-3, atol=2e-3)
 
 
 def test_a_missing_checkpoint_is_refused_before_anything_is_decoded(umt5, tmp_path):
