@@ -95,6 +95,17 @@ def test_devices_on_a_cpu_read_programs_only_with_threads_for_each_to_wait_in(tm
   assert _found(tmp_path, "cpu:2") == 0
 
 
+def test_several_processes_on_a_cpu_read_no_programs(settings, monkeypatch):
+  monkeypatch.setenv("PJRT_NPROC", "1000")
+  programs.read_only_where_safe(jax.devices())
+  assert not settings
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  programs.read_only_where_safe(jax.devices()[:1])
+  assert not settings
+  programs.read_only_where_safe(jax.devices())
+  assert settings == {"jax_enable_compilation_cache": False}
+
+
 def test_the_oldest_programs_are_removed(tmp_path):
   for age, name in enumerate("abcd"):
     (tmp_path / name).write_bytes(bytes(10))

@@ -8,7 +8,20 @@ import pytest
 from video_dit.preprocess import side_by_side
 
 
-def test_results_come_in_order_from_as_many_threads_as_devices():
+def team(work, shares, *, room=100, stopped=None):
+  """Of devices that take turns, with items of size 1."""
+  count = len(shares)
+  return side_by_side.Team(
+    work,
+    lambda item: item % count,
+    shares,
+    lambda item: 1,
+    room,
+    stopped or threading.Event(),
+  )
+
+
+def test_results_come_in_order_from_one_thread_a_device():
   met = threading.Barrier(3)
   names = set()
 
@@ -18,36 +31,49 @@ def test_results_come_in_order_from_as_many_threads_as_devices():
     names.add((item % 3, threading.current_thread().name))
     return item * 10
 
-  items = iter(range(12))
-  done = side_by_side.run(items, work, lambda item: item % 3, 3, lambda _: None)
+  done = team(work, [4, 4, 4]).run(iter(range(12)), lambda _: None)
   assert list(done) == [10 * i for i in range(12)]
-  assert len(names) == 3  # Each device has one thread of its own.
+  assert names == {(i, f"device{i}") for i in range(3)}
 
 
-def test_what_a_slow_device_has_no_room_for_is_not_fetched():
-  go, fetched = threading.Event(), []
+def test_a_busy_device_stops_others_only_where_there_is_no_room():
+  go, fetched, done = threading.Event(), [], set()
 
   def items():
-    for i in range(8):
+    for i in range(12):
       fetched.append(i)
       yield i
 
   def work(item):
-    go.wait(timeout=60)
+    if item == 0:
+      assert go.wait(timeout=60)
+    done.add(item)
+    if done >= {1, 3, 5, 7}:
+      go.set()  # The other device has gone on; three wait for this one.
     return item
 
-  done = side_by_side.run(items(), work, lambda item: item % 2, 2, lambda _: None)
-  thread = threading.Thread(target=lambda: found.extend(done))
-  found: list[int] = []
-  thread.start()
-  while len(fetched) < 5:
-    time.sleep(0.01)
-  time.sleep(0.1)
-  # Of each device one at work and one that waits; the fifth has been fetched in vain.
-  assert fetched == [0, 1, 2, 3, 4] and not found
-  go.set()
-  thread.join()
-  assert found == list(range(8))
+  found = team(work, [6, 6], room=4).run(items(), lambda _: None)
+  assert list(found) == list(range(12))
+
+  go.clear()
+  fetched.clear()
+  waits = threading.Event()
+
+  def held(item):
+    if item == 0:
+      assert waits.wait(timeout=60)
+      time.sleep(0.2)
+      assert len(fetched) == 4  # at work, two that wait, one without room
+    return item
+
+  def watched():
+    for i in items():
+      if i == 3:
+        waits.set()
+      yield i
+
+  found = team(held, [8], room=2).run(watched(), lambda _: None)
+  assert list(found) == list(range(12))
 
 
 def test_only_waiting_for_items_counts_as_waiting():
@@ -55,7 +81,7 @@ def test_only_waiting_for_items_counts_as_waiting():
 
   def items():
     yield 0
-    worked.wait(timeout=60)
+    assert worked.wait(timeout=60)
     time.sleep(0.3)
     yield 1
 
@@ -64,12 +90,17 @@ def test_only_waiting_for_items_counts_as_waiting():
     return item
 
   waited: list[float] = []
-  list(side_by_side.run(items(), work, lambda _: 0, 1, waited.append))
+  list(team(work, [2]).run(items(), waited.append))
   assert sum(waited) > 0.2
   waited.clear()
-  for _ in side_by_side.run(iter(range(4)), work, lambda _: 0, 1, waited.append):
+  for _ in team(work, [4]).run(iter(range(4)), waited.append):
     time.sleep(0.3)  # The one who takes the results is no decoder.
   assert sum(waited) < 0.3
+  # A device that has had its last item waits for none.
+  waited.clear()
+  worked.clear()
+  list(team(work, [1, 1]).run(items(), waited.append))
+  assert sum(waited) == 0
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -82,9 +113,19 @@ def test_an_error_ends_all_and_comes_out(count):
       raise ValueError("no room")
     return item
 
-  done = side_by_side.run(
-    iter(range(100)), work, lambda item: item % count, count, lambda _: None
-  )
+  done = team(work, [100] * count, room=3).run(iter(range(100)), lambda _: None)
   with pytest.raises(ValueError, match="no room"):
     list(done)
   assert len(begun) < 10
+
+
+def test_no_work_begins_once_all_are_to_stop():
+  stopped, begun = threading.Event(), []
+
+  def work(item):
+    begun.append(item)
+    stopped.set()
+    return item
+
+  assert len(list(team(work, [9], stopped=stopped).run(iter(range(9)), print))) <= 1
+  assert begun == [0]

@@ -49,7 +49,8 @@ def _environment(*arguments: str) -> dict[str, str]:
 def _two(*arguments: str) -> list[str]:
   """What the two processes of a run say."""
   together = {"JAX_COORDINATOR_ADDRESS": _address(), "JAX_NUM_PROCESSES": "2"}
-  together |= _environment(*arguments)
+  # As a user starts them: the tests' own threads are more, to read programs from disk.
+  together |= _environment(*arguments) | {"PJRT_NPROC": ""}
   pair = [_start(*arguments, JAX_PROCESS_ID=str(i), **together) for i in range(2)]
   try:
     return [_end(process) for process in pair]

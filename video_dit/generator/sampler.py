@@ -1,4 +1,4 @@
-"""The one compiled program that turns the noise of a group of rows into latents."""
+"""The compiled program that turns the noise of a group of rows into latents."""
 
 import dataclasses
 
@@ -45,7 +45,7 @@ def shape(config: config_lib.Config, mesh: jax.sharding.Mesh) -> rows_lib.Shape:
 class Sampler:
   """Samples groups of rows; one compilation serves all sizes, lengths and prompts.
 
-  A second one is made when a request has given frames, because their tokens have times
+  Another number of rows is compiled for itself. A second one is made when a request has given frames, because their tokens have times
   of their own, and another when nothing is guided, which saves half the work. So do steps
   at noise levels outside of `sample.guidance_interval`.
 

@@ -105,7 +105,7 @@ def of_encoding(
   axes: dict[str, int],
   hosts: int,
 ) -> list[str]:
-  """The same of the encoders: for each the memory while the other's weights lie there.
+  """The same of the encoders, both at work.
 
   Args:
     figures: of both, as `encoders.figures` has them.
@@ -113,28 +113,24 @@ def of_encoding(
     axes: of the mesh.
     hosts: published text encoders are split over the mesh of one alone.
   """
-  sample, lines = config.sample, []
-  pixels, words = figures["autoencoder"], figures["text"]
-  own = pixels["memory"]["parameters"]
+  sample = config.sample
+  pixels, words = (figures[name]["memory"] for name in ("autoencoder", "text"))
+  own = pixels["total"] - pixels["other_encoder"]
+  text_work = words["total"] - words["other_encoder"] - words["parameters"]
   ways_now = _count(axes) // axes["data"] if hosts == 1 else 1
 
   def text_bytes(way: Way) -> float:
     split = _count(way.axes) // way.axes["data"] if hosts == 1 else 1
     item = 2 if way.config.text.dtype == "bfloat16" else 4
     was = 2 if config.text.dtype == "bfloat16" else 4
-    return words["memory"]["parameters"] * ways_now / split * item / was
+    return words["parameters"] * ways_now / split * item / was
 
-  def needs_pixels(way: Way) -> float:
-    memory, frame = pixels["memory"], sample.height * sample.width
-    work = memory["total"] - own - memory["other_encoder"]
+  def need(way: Way) -> float:
+    frame = sample.height * sample.width
     was = min(frame, config.media.tile_pixels)
     now = min(frame, way.config.media.tile_pixels)
-    return own + text_bytes(way) + work * now / was
-
-  def needs_words(way: Way) -> float:
-    memory = words["memory"]
-    rest = memory["total"] - memory["parameters"]
-    return rest + text_bytes(way)
+    work = (own - pixels["parameters"]) * now / was
+    return pixels["parameters"] + work + text_bytes(way) + text_work
 
   def narrow(way: Way) -> Iterator[tuple[Way, str]]:
     if way.config.text.dtype == "float32":
@@ -150,14 +146,9 @@ def of_encoding(
     if most >= 2 * 128 * 128:
       yield way.having("media", tile_pixels=most // 2), "encodes frames in tiles"
 
-  of_text: list[ways.Move] = [split, narrow]
-  for part, need, moves in (
-    (words, needs_words, of_text),
-    (pixels, needs_pixels, [*of_text, tiles]),
-  ):
-    if not part["fits"]:
-      lines += _told(part["memory"], Way(config, axes), moves, need)[0]
-  return lines
+  if figures["autoencoder"]["fits"] and figures["text"]["fits"]:
+    return []
+  return _told(pixels, Way(config, axes), [split, narrow, tiles], need)[0]
 
 
 def _told(

@@ -1,6 +1,6 @@
 """Clips are decoded by worker processes while the devices encode others."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 import contextlib
 import os
 import queue
@@ -126,9 +126,13 @@ def in_thread(
       for item in items:
         if not put(("item", item)):
           return
+        del item  # Else it stays until the next one is there.
       put(("end", None))
     except BaseException as error:
       put(("error", error))
+    finally:
+      if isinstance(items, Generator):
+        items.close()
 
   def drain() -> Iterator[T]:
     while True:
@@ -138,6 +142,7 @@ def in_thread(
       if kind == "end":
         return
       yield item
+      del item
 
   thread = threading.Thread(target=fill, name="decode", daemon=True)
   thread.start()

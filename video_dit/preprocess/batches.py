@@ -48,7 +48,8 @@ class Rules:
   Attributes:
     grid: of the buffers' sides, in pixels; 0: only clips of one size share a batch.
     mixes_lengths: clips of several lengths may share a batch.
-    devices: that work side by side, each on batches of its own.
+    devices: of a host, that work side by side, each on batches of its own.
+    hosts: that share the batches.
     most_clips: of a batch.
     most_pixels: of a batch; a single clip may have more.
   """
@@ -56,6 +57,7 @@ class Rules:
   grid: int
   mixes_lengths: bool
   devices: int = 1
+  hosts: int = 1
   most_clips: int = 16
   most_pixels: int = 1 << 30
 
@@ -75,9 +77,9 @@ def plan(clips: plan_lib.Plan, wanted: np.ndarray, rules: Rules) -> list[Batch]:
   buffers_N2 = sizes_N2
   if rules.grid:
     buffers_N2 = buffers.choose(sizes_N2, clips.frames, rules.grid)
-  if rules.devices > 1 and len(clips):
+  if (devices := rules.devices * rules.hosts) > 1 and len(clips):
     # No batch is more than a device's share, or others would have nothing to do.
-    share = int((sizes_N2.prod(axis=1) * clips.frames).sum()) // rules.devices
+    share = int((sizes_N2.prod(axis=1) * clips.frames).sum()) // devices
     rules = dataclasses.replace(rules, most_pixels=min(rules.most_pixels, share))
   columns = [clips.first_frame, clips.line, -clips.frames.astype(np.int64)]
   order = np.lexsort((*columns, buffers_N2[:, 1], buffers_N2[:, 0]))

@@ -7,11 +7,15 @@ and only added files cost anything. What another maker, or other captions, left 
 data set is refused, or replaced with `overwrite`.
 """
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Sequence
+import contextlib
+import functools
 import os
 import pathlib
 import shutil
 import threading
+
+import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
@@ -26,6 +30,8 @@ from video_dit.preprocess import rows as rows_lib
 
 _EXAMPLES = 3
 _BATCHES_AHEAD = 2  # encoded, not yet written
+# Of batches that wait for their devices, so that one which compiles does not stop others.
+_WAITING_PIXELS = 1 << 28
 
 # A batch, the records of its clips, and those that could not be decoded, as `ahead` has
 # them.
@@ -189,18 +195,30 @@ def add(
   """
   if not batches:
     return []
-  batches = batches_lib.over_devices(batches, maker.rules.devices)
+  devices = maker.rules.devices
+  batches = batches_lib.over_devices(batches, devices)
   maker.begin(batches)
   longest = media.max_pixels * media.max_frames
   largest = max(batch.pixels for batch in batches)
-  limit = largest * maker.rules.devices + longest * media.workers
+  limit = largest * devices + longest * media.workers
   left = threading.Event()
   decoded = ahead.decode(plan, batches, rows, media, pool, limit, left)
+  team = side_by_side.Team(
+    functools.partial(_work, maker),
+    lambda found: found[0].device,
+    np.bincount([batch.device for batch in batches], minlength=devices).tolist(),
+    lambda found: found[0].pixels,
+    # One device finds the next batch with those who bring it.
+    max(_WAITING_PIXELS, largest * devices) if devices > 1 else 0,
+    left,
+  )
   failures: list[tuple[str, str, str]] = []
   with (
     progress.Bar(writer.metadata.kind, plan, batches, made) as bar,
     ahead.in_thread(decoded, left.set) as clips,
-    ahead.in_thread(_encode(clips, maker, made), left.set, _BATCHES_AHEAD) as encoded,
+    ahead.in_thread(
+      _records(team.run(clips, made.wait), maker), left.set, _BATCHES_AHEAD
+    ) as encoded,
   ):
     for batch, records, failed in encoded:
       bad = {i: (reason, message) for i, reason, message in failed}
@@ -215,25 +233,22 @@ def add(
   return failures
 
 
-def _encode(
-  clips: Iterator[ahead.Decoded], maker: makers.Maker, made: progress.Made
-) -> Iterator[Encoded]:
+def _work(
+  maker: makers.Maker, found: ahead.Decoded
+) -> tuple[batches_lib.Batch, np.ndarray | None, list[tuple[int, str, str]]]:
+  """Encodes a batch, unless none of its clips could be decoded."""
+  batch, clips_BFHWC, failed = found
+  if len({i for i, _, _ in failed}) == len(batch.indices):
+    return batch, None, failed
+  return batch, maker.encode(batch, clips_BFHWC), failed
+
+
+def _records(done: Generator, maker: makers.Maker) -> Iterator[Encoded]:
   """Makes the records of each batch; those of clips that did not decode are None."""
-
-  def work(decoded: ahead.Decoded):
-    batch, clips_BFHWC, failed = decoded
-    if len({i for i, _, _ in failed}) == len(batch.indices):
-      return batch, None, failed
-    return batch, maker.encode(batch, clips_BFHWC), failed
-
-  done = side_by_side.run(
-    clips, work, lambda decoded: decoded[0].device, maker.rules.devices, made.wait
-  )
-  for batch, encoded_BFHWC, failed in done:
-    if encoded_BFHWC is None:
-      yield batch, [None] * len(batch.indices), failed
-    else:
-      yield batch, list(maker.records(batch, encoded_BFHWC)), failed
+  with contextlib.closing(done):
+    for batch, encoded_BFHWC, failed in done:
+      records = list(maker.records(batch, encoded_BFHWC))
+      yield batch, records or [None] * len(batch.indices), failed
 
 
 def _remove(folder: pathlib.Path, disk: disk_lib.Disk) -> None:

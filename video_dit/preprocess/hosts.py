@@ -74,7 +74,7 @@ class Inputs:
       lines: of the input.
       config: settings.
       hosts: how many.
-      devices: of each host, over which batches are laid.
+      devices: of each host, on which the sizes of batches depend.
     """
     settings = {
       f"config.{name}": value

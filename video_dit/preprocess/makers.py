@@ -42,13 +42,14 @@ class Maker(Protocol):
     """
 
   def records(
-    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray
+    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray | None
   ) -> Iterator[schema.Record | None]:
     """Yields the record of each clip in order; None if it is not finite.
 
     Args:
       batch: the next of those announced; in one thread for all devices.
-      encoded_BFHWC: what `encode` returned for it.
+      encoded_BFHWC: what `encode` returned for it; None where no clip was decoded,
+        which makes no records.
     """
 
 
@@ -69,9 +70,11 @@ class Pixels:
     return clips_BFHWC
 
   def records(
-    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray
+    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray | None
   ) -> Iterator[schema.Record | None]:
     """See `Maker`."""
+    if encoded_BFHWC is None:
+      return
     plan = self._plan
     for row, i in enumerate(batch.indices):
       yield schema.PixelRecord(
@@ -102,6 +105,7 @@ class Latents:
     autoencoder_path: str,
     text_path: str,
     devices: int = 1,
+    hosts: int = 1,
   ):
     """Takes the encoders; the paths are only for the metadata.
 
@@ -125,6 +129,7 @@ class Latents:
       grid=autoencoder.space,
       mixes_lengths=autoencoder.causal,
       devices=devices,
+      hosts=hosts,
       most_pixels=max(longest, 1 << 24),
     )
     self.metadata = schema.Metadata(
@@ -159,11 +164,13 @@ class Latents:
     return self.tiler.encode(clips_BFHWC, sizes_B2, batch.device)
 
   def records(
-    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray
+    self, batch: batches_lib.Batch, encoded_BFHWC: np.ndarray | None
   ) -> Iterator[schema.Record | None]:
     """See `Maker`."""
-    several = [self._texts(i) for i in batch.indices]
     self._place += len(batch.indices)
+    if encoded_BFHWC is None:
+      return
+    several = [self._texts(i) for i in batch.indices]
     ahead = self._order[self._place : self._place + _CAPTIONS_AHEAD]
     encodings = iter(
       self.captions.encode(

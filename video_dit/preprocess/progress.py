@@ -1,5 +1,6 @@
 """How fast a data set is made, live and for the summary."""
 
+import collections
 from collections.abc import Sequence
 import dataclasses
 import math
@@ -23,6 +24,7 @@ class Made:
     frames: of the clips of this run.
     pixels, computed: pixels of their frames, and of everything computed for them.
     shapes: buffers that they were encoded in.
+    shapes_each: the most that one of this host's devices compiled.
     seconds: from the first batch to the last.
     waited: of these, seconds in which the encoder was idle: the mean of its devices.
     captions_cut: distinct captions of this run longer than `text.max_tokens`.
@@ -38,6 +40,7 @@ class Made:
   pixels: int = 0
   computed: int = 0
   shapes: int = 0
+  shapes_each: int = 0
   seconds: float = 0.0
   waited: float = 0.0
   captions_cut: int = 0
@@ -63,7 +66,7 @@ class Made:
         setattr(self, field.name, max(mine, theirs))
       elif field.name == "tiles":
         setattr(self, field.name, mine or theirs)
-      elif field.name not in ("reused", "shapes", "hosts"):
+      elif field.name not in ("reused", "shapes", "shapes_each", "hosts"):
         setattr(self, field.name, mine + theirs)
     self.hosts += 1
 
@@ -97,7 +100,9 @@ class Bar:
       made: is updated.
     """
     self._plan, self._made = plan, made
-    made.shapes = len({(batch.buffer[1:], batch.size) for batch in batches})
+    kinds = {(batch.device, batch.buffer[1:], batch.size) for batch in batches}
+    made.shapes = len({kind[1:] for kind in kinds})
+    made.shapes_each = max(collections.Counter(kind[0] for kind in kinds).values())
     total = made.reused + sum(len(batch.indices) for batch in batches)
     self._bar = tqdm.tqdm(
       desc=name, total=total, initial=made.reused, unit="clip", mininterval=0.5

@@ -142,7 +142,7 @@ def preprocess(
     clips: pathlib.Path, plan: plan_lib.Plan, rows: rows_lib.Rows
   ) -> makers.Maker:
     text = folder / TEXT
-    return _maker(config, text, clips, plan, rows, autoencoder, overwrite, mesh)
+    return _maker(config, text, clips, plan, rows, autoencoder, overwrite, mesh, hosts)
 
   counts, examined, made = ingest.Counts(), 0, progress.Made()
   packing: dict[str, Any] = {}
@@ -280,6 +280,7 @@ def _maker(
   autoencoder: Frozen | None,
   overwrite: bool,
   mesh: jax.sharding.Mesh | None,
+  hosts: int,
 ) -> makers.Maker:
   if autoencoder is None:
     return makers.Pixels(plan, rows)
@@ -295,6 +296,7 @@ def _maker(
     autoencoder_path=os.path.abspath(config.autoencoder.checkpoint),
     text_path=os.path.abspath(text_folder),
     devices=1 if mesh is None else mesh.size,
+    hosts=hosts,
   )
 
 

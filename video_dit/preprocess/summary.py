@@ -96,7 +96,13 @@ def _data_set(outcome: run.Outcome, config: config_lib.Config) -> Rows:
       f" clips/s; {made.waiting:.0%} of the time waiting for the decoder",
     )
   if made.written and config.objective == "diffusion":
-    yield "", f"{made.shapes:,} shapes compiled, {made.wasted:.1%} of the compute wasted"
+    most = ""
+    if made.shapes_each < made.shapes:
+      most = f", at most {made.shapes_each:,} by a device"
+    yield (
+      "",
+      f"{made.shapes:,} shapes compiled{most}; {made.wasted:.1%} of the compute wasted",
+    )
     yield "", f"{made.captions_encoded:,} distinct captions encoded"
   if made.tiles:
     yield "tiles", made.tiles

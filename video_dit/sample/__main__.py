@@ -21,10 +21,10 @@ Flags:
                frames_per_second, format (mp4, gif, png), seed, rows, row_length
 
 The i-th prompt has the seed config.sample.seed + i unless its line names another. The
-same seed and size give the same clip whatever else is generated with it, in one program:
-config.sample.rows rows of config.sample.row_length tokens, however few clips are asked
-for. For a few, fewer rows (a multiple of the mesh's data x fsdp) take less time; another
-shape is another program, whose clips differ by rounding.
+same seed and size give the same clip whatever else is generated with it, up to rounding:
+config.sample.rows rows of config.sample.row_length tokens are sampled at a time, of a few
+clips 1, 2, 4 ... rows for each of the mesh's data x fsdp, and each number of rows is
+another program.
 """
 
 import os

@@ -195,6 +195,25 @@ def test_clips_are_split_over_the_devices_of_a_mesh(folder, reference):
   np.testing.assert_allclose(latents, reference[0], rtol=0, atol=1e-5)
 
 
+def test_each_device_has_a_part_of_its_own_and_no_weight_twice(folder, reference):
+  assert len(store.load(folder).parts()) == 1
+  mesh = mesh_lib.make(jax.devices()[:3], (3, 1, 1, 1))
+  whole = store.load(folder, mesh=mesh)
+  parts = whole.parts()
+  held = {
+    shard.data.unsafe_buffer_pointer()
+    for leaf in jax.tree.leaves(whole._params)
+    for shard in leaf.addressable_shards
+  }
+  for part, device in zip(parts, mesh.devices.flat, strict=True):
+    for leaf in jax.tree.leaves((part._params, part._statistics)):
+      assert leaf.devices() == {device}
+    for leaf in jax.tree.leaves(part._params):
+      assert leaf.unsafe_buffer_pointer() in held
+  latents = parts[2].encode_batch(_clips(5))
+  np.testing.assert_allclose(latents, reference[0], rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("shape", [(4, 8, 4), (5, 6, 4), (5, 8, 3)])
 def test_a_clip_off_the_grid_is_refused_by_name(frozen, shape):
   frames, height, width = shape

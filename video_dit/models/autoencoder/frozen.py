@@ -4,6 +4,7 @@ from collections.abc import Iterable, Sequence
 import copy
 import hashlib
 import pathlib
+import threading
 from typing import Any, Protocol
 import warnings
 
@@ -18,6 +19,34 @@ from video_dit.parallel import hosts
 
 # By default XLA orders steps so that they can run side by side, which takes more memory.
 _OPTIONS = {"cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}}
+
+
+class _Quiet:
+  """Silences what JAX says of a chunk that is shorter than the one before it.
+
+  The filters of `warnings` are those of all threads: the first that enters sets them, and
+  the last that leaves puts them back.
+  """
+
+  def __init__(self):
+    self._lock, self._inside = threading.Lock(), 0
+
+  def __enter__(self) -> None:
+    with self._lock:
+      if not self._inside:
+        self._caught = warnings.catch_warnings()
+        self._caught.__enter__()
+        warnings.filterwarnings("ignore", message="Some donated buffers")
+      self._inside += 1
+
+  def __exit__(self, *_: Any) -> None:
+    with self._lock:
+      self._inside -= 1
+      if not self._inside:
+        self._caught.__exit__(None, None, None)
+
+
+_QUIET = _Quiet()
 
 
 class Model(Protocol):
@@ -199,9 +228,7 @@ class Frozen:
     parts: list[Any] = []
     for start, stop in spans:
       chunk = self._spread(np.ascontiguousarray(x_BFHWC[:, start:stop]))
-      with warnings.catch_warnings():
-        # For a chunk that is shorter than the one before.
-        warnings.filterwarnings("ignore", message="Some donated buffers")
+      with _QUIET:
         out, cache = program(self._params, self._statistics, chunk, cache, *more)
       if parts:
         parts[-1] = hosts.fetch(parts[-1])
