@@ -45,9 +45,10 @@ def shape(config: config_lib.Config, mesh: jax.sharding.Mesh) -> rows_lib.Shape:
 class Sampler:
   """Samples groups of rows; one compilation serves all sizes, lengths and prompts.
 
-  Another number of rows is compiled for itself. A second one is made when a request has given frames, because their tokens have times
-  of their own, and another when nothing is guided, which saves half the work. So do steps
-  at noise levels outside of `sample.guidance_interval`.
+  Another number of rows is compiled for itself. A second one is made when a request has
+  given frames, because their tokens have times of their own, and another when nothing is
+  guided, which saves half the work. So do steps at noise levels outside of
+  `sample.guidance_interval`.
 
   Args:
     config: sampler, steps, process and prediction.
