@@ -156,9 +156,15 @@ def run(
         remedy = _REMEDIES.get(error.errno or 0)
         if error.errno in _FULL:
           remedy = f". Make room, and run the same command again{again and f': {again}'}."
-      if FLAGS.debug or remedy is None:
+      library = _raised_by_library(error)
+      if library:
+        error.add_note(
+          f"This comes from {library}, not from a check of video_dit: an outage, or a bug."
+          " If the same command fails again and your input is right, please report it."
+        )
+      if FLAGS.debug or remedy is None or library:
         raise
-      print(f"error: {error}{remedy}{_doubt(error)}", file=sys.stderr)
+      print(f"error: {error}{remedy}", file=sys.stderr)
       sys.exit(_STATUS_FULL if _met_full_disk(error) else 2)
 
   try:
@@ -185,19 +191,19 @@ def _met_full_disk(error: BaseException | None) -> bool:
   return False
 
 
-def _doubt(error: BaseException) -> str:
-  """A sentence on a ValueError of a library, which no check of ours came before."""
+def _raised_by_library(error: BaseException) -> str:
+  """The library that raised a ValueError, which no check of ours foresaw; or nothing.
+
+  It need not be a mistake of the user, which would be made again at the next start:
+  TensorStore, for one, raises it where a bucket does not answer.
+  """
   trace = error.__traceback__
   while trace and trace.tb_next:
     trace = trace.tb_next
   module = trace.tb_frame.f_globals.get("__name__", "") if trace else ""
   library = module.split(".")[0]
-  if not isinstance(error, ValueError) or library in ("video_dit", "__main__", ""):
-    return ""
-  return (
-    f"\nThis comes from {library}. --debug shows where; if your input is right, please"
-    " report it as a bug of video_dit."
-  )
+  ours = not isinstance(error, ValueError) or library in ("video_dit", "__main__")
+  return "" if ours else library
 
 
 def _cache() -> pathlib.Path | None:

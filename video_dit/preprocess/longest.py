@@ -36,6 +36,7 @@ def check(plan: plan_lib.Plan, config: config_lib.Config) -> None:
   i = int(np.argmax(least))
   frames, height, width = plan.shape(i)
   fit = grid.frames(data.row_length // int(frame[i]) * grid.patch[0])
+  kind = "an image" if frames == 1 else f"{frames} frames"
   length = -(-int(least[i]) // _BLOCK) * _BLOCK
   ways = [f"--config.data.row_length={length} here and for training"]
   if fit:
@@ -44,7 +45,7 @@ def check(plan: plan_lib.Plan, config: config_lib.Config) -> None:
   raise ValueError(
     f"{long:,} of {len(plan):,} clips do not fit a row of data.row_length="
     f"{data.row_length} tokens, so training with this config would refuse them: the"
-    f" longest is {frames} frames of {height}x{width}, {int(plan.tokens[i]):,} tokens."
+    f" longest is {kind} of {height}x{width}, {int(plan.tokens[i]):,} tokens."
     f" Nothing is encoded yet. Give a smaller --config.media.max_pixels, or"
     f" {', or '.join(ways)}."
   )
