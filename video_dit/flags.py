@@ -159,7 +159,7 @@ def run(
       library = _raised_by_library(error)
       if library:
         error.add_note(
-          f"This comes from {library}, not from a check of video_dit: an outage, or a bug."
+          f"This comes from {library}, not from a check of video_dit: an outage or a bug."
           " If the same command fails again and your input is right, please report it."
         )
       if FLAGS.debug or remedy is None or library:

@@ -17,7 +17,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.media import write
-from video_dit.preprocess import examine, ingest, plan, rows, sources, survey
+from video_dit.preprocess import examine, ingest, inputs, plan, rows, survey
 from video_dit.preprocess import facts as facts_lib
 
 _CLIPS = flags.DEFINE_integer("clips", 100_000, "How many.", lower_bound=100)
@@ -41,7 +41,7 @@ def _lines():
   for i in range(_CLIPS.value):
     file = f"gs://bucket/{i % 1000:03d}/{i:09d}.mp4"
     caption = f"number {i}: someone walks down a street in the rain, seen from behind"
-    yield sources.Line(path=file, file=file, caption=caption, stamp=str(i))
+    yield inputs.Line(path=file, file=file, caption=caption, stamp=str(i))
 
 
 def _look(folder: pathlib.Path, config: config_lib.Config) -> dict:
@@ -49,7 +49,7 @@ def _look(folder: pathlib.Path, config: config_lib.Config) -> dict:
   rng = np.random.default_rng(0)
   path = folder / "a.mp4"
   write.write_video(path, rng.integers(0, 255, (48, 64, 64, 3), np.uint8), 12.0)
-  line = sources.Line(path="a", file=str(path))
+  line = inputs.Line(path="a", file=str(path))
   return examine.work(ingest.job_of(b"", line, config.media, config.ingest))[0]
 
 

@@ -6,10 +6,10 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from video_dit.preprocess import caption_lists, sources
+from video_dit.preprocess import caption_lists, inputs, sources
 
 
-def _line(folder, name, text) -> sources.Line:
+def _line(folder, name, text) -> inputs.Line:
   (folder / name).write_text(text, encoding="utf-8")
   (line,) = sources.lines(folder / name)
   return line
@@ -72,5 +72,5 @@ def test_what_makes_no_sense_is_refused(row, said):
 
 
 def test_lines_survive_json():
-  line = sources.Line(path="a", captions=("x", "y"), caption_weights=(0.5, 0.5))
-  assert sources.from_json(json.loads(json.dumps(vars(line)))) == line
+  line = inputs.Line(path="a", captions=("x", "y"), caption_weights=(0.5, 0.5))
+  assert inputs.from_json(json.loads(json.dumps(vars(line)))) == line

@@ -5,11 +5,11 @@ import errno
 import pytest
 
 from video_dit import config as config_lib
-from video_dit.preprocess import examine, ingest, sources
+from video_dit.preprocess import examine, ingest, inputs
 
 
 def _look(path):
-  line = sources.Line(path="a", file=str(path))
+  line = inputs.Line(path="a", file=str(path))
   job = ingest.job_of(b"", line, config_lib.Media(), config_lib.Ingest())
   known, pixels = examine.work(job)
   assert pixels is None

@@ -10,13 +10,13 @@ import pytest
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
 from video_dit.preprocess import facts as facts_lib
-from video_dit.preprocess import sources
+from video_dit.preprocess import inputs
 
 MEDIA = config_lib.Media()
 
 
 def _lines(folder):
-  return [sources.Line(path=p.name, file=str(p)) for p in sorted(folder.iterdir())]
+  return [inputs.Line(path=p.name, file=str(p)) for p in sorted(folder.iterdir())]
 
 
 def _unseen(facts, media=MEDIA):
@@ -69,7 +69,7 @@ def test_the_settings_that_ask_for_another_look_are_those_of_the_docs(
   tmp_path, settings, names
 ):
   (tmp_path / "a").write_text("a")
-  line = sources.Line(path="a", file=str(tmp_path / "a"))
+  line = inputs.Line(path="a", file=str(tmp_path / "a"))
 
   def id(settings):
     media = settings if isinstance(settings, config_lib.Media) else MEDIA
@@ -88,7 +88,7 @@ def test_the_settings_that_ask_for_another_look_are_those_of_the_docs(
 def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
   (tmp_path / "a").write_text("a")
   with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
-    facts.set_lines([sources.Line(path="a", file=str(tmp_path / "a"))], MEDIA)
+    facts.set_lines([inputs.Line(path="a", file=str(tmp_path / "a"))], MEDIA)
     ((id, _),) = facts.unseen(MEDIA)
     late = {"reason": "timeout", "message": "", "timeout_seconds": MEDIA.timeout_seconds}
     facts.put(id, late)
@@ -106,7 +106,7 @@ def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
 
 def test_what_could_not_be_reached_is_tried_again(tmp_path):
   (tmp_path / "a").write_text("a")
-  lines = [sources.Line(path="a", file=str(tmp_path / "a"))]
+  lines = [inputs.Line(path="a", file=str(tmp_path / "a"))]
   with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
     facts.set_lines(lines, MEDIA)
     ((id, _),) = facts.unseen(MEDIA)
@@ -131,7 +131,7 @@ def test_facts_are_published_from_time_to_time(tmp_path, monkeypatch):
         published.append(_unseen(copy))
 
   with facts_lib.Facts(path, Disk()) as facts:
-    facts.set_lines([sources.Line(path="a", file=str(tmp_path / "a"))], MEDIA)
+    facts.set_lines([inputs.Line(path="a", file=str(tmp_path / "a"))], MEDIA)
     facts.commit()
     assert not published
     now = time.monotonic()
@@ -156,10 +156,10 @@ def test_facts_are_published_from_time_to_time(tmp_path, monkeypatch):
 def test_lines_without_a_file_have_no_facts(tmp_path):
   os.mkfifo(tmp_path / "pipe")
   lines = [
-    sources.Line(path="gone", file=str(tmp_path / "gone")),
-    sources.Line(path="pipe", file=str(tmp_path / "pipe")),
-    sources.Line(path="bad", error=("bad_line", "bad")),
-    sources.Line(path="odd", file=str(tmp_path / "\udcff")),
+    inputs.Line(path="gone", file=str(tmp_path / "gone")),
+    inputs.Line(path="pipe", file=str(tmp_path / "pipe")),
+    inputs.Line(path="bad", error=("bad_line", "bad")),
+    inputs.Line(path="odd", file=str(tmp_path / "\udcff")),
   ]
   with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
     facts.set_lines(lines, MEDIA)

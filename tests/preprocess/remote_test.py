@@ -14,6 +14,7 @@ from tests.preprocess.files import moving
 from video_dit.data import reader, verify
 from video_dit.media import write
 from video_dit.preprocess import (
+  folders,
   ingest,
   remote,
   remote_disk,
@@ -374,7 +375,7 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_input_is_seen(
     raise raised
 
   monkeypatch.setattr(memory, "pipe_file", fail)
-  monkeypatch.setattr(sources, "listing", lambda *args: pytest.fail("looked"))
+  monkeypatch.setattr(folders, "listing", lambda *args: pytest.fail("looked"))
   with pytest.raises(error, match=message):
     run.preprocess(_pixels(config), folder, "memory://b/d")
 

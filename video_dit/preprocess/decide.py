@@ -13,14 +13,14 @@ import os
 from typing import Any
 
 from video_dit import config as config_lib
-from video_dit.preprocess import cuts, limits, sources, survey
+from video_dit.preprocess import cuts, inputs, limits, survey
 
 Row = dict[str, Any]
 
 
 def rows(
   number: int,
-  line: sources.Line,
+  line: inputs.Line,
   known: Mapping[str, Any] | None,
   config: config_lib.Config,
   grid: config_lib.Grid,
@@ -91,7 +91,7 @@ def alike(row: Row, other: str, bits: float) -> Row:
   }
 
 
-def _common(number: int, line: sources.Line, known: Mapping[str, Any] | None) -> Row:
+def _common(number: int, line: inputs.Line, known: Mapping[str, Any] | None) -> Row:
   caption = line.caption if line.caption is not None else (known or {}).get("caption", "")
   captions, weights = list(line.captions), list(line.caption_weights)
   if not captions:
@@ -110,7 +110,7 @@ def _common(number: int, line: sources.Line, known: Mapping[str, Any] | None) ->
   }
 
 
-def _rejected(common: Row, line: sources.Line, reason: str, message: str) -> Row:
+def _rejected(common: Row, line: inputs.Line, reason: str, message: str) -> Row:
   start = {"start_seconds": line.start_seconds}
   return common | start | {"reason": reason, "message": message}
 
@@ -142,7 +142,7 @@ def _of_file(known: Mapping[str, Any]) -> Row:
   return {name: known[of] for name, of in names.items() if of in known}
 
 
-def _times(line: sources.Line, known: Mapping[str, Any], first: int, frames: int) -> Row:
+def _times(line: inputs.Line, known: Mapping[str, Any], first: int, frames: int) -> Row:
   rate = known["frames_per_second"]
   start = line.start_seconds + (first / rate if rate else 0.0)
   return {
@@ -154,7 +154,7 @@ def _times(line: sources.Line, known: Mapping[str, Any], first: int, frames: int
   }
 
 
-def _of_clip(line: sources.Line, known: Mapping[str, Any], clip: cuts.Clip) -> Row:
+def _of_clip(line: inputs.Line, known: Mapping[str, Any], clip: cuts.Clip) -> Row:
   return _times(line, known, clip.first_frame, clip.frames) | {
     "key": clip.key,
     "content": f"{known['sha256']} {line.start_seconds} {line.end_seconds}",

@@ -21,7 +21,7 @@ from absl import logging
 
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
-from video_dit.preprocess import sources
+from video_dit.preprocess import inputs
 
 # Increment when the same file gives different facts.
 VERSION = 5
@@ -82,7 +82,7 @@ class Facts:
 
   def set_lines(
     self,
-    lines: Iterable[sources.Line],
+    lines: Iterable[inputs.Line],
     media: config_lib.Media,
     ingest: config_lib.Ingest = _INGEST,
   ) -> int:
@@ -103,7 +103,7 @@ class Facts:
     self._database.commit()
     return count
 
-  def unseen(self, media: config_lib.Media) -> Iterator[tuple[bytes, sources.Line]]:
+  def unseen(self, media: config_lib.Media) -> Iterator[tuple[bytes, inputs.Line]]:
     """Yields each file without facts once, in the order of the lines.
 
     A file that could not be reached is tried again, and one that took too long where it
@@ -113,7 +113,7 @@ class Facts:
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
     for _, id, line, facts in self._pages(query):
       if id is not None and (facts is None or self._retry(json.loads(facts), media)):
-        yield id, sources.from_json(json.loads(line))
+        yield id, inputs.from_json(json.loads(line))
 
   def num_unseen(self, media: config_lib.Media) -> int:
     """How many files `unseen` yields."""
@@ -154,20 +154,20 @@ class Facts:
       name = None if id is None else id.hex()
       yield {"number": number, "id": name, "line": json.loads(line), "known": known}
 
-  def lines(self) -> Iterator[tuple[int, sources.Line, dict[str, Any] | None]]:
+  def lines(self) -> Iterator[tuple[int, inputs.Line, dict[str, Any] | None]]:
     """Yields number, line and facts of every line, in order."""
     query = """SELECT number, line, facts FROM lines
       LEFT JOIN facts ON facts.id = lines.id WHERE number > ? ORDER BY number LIMIT ?"""
     for number, line, facts in self._pages(query):
       known = None if facts is None else json.loads(facts)
-      yield number, sources.from_json(json.loads(line)), known
+      yield number, inputs.from_json(json.loads(line)), known
 
-  def line(self, number: int) -> tuple[sources.Line, dict[str, Any]]:
+  def line(self, number: int) -> tuple[inputs.Line, dict[str, Any]]:
     """One line of the run and its facts."""
     query = """SELECT line, facts FROM lines
       LEFT JOIN facts ON facts.id = lines.id WHERE number = ?"""
     line, facts = self._database.execute(query, (number,)).fetchone()
-    return sources.from_json(json.loads(line)), json.loads(facts)
+    return inputs.from_json(json.loads(line)), json.loads(facts)
 
   def caption(self, number: int) -> str:
     """The caption of one line, from the input or from its data set's record."""
@@ -237,7 +237,7 @@ class Facts:
 
 
 def _identity(
-  line: sources.Line, media: config_lib.Media, ingest: config_lib.Ingest
+  line: inputs.Line, media: config_lib.Media, ingest: config_lib.Ingest
 ) -> bytes | None:
   """What the facts of a line depend on; None for a line that has none."""
   if line.error is not None:

@@ -29,8 +29,8 @@ from video_dit import config as config_lib
 from video_dit import files
 from video_dit.data import disk as disk_lib
 from video_dit.preprocess import batches as batches_lib
+from video_dit.preprocess import inputs, progress
 from video_dit.preprocess import plan as plan_lib
-from video_dit.preprocess import progress, sources
 
 FOLDER = "work/hosts"
 _POLL_SECONDS = 0.5
@@ -63,7 +63,7 @@ class Inputs:
   @classmethod
   def of(
     cls,
-    lines: Iterable[sources.Line],
+    lines: Iterable[inputs.Line],
     config: config_lib.Config,
     hosts: int,
     devices: int = 1,

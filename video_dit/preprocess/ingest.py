@@ -21,8 +21,8 @@ from video_dit.preprocess import (
   decide,
   distinct,
   examine,
+  inputs,
   remote,
-  sources,
   tables,
   workers,
 )
@@ -125,7 +125,7 @@ def examine_files(
 
 
 def job_of(
-  id: bytes, line: sources.Line, media: config_lib.Media, ingest: config_lib.Ingest
+  id: bytes, line: inputs.Line, media: config_lib.Media, ingest: config_lib.Ingest
 ) -> examine.Examine:
   """The job that examines a line's file."""
   return examine.Examine(

@@ -21,7 +21,7 @@ from absl import logging
 import pyarrow
 import pyarrow.parquet
 
-from video_dit.preprocess import caption_lists, remote, sources
+from video_dit.preprocess import caption_fields, caption_lists, inputs, remote
 
 PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
 START_NAMES = ("start_seconds", "start")
@@ -35,7 +35,7 @@ _FIELD_BYTES = 1 << 24
 _MOST_HELD = 256  # lines of a field
 
 
-def lines(path: pathlib.Path) -> Iterator[sources.Line]:
+def lines(path: pathlib.Path) -> Iterator[inputs.Line]:
   """Yields the lines of a local manifest; those of remote files have no stamp yet.
 
   Raises:
@@ -58,19 +58,19 @@ def require(source: str | os.PathLike[str]) -> None:
   Raises:
     ValueError: it is not.
   """
-  if os.path.splitext(source)[1].lower() not in sources.MANIFESTS:
+  if os.path.splitext(source)[1].lower() not in inputs.MANIFESTS:
     raise ValueError(
       f"--input={os.fspath(source)}: a file must be a manifest"
-      f" ({', '.join(sources.MANIFESTS)}). For single media files, name their folder."
+      f" ({', '.join(inputs.MANIFESTS)}). For single media files, name their folder."
     )
 
 
-def stamped(found: Iterable[sources.Line]) -> Iterator[sources.Line]:
+def stamped(found: Iterable[inputs.Line]) -> Iterator[inputs.Line]:
   """Adds a stamp to lines of remote files, or why there is none."""
 
   def call(
-    line: sources.Line,
-  ) -> tuple[sources.Line, Callable[[sources.Line], sources.Line] | None]:
+    line: inputs.Line,
+  ) -> tuple[inputs.Line, Callable[[inputs.Line], inputs.Line] | None]:
     if line.error is not None or not remote.is_remote(line.file):
       return line, None
     try:
@@ -81,7 +81,7 @@ def stamped(found: Iterable[sources.Line]) -> Iterator[sources.Line]:
   return remote.in_order(map(call, found))
 
 
-def _stamped(stamp: Callable[[], str | None], line: sources.Line) -> sources.Line:
+def _stamped(stamp: Callable[[], str | None], line: inputs.Line) -> inputs.Line:
   try:
     found = stamp()
   except PermissionError as error:
@@ -213,30 +213,30 @@ def _columns(path: pathlib.Path, names: Sequence[str]) -> list[str]:
   return found
 
 
-def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[sources.Line]:
+def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[inputs.Line]:
   root = os.path.abspath(path.parent)
   for number, row in enumerate(rows, 1):
-    where = f"{sources.printable(path.name)}:{number}"
+    where = f"{inputs.printable(path.name)}:{number}"
     if isinstance(row, str):
-      yield sources.Line(path=where, error=("bad_line", f"{where} {row}"))
+      yield inputs.Line(path=where, error=("bad_line", f"{where} {row}"))
       continue
     try:
       yield _from_row(root, row)
     except ValueError as error:
-      yield sources.Line(path=where, error=("bad_line", f"{where}: {error}"))
+      yield inputs.Line(path=where, error=("bad_line", f"{where}: {error}"))
 
 
-def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
-  name = sources.first(row, PATH_NAMES)
+def _from_row(root: str, row: Mapping[str, Any]) -> inputs.Line:
+  name = caption_fields.first(row, PATH_NAMES)
   if not isinstance(name, str) or not name or "\0" in name:
     raise ValueError(f"names no file (one of {', '.join(PATH_NAMES)})")
-  captions = sources.caption_fields(row)
+  captions = caption_fields.of_row(row)
   start, end = _seconds(row, START_NAMES), _seconds(row, END_NAMES)
   if end is not None and end <= (start or 0.0):
     raise ValueError(f"end_seconds={end} must be after start_seconds={start or 0.0}")
-  value = sources.first(row, ("split",))
+  value = caption_fields.first(row, ("split",))
   split = "" if value is None else str(value).strip().lower()
-  if split and split not in sources.SPLITS:
+  if split and split not in inputs.SPLITS:
     raise ValueError(f"split={split!r} must be train or validation")
   file = name
   if not remote.is_remote(name):
@@ -244,15 +244,15 @@ def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
   error = None
   if not remote.is_remote(name) and not file.startswith(os.path.join(root, "")):
     message = (
-      f"{sources.printable(name)!r} points outside the manifest's folder; move the"
+      f"{inputs.printable(name)!r} points outside the manifest's folder; move the"
       " manifest to a common parent"
     )
     error = ("outside", message)
-  return sources.Line(
-    path=sources.printable(file),
+  return inputs.Line(
+    path=inputs.printable(file),
     file=file,
     **captions,
-    split=sources.SPLITS.get(split, ""),
+    split=inputs.SPLITS.get(split, ""),
     start_seconds=start or 0.0,
     end_seconds=end,
     error=error,
@@ -260,7 +260,7 @@ def _from_row(root: str, row: Mapping[str, Any]) -> sources.Line:
 
 
 def _seconds(row: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
-  value = sources.first(row, names)
+  value = caption_fields.first(row, names)
   if value is None:
     return None
   try:

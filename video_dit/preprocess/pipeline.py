@@ -19,7 +19,7 @@ import apache_beam as beam
 from apache_beam.io.filesystems import FileSystems
 
 from video_dit import config as config_lib
-from video_dit.preprocess import cuts, decide, examine, sources, workers
+from video_dit.preprocess import cuts, decide, examine, inputs, workers
 from video_dit.preprocess import ingest as ingest_lib
 
 # Lines that are read, and written, together.
@@ -123,7 +123,7 @@ class Examine(beam.DoFn):
     if record["known"] is None and record["id"] is not None:
       if self._pool is None:
         self._pool = workers.Pool(self._work, 1, self._media.timeout_seconds)
-      line = sources.from_json(record["line"])
+      line = inputs.from_json(record["line"])
       id = bytes.fromhex(record["id"])
       job = ingest_lib.job_of(id, line, self._media, self._ingest)
       ((_, result),) = self._pool.run([(1, job)], 1)
@@ -149,7 +149,7 @@ class Decide(beam.DoFn):
     """Yields the rows."""
     number, text = element
     record = json.loads(text)
-    line, known = sources.from_json(record["line"]), record["known"]
+    line, known = inputs.from_json(record["line"]), record["known"]
     rows = decide.rows(number, line, known, self._config, self._grid)
     yield number, json.dumps(rows)
 

@@ -8,12 +8,12 @@ import pathlib
 import tempfile
 from typing import Any
 
-from video_dit.preprocess import manifests, remote, sources
+from video_dit.preprocess import caption_fields, folders, inputs, manifests, remote
 
 _LISTED = 200_000  # files of the folders that are listed at a time
 
 
-def lines(url: str, output: str = "") -> Iterator[sources.Line]:
+def lines(url: str, output: str = "") -> Iterator[inputs.Line]:
   """Yields the lines of a remote folder or manifest, as `sources.lines` does.
 
   Raises:
@@ -26,20 +26,18 @@ def lines(url: str, output: str = "") -> Iterator[sources.Line]:
     raise FileNotFoundError(
       f"--input={url}: no such folder or file. Name a folder of media, or a manifest."
     )
-  if url.startswith("memory://"):  # which other processes cannot see
-    return sources.lines(remote.copy(url))
   if kind == "directory":
     return _folder(url, output)
   manifests.require(url)
   return manifests.stamped(_rows(url))
 
 
-def _folder(url: str, output: str) -> Iterator[sources.Line]:
-  def calls() -> Iterator[tuple[sources.Line, Callable | None]]:
+def _folder(url: str, output: str) -> Iterator[inputs.Line]:
+  def calls() -> Iterator[tuple[inputs.Line, Callable | None]]:
     for found in walk(url, output):
       if found.problem:
-        yield sources.refused(found.folder, found.problem), None
-      for line, beside in sources.listing(found.folder, sorted(found.stamps)):
+        yield folders.refused(found.folder, found.problem), None
+      for line, beside in folders.listing(found.folder, sorted(found.stamps)):
         name = line.file.rpartition("/")[2]
         line = dataclasses.replace(line, stamp=found.stamps.get(name, ""))
         yield line, _captioning(beside) if beside else None
@@ -132,12 +130,12 @@ def _listing(system: Any, url: str, folder: str) -> Listing:
   return Listing(url, stamps, tuple(sorted(folders)), problem)
 
 
-def _captioning(beside: Sequence[str]) -> Callable[[sources.Line], sources.Line]:
+def _captioning(beside: Sequence[str]) -> Callable[[inputs.Line], inputs.Line]:
   readers = {path: remote.reading(path) for path in beside}
-  return lambda line: sources.captioned(line, beside, lambda path: readers[path]())
+  return lambda line: caption_fields.beside(line, beside, lambda path: readers[path]())
 
 
-def _rows(url: str) -> Iterator[sources.Line]:
+def _rows(url: str) -> Iterator[inputs.Line]:
   """The lines of a manifest, those with relative paths at its own place."""
   root, _, name = url.rpartition("/")
   with tempfile.TemporaryDirectory(prefix="video_dit_manifest") as folder:
@@ -146,5 +144,5 @@ def _rows(url: str) -> Iterator[sources.Line]:
     for line in manifests.lines(path):
       if line.error is None and not remote.is_remote(line.file):
         file = f"{root}/{os.path.relpath(line.file, folder)}"
-        line = dataclasses.replace(line, path=sources.printable(file), file=file)
+        line = dataclasses.replace(line, path=inputs.printable(file), file=file)
       yield line

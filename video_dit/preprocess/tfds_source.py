@@ -15,7 +15,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.media import errors
-from video_dit.preprocess import sources
+from video_dit.preprocess import inputs
 
 MEDIA_NAMES = ("video", "clip", "image")
 CAPTION_NAMES = ("caption", "text", "prompt", "label")
@@ -23,7 +23,7 @@ RATE_NAMES = ("frames_per_second", "fps")
 _SEPARATOR = "\n"
 
 
-def lines(name: str) -> Iterator[sources.Line]:
+def lines(name: str) -> Iterator[inputs.Line]:
   """Yields a line a record of `name[:split]`, a registered name or a folder.
 
   Raises:
@@ -52,17 +52,17 @@ def lines(name: str) -> Iterator[sources.Line]:
   return _lines(name, {s: n for s, n in splits.items() if split in ("", s)})
 
 
-def _lines(name: str, splits: dict[str, int]) -> Iterator[sources.Line]:
+def _lines(name: str, splits: dict[str, int]) -> Iterator[inputs.Line]:
   info = os.path.join(_builder(name).data_dir, "dataset_info.json")
   made = os.stat(info).st_mtime_ns if os.path.isfile(info) else 0
   for split in sorted(splits):
     for record in range(splits[split]):
-      yield sources.Line(
+      yield inputs.Line(
         path=f"{name}:{split}/{record}",
         file=_SEPARATOR.join((name, split, str(made))),
         record=record,
         caption=None,
-        split=sources.SPLITS.get(split, ""),
+        split=inputs.SPLITS.get(split, ""),
       )
 
 
