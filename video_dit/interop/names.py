@@ -24,11 +24,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from video_dit.interop import dtypes
+from video_dit.interop import dtypes, placing
 from video_dit.interop.extent import Extent
 from video_dit.interop.safetensors_file import Outgoing
 from video_dit.interop.tensors import Tensors
-from video_dit.parallel import partition
 
 _SHOWN = 8
 
@@ -142,7 +141,7 @@ def load_into(
   kinds = _kinds(tensors, moves, dtype)
   if tensors.abstract:
     state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
-    return abstract(state, kinds, mesh)
+    return placing.abstract(state, kinds, mesh)
   found: dict[str, jax.Array] = {}
   for move in moves:
     sources = [tensors.read(name) for name in move.theirs]
@@ -153,14 +152,16 @@ def load_into(
     for path, value in zip(move.ours, values, strict=True):
       kind, name = kinds[path], move.theirs[0]
       parts, variable = variables[path]
-      sharding = _sharding(parts, variable, mesh)
+      sharding = placing.sharding_of(parts, variable, mesh)
       if move.layer is None:
-        found[path] = _place(value, kind, sharding, name)
+        found[path] = placing.place(value, kind, sharding, name)
         continue
       if path not in found:
-        found[path] = _zeros(variable.shape, kind, sharding)
-      part = _place(value, kind, _without_first(sharding), name)
-      found[path] = _set_layer(found[path], part, jax.device_put(np.int32(move.layer)))
+        found[path] = placing.zeros(variable.shape, kind, sharding)
+      part = placing.place(value, kind, placing.without_first(sharding), name)
+      found[path] = placing.set_layer(
+        found[path], part, jax.device_put(np.int32(move.layer))
+      )
   return traverse_util.unflatten_dict({variables[n][0]: x for n, x in found.items()})
 
 
@@ -184,27 +185,6 @@ def _variables(shadow: nnx.Module | nnx.State) -> dict[str, tuple[Any, Any]]:
   """Parts of the name of each parameter, and the parameter."""
   state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
   return {"/".join(map(str, p)): (p, v) for p, v in nnx.to_flat_state(state)}
-
-
-def abstract(
-  state: nnx.State,
-  kinds: Mapping[str, np.dtype] | jax.typing.DTypeLike,
-  mesh: jax.sharding.Mesh | None,
-) -> dict:
-  """Shapes and layouts of parameters, as `load_into` lays them.
-
-  Args:
-    state: of the abstract model.
-    kinds: the dtype of each path, or of all.
-    mesh: that they would be laid over.
-  """
-  found = {}
-  for parts, variable in nnx.to_flat_state(state):
-    path = "/".join(map(str, parts))
-    kind = kinds[path] if isinstance(kinds, Mapping) else kinds
-    sharding = _sharding(parts, variable, mesh)
-    found[parts] = jax.ShapeDtypeStruct(variable.shape, kind, sharding=sharding)
-  return traverse_util.unflatten_dict(found)
 
 
 def _kinds(
@@ -281,54 +261,6 @@ def check(
 def _listed(word: str, lines: list[str]) -> str:
   more = f"\n    and {len(lines) - _SHOWN} more" if len(lines) > _SHOWN else ""
   return f"  {len(lines)} {word}:\n    " + "\n    ".join(lines[:_SHOWN]) + more
-
-
-def _sharding(path, variable, mesh) -> jax.sharding.Sharding | None:
-  """By the names beside a parameter.
-
-  A named axis that does not divide over its axis of the mesh stays whole: the sizes are
-  the checkpoint's, and nobody can choose others.
-  """
-  if mesh is None:
-    return None
-  axes = variable.get_metadata().get("axes")
-  sizes = variable.shape[len(variable.shape) - len(axes) :]
-  firsts = [partition.mesh_axes(name)[:1] for name in axes]
-  ways = [mesh.shape[first[0]] if first else 1 for first in firsts]
-  kept = zip(axes, sizes, ways, strict=True)
-  fitting = tuple(name if size % n == 0 else None for name, size, n in kept)
-  spec = partition.spec_for(path, variable.shape, fitting, mesh)
-  return jax.sharding.NamedSharding(mesh, spec)
-
-
-def _without_first(sharding):
-  if sharding is None:
-    return None
-  spec = jax.sharding.PartitionSpec(*sharding.spec[1:])
-  return jax.sharding.NamedSharding(sharding.mesh, spec)
-
-
-def _place(value: np.ndarray, dtype: np.dtype, sharding, name: str) -> jax.Array:
-  """A copy on the devices: none of it is backed by the file afterwards."""
-
-  def copy(part: np.ndarray) -> np.ndarray:
-    found = dtypes.cast(part, dtype, name)
-    return np.array(found, order="C") if found is part else found
-
-  if sharding is None:
-    return jax.device_put(copy(value))
-  return jax.make_array_from_callback(
-    value.shape, sharding, lambda index: copy(value[index])
-  )
-
-
-def _zeros(shape, dtype, sharding) -> jax.Array:
-  return jax.jit(lambda: jnp.zeros(shape, dtype), out_shardings=sharding)()
-
-
-@functools.partial(jax.jit, donate_argnums=0)
-def _set_layer(whole: jax.Array, part: jax.Array, layer: jax.Array) -> jax.Array:
-  return jax.lax.dynamic_update_index_in_dim(whole, part, layer, 0)
 
 
 def check_naming(naming: str, kind: str, known: Iterable[str]) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit import interop
-from video_dit.interop import names, text_encoders
+from video_dit.interop import placing, text_encoders
 from video_dit.models.autoencoder import published
 from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.models.autoencoder.wan import Wan, WanConfig
@@ -127,7 +127,7 @@ def text_encoder(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Text:
     sizes = T5Config.of(text, text.vocabulary)
     sizes = dataclasses.replace(sizes, shared_bias=not _is_wans(config))
     model = published.abstract(lambda rngs: T5Encoder(sizes, rngs=rngs))
-    params = names.abstract(nnx.state(model), kind, laid)
+    params = placing.abstract(nnx.state(model), kind, laid)
   count = sum(x.size for x in jax.tree.leaves(params))
   where = f"over {mesh.size} devices" if laid else "whole on one device of each host"
   return Text(
