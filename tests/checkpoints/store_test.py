@@ -72,6 +72,32 @@ def saved(tmp_path_factory):
   return folder
 
 
+def test_arrays_that_must_be_fetched_are_saved_under_a_training_loops_guard(tmp_path):
+  """As all on an accelerator; on a CPU only those of four bits are not read in place."""
+  state = _state()
+  state = dataclasses.replace(state, ema={"codes": jnp.arange(8).astype(jnp.int4)})
+  with Store(tmp_path / "checkpoints", keep=1) as store:
+    with jax.transfer_guard("disallow"):
+      with pytest.raises(jax.errors.JaxRuntimeError, match="Disallowed device-to-host"):
+        np.asarray(state.ema["codes"])
+      store.save(state, _position(1))
+      store.wait()
+    found = store.restore(_abstract(state, (8, 1, 1, 1)))
+  _assert_equal(found.ema, state.ema)
+
+
+def test_a_checkpoint_that_another_host_sees_is_awaited(tmp_path, saved):
+  folder = tmp_path / "checkpoints"
+  folder.mkdir()
+  with Store(folder, keep=2) as store:
+    assert store.latest() is None
+    shutil.copytree(saved / "5", folder / "5")
+    store.await_step(5, 30)
+    assert store.latest() == 5
+    with pytest.raises(TimeoutError, match="another host sees a checkpoint of step 6"):
+      store.await_step(6, 0)
+
+
 def test_the_newest_are_kept_and_come_back_on_another_mesh(saved):
   with Store(saved) as store:
     assert store.steps() == [4, 5] and store.latest() == 5

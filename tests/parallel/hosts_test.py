@@ -1,5 +1,10 @@
 """Other processes: what tells of them, and a mistake that is named."""
 
+import os
+import socket
+import subprocess
+import sys
+
 import pytest
 
 from video_dit.parallel import hosts
@@ -56,3 +61,66 @@ def test_a_check_that_fails_refuses_in_a_process_alone_too():
   with pytest.raises(ValueError, match="another encoder"):
     hosts.check(refuse)
   hosts.check(lambda: None)
+
+
+_TWO = """
+import pathlib, sys
+import jax
+from video_dit import lock
+from video_dit.parallel import hosts
+
+hosts.join(None)
+me = jax.process_index()
+print("greatest", hosts.greatest(3 + me))
+
+def fail(error):
+  raise error
+
+for error in (ValueError("no grid"), PermissionError(13, "not allowed", "/a"), None):
+  try:
+    hosts.check(lambda: error and fail(error), 20)
+    print("passed")
+  except Exception as found:
+    print(type(found).__name__, found)
+try:
+  with hosts.alone(pathlib.Path("/proc/none"), flag="--workdir"):
+    print("held")
+except Exception as found:
+  print(type(found).__name__)
+try:
+  hosts.tell("", 20) if me else hosts.tell("a word", 0)
+  if me:
+    hosts.tell("", 0.5)
+except Exception as found:
+  print(type(found).__name__, found)
+"""
+
+
+def test_what_one_process_meets_all_are_told():
+  """Else the others would wait for it, for an hour or for ever."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+  pair = [
+    subprocess.Popen(
+      [sys.executable, "-c", _TWO],
+      env=os.environ | together | {"JAX_PROCESS_ID": str(i)},
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  said = [process.communicate(timeout=120)[0].splitlines() for process in pair]
+  first, second = ([x for x in lines if "[Gloo]" not in x] for lines in said)
+  problem = "[Errno 13] not allowed: '/a'"
+  failed = "RuntimeError the first process of this run failed"
+  assert first[:4] == [
+    "greatest 4",
+    "ValueError no grid",
+    f"PermissionError {problem}",
+    "passed",
+  ]
+  assert second[:4] == [*first[:2], f"{failed}: {problem}", "passed"]
+  assert "Error" in first[4] and second[4] == "RuntimeError"
+  assert second[5].startswith("TimeoutError the first process of this run said nothing")

@@ -118,3 +118,26 @@ except ValueError as error:
   )
   assert "--mesh=gpu: JAX finds no gpu device here (" in done.stdout
   assert "./launch/setup.sh gpu." in done.stdout
+
+
+class _Chip:
+  """A chip of one of several TPU slices of 2 x 2 x 2, as JAX describes it."""
+
+  platform, device_kind, core_on_chip = "tpu", "TPU v5", 0
+
+  def __init__(self, slice_index: int, place: int):
+    self.slice_index, self.id = slice_index, 8 * slice_index + place
+    self.coords = (place % 2, place // 2 % 2, place // 4)
+    self.process_index = self.id // 4
+
+
+def test_only_data_spans_slices():
+  chips = [_Chip(slice_index, place) for slice_index in range(2) for place in range(8)]
+  for shape in ((2, 8, 1, 1), (4, 2, 2, 1), (16, 1, 1, 1)):
+    mesh = mesh_lib.make(chips, shape)
+    assert tuple(mesh.shape.values()) == shape
+    # Each part of `data` but for the outermost lies in one slice.
+    for half, part in enumerate(mesh.devices.reshape(2, -1)):
+      assert {chip.slice_index for chip in part} == {half}
+  with pytest.raises(ValueError, match="data=1 does not divide over 2 slices"):
+    mesh_lib.make(chips, (1, 16, 1, 1))

@@ -97,19 +97,33 @@ def test_devices_on_a_cpu_read_programs_only_with_threads_for_each_to_wait_in(tm
 
 def test_several_processes_on_a_cpu_read_no_programs(settings, monkeypatch):
   monkeypatch.setenv("PJRT_NPROC", "1000")
-  programs.read_only_where_safe(jax.devices())
+  programs.compile_anew_where_needed(jax.devices())
   assert not settings
   monkeypatch.setattr(jax, "process_count", lambda: 2)
-  programs.read_only_where_safe(jax.devices()[:1])
+  programs.compile_anew_where_needed(jax.devices()[:1])
   assert not settings
-  programs.read_only_where_safe(jax.devices())
+  programs.compile_anew_where_needed(jax.devices())
   assert settings == {"jax_enable_compilation_cache": False}
 
 
-def test_the_oldest_programs_are_removed(tmp_path):
+def test_a_folder_that_the_user_names_is_left_alone(tmp_path, settings, monkeypatch):
+  monkeypatch.setattr(programs, "_MOST_BYTES", 0)
+  for folder in (tmp_path / "theirs", tmp_path / "ours"):
+    folder.mkdir()
+    (folder / "file").write_bytes(bytes(10))
+  monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", str(tmp_path / "theirs"))
+  programs.keep_in(tmp_path / "ours")
+  assert settings["jax_compilation_cache_dir"] == str(tmp_path / "theirs")
+  assert (tmp_path / "theirs" / "file").exists() and (tmp_path / "ours" / "file").exists()
+  monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+  programs.keep_in(tmp_path / "ours")
+  assert not (tmp_path / "ours" / "file").exists()
+
+
+def test_the_programs_that_were_not_used_for_longest_are_removed(tmp_path):
   for age, name in enumerate("abcd"):
     (tmp_path / name).write_bytes(bytes(10))
-    os.utime(tmp_path / name, (1000 - age, 1000 - age))
+    os.utime(tmp_path / name, (1000 - age, 10 * age))  # used, made
   (tmp_path / "xla").mkdir()  # of XLA's own, older than all
   os.utime(tmp_path / "xla", (1, 1))
   programs.prune(tmp_path, 25)

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import contextlib
 import dataclasses
 import pathlib
+import time
 from typing import Any
 
 import jax
@@ -86,6 +87,22 @@ class Store:
     """Step of the newest complete checkpoint."""
     return max(self.steps(), default=None)
 
+  def await_step(self, step: int, seconds: float = 60.0) -> None:
+    """Waits until a checkpoint is seen here, on a disk that shows changes late.
+
+    Raises:
+      TimeoutError: it was not, in that many seconds.
+    """
+    until = time.monotonic() + seconds
+    while step not in self.steps():
+      if time.monotonic() > until:
+        raise TimeoutError(
+          f"{self.folder}: another host sees a checkpoint of step {step} there, this one"
+          " does not. All hosts need the same workdir; start the run again if it is."
+        )
+      time.sleep(1)
+      self._checkpointer.reload()
+
   def save(self, state: TrainState, position: Position) -> None:
     """Starts saving; returns when `state` may be donated.
 
@@ -95,7 +112,8 @@ class Store:
     Raises:
       ValueError: the disk is full.
     """
-    with self._disk():
+    # Orbax fetches arrays without saying so, which a training loop's guard refuses.
+    with self._disk(), jax.transfer_guard("allow"):
       self._end_save()
       self._saving = self._checkpointer.save_checkpointables_async(
         position.step,

@@ -114,6 +114,9 @@ def tell(word: str, seconds: float) -> str:
   Args:
     word: of the first process; the others' words are ignored.
     seconds: how long the others wait for it.
+
+  Raises:
+    TimeoutError: it said nothing for so long.
   """
   if jax.process_count() == 1:
     return word
@@ -124,7 +127,20 @@ def tell(word: str, seconds: float) -> str:
   if leads():
     client.key_value_set(key, f"said {word}")
     return word
-  return client.blocking_key_value_get(key, int(1000 * seconds)).removeprefix("said ")
+  try:
+    word = client.blocking_key_value_get(key, int(1000 * seconds))
+  except jax.errors.JaxRuntimeError as error:
+    raise TimeoutError(
+      f"the first process of this run said nothing for {seconds:.0f} s ({error})"
+    ) from error
+  return word.removeprefix("said ")
+
+
+def greatest(value: int) -> int:
+  """The greatest of a number of each process; all must call it."""
+  if jax.process_count() == 1:
+    return value
+  return int(np.max(multihost_utils.process_allgather(np.int32(value))))
 
 
 def check(of_first: Callable[[], None], seconds: float = 3600.0) -> None:
@@ -138,15 +154,28 @@ def check(of_first: Callable[[], None], seconds: float = 3600.0) -> None:
 
   Raises:
     ValueError: as the check in the first process.
+    RuntimeError: the check failed there in another way; the first raises what it met.
   """
-  refusal = ""
+  problem = None
   if leads():
     try:
       of_first()
-    except ValueError as error:
-      refusal = str(error) or "refused"
-  if refusal := tell(refusal, seconds):
-    raise ValueError(refusal)
+    except Exception as error:
+      problem = error
+  _share(problem, seconds, ValueError)
+
+
+def _share(problem: Exception | None, seconds: float, known: type[Exception]) -> None:
+  """Raises in all processes what the first one met, so that none waits for it in vain."""
+  kind = "refused" if isinstance(problem, known) else "failed"
+  said = tell(f"{kind} {problem!s}" if problem else "", seconds)
+  if problem:
+    raise problem
+  if said:
+    kind, _, text = said.partition(" ")
+    if kind == "refused":
+      raise known(text)
+    raise RuntimeError(f"the first process of this run failed: {text}")
 
 
 @contextlib.contextmanager
@@ -162,18 +191,18 @@ def alone(
 
   Raises:
     lock.Busy: another run is using it; in every process.
+    RuntimeError: as of `check`.
   """
   with contextlib.ExitStack() as held:
-    problem = ""
+    problem = None
     if leads():
       try:
         held.enter_context(
           lock.held(folder, flag=flag, wait_seconds=wait_seconds, say=say)
         )
-      except lock.Busy as error:
-        problem = str(error)
-    if problem := tell(problem, wait_seconds + 240):
-      raise lock.Busy(problem)
+      except Exception as error:
+        problem = error
+    _share(problem, wait_seconds + 240, lock.Busy)
     yield
 
 

@@ -132,7 +132,7 @@ def start(
       f"--mesh={text}: {spec.devices} devices requested, but {jax.local_device_count()}"
       " are already running. Start them before JAX is used, or request as many."
     )
-  programs.read_only_where_safe(devices)
+  programs.compile_anew_where_needed(devices)
   return make(devices, sizes(len(devices), spec.axes, defaults, text))
 
 
@@ -163,9 +163,29 @@ def make(devices, shape: tuple[int, int, int, int]) -> jax.sharding.Mesh:
   """A mesh of the four axes over `devices`, sharded by the partitioner.
 
   On a TPU slice axes lie along its links; an axis whose size no dimension has, like 8 on
-  4x4x4, takes parts of several.
+  4x4x4, takes parts of several. Of several slices, each has its own part of `data`, the
+  only axis whose traffic suits the network between them.
+
+  Raises:
+    ValueError: `data` does not divide over the slices.
   """
   types = (AxisType.Auto,) * 4
+  slices = len({getattr(device, "slice_index", 0) for device in devices})
+  if slices > 1:
+    data, *inner = shape
+    if data % slices:
+      raise ValueError(
+        f"data={data} does not divide over {slices} slices of TPUs. Between slices only"
+        " data-parallel work is divided: make the product of fsdp, tensor and context at"
+        f" most the {len(devices) // slices} devices of a slice."
+      )
+    placed = mesh_utils.create_hybrid_device_mesh(
+      (data // slices, *inner),
+      (slices, 1, 1, 1),
+      devices,
+      allow_split_physical_axes=True,
+    )
+    return jax.sharding.Mesh(placed, AXES, axis_types=types)
   try:
     return jax.make_mesh(shape, AXES, axis_types=types, devices=devices)
   except NotImplementedError:

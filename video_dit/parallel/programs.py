@@ -26,10 +26,12 @@ def keep_in(folder: pathlib.Path | None) -> None:
 
   `JAX_COMPILATION_CACHE_DIR` names another one; where that is set but empty, or
   `JAX_ENABLE_COMPILATION_CACHE` is false, nothing is kept. Programs that compile in less
-  than a second are not kept; beyond 4 GiB the oldest are removed.
+  than a second are not kept.
 
   Args:
-    folder: created when there is something to keep; None keeps nothing, and says so.
+    folder: created when there is something to keep, and then of these programs alone:
+      beyond 4 GiB those that were not used for longest are removed. None keeps nothing,
+      and says so.
   """
   named = os.environ.get("JAX_COMPILATION_CACHE_DIR")
   if named == "":
@@ -41,10 +43,9 @@ def keep_in(folder: pathlib.Path | None) -> None:
       " JAX_COMPILATION_CACHE_DIR to a folder, or to nothing."
     )
     return
-  chosen = named or str(folder)
-  if "://" not in chosen:
-    prune(pathlib.Path(chosen), _MOST_BYTES)
-  jax.config.update("jax_compilation_cache_dir", chosen)
+  if not named and folder is not None:
+    prune(folder, _MOST_BYTES)
+  jax.config.update("jax_compilation_cache_dir", named or str(folder))
   # Else the folder's own path becomes part of every program's key, and none is found once
   # the folder has moved. XLA's own caches, for GPUs only, save just a part of compiling,
   # and nothing where the program itself is found.
@@ -54,7 +55,7 @@ def keep_in(folder: pathlib.Path | None) -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def read_only_where_safe(devices: Sequence[jax.Device]) -> None:
+def compile_anew_where_needed(devices: Sequence[jax.Device]) -> None:
   """Compiles every program anew where one from disk could wait for itself for ever.
 
   XLA for CPU loses, when it writes a program, the order between the collectives inside a
@@ -77,13 +78,14 @@ def read_only_where_safe(devices: Sequence[jax.Device]) -> None:
 
 
 def prune(folder: pathlib.Path, most: int) -> None:
-  """Removes the oldest files of a folder until at most `most` bytes are left."""
+  """Keeps the files that were used last, at most `most` bytes, and removes the others."""
   files = []
   for path in folder.glob("*"):
     with contextlib.suppress(FileNotFoundError):  # another process removed it
       about = path.stat()
       if stat.S_ISREG(about.st_mode):  # XLA may have a folder of its own there.
-        files.append((about.st_mtime, about.st_size, path))
+        used = max(about.st_atime, about.st_mtime)
+        files.append((used, about.st_size, path))
   total = 0
   for _, size, path in sorted(files, reverse=True):
     total += size

@@ -113,11 +113,13 @@ class _Run:
     trainer, config = self.trainer, self.config
     shape = ", ".join(f"{axis}={size}" for axis, size in trainer.mesh.shape.items())
     hosts.say(f"{config.name}: {trainer.num_params():,} parameters on the mesh {shape}")
-    if self.store.latest() is None:
+    newest = hosts.greatest(self.store.latest() or 0)
+    if not newest:
       fresh = Position(step=0, seed=config.seed, data=self.objective.data)
       return trainer.init(), fresh
-    position = self.store.position()
-    state = self.store.restore(trainer.abstract)
+    self.store.await_step(newest)
+    position = self.store.position(newest)
+    state = self.store.restore(trainer.abstract, newest)
     if self.objective.steps:
       self.objective.steps.learn(position.epochs)
     hosts.say(f"continuing from step {position.step}")
@@ -173,7 +175,7 @@ class _Run:
     """Writes samples, export and report of a finished run; once."""
     step = self.store.latest() or 0
     marker = self.workdir / FINISHED
-    if _marked(marker) == step:
+    if hosts.greatest(_marked(marker) == step):
       hosts.say(f"step {step} of {self.config.train.steps}: nothing left to train")
       return
     self._show(state, step)

@@ -29,7 +29,7 @@ T = TypeVar("T", bound=Task)
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class StepMetrics:
-  """What one step measured; float32 scalars.
+  """What one step measured; scalars, float32 but for the two of skipped steps, int32.
 
   Attributes:
     means: name to (total, weight); the mean is total over weight.
@@ -163,7 +163,7 @@ class Trainer(Generic[T]):
     state = TrainState(step=state.step + 1, params=params, ema=ema, opt=opt)
 
     one = jnp.ones((), jnp.float32)
-    means = {"loss": (sums.loss / sums.weight, one), "grad_norm": (grad_norm, one)}
+    means = {"loss": (sums.loss, sums.weight), "grad_norm": (grad_norm, one)}
     return state, StepMetrics(
       means=means | sums.means,
       counts=sums.counts,
