@@ -8,10 +8,10 @@ import pytest
 from video_dit.preprocess import side_by_side
 
 
-def team(work, shares, *, room=100, stopped=None):
+def devices(work, shares, *, room=100, stopped=None):
   """Of devices that take turns, with items of size 1."""
   count = len(shares)
-  return side_by_side.Team(
+  return side_by_side.Devices(
     work,
     lambda item: item % count,
     shares,
@@ -31,7 +31,7 @@ def test_results_come_in_order_from_one_thread_a_device():
     names.add((item % 3, threading.current_thread().name))
     return item * 10
 
-  done = team(work, [4, 4, 4]).run(iter(range(12)), lambda _: None)
+  done = devices(work, [4, 4, 4]).run(iter(range(12)), lambda _: None)
   assert list(done) == [10 * i for i in range(12)]
   assert names == {(i, f"device{i}") for i in range(3)}
 
@@ -52,7 +52,7 @@ def test_a_busy_device_stops_others_only_where_there_is_no_room():
       go.set()  # The other device has gone on; three wait for this one.
     return item
 
-  found = team(work, [6, 6], room=4).run(items(), lambda _: None)
+  found = devices(work, [6, 6], room=4).run(items(), lambda _: None)
   assert list(found) == list(range(12))
 
   go.clear()
@@ -72,7 +72,7 @@ def test_a_busy_device_stops_others_only_where_there_is_no_room():
         waits.set()
       yield i
 
-  found = team(held, [8], room=2).run(watched(), lambda _: None)
+  found = devices(held, [8], room=2).run(watched(), lambda _: None)
   assert list(found) == list(range(12))
 
 
@@ -90,16 +90,16 @@ def test_only_waiting_for_items_counts_as_waiting():
     return item
 
   waited: list[float] = []
-  list(team(work, [2]).run(items(), waited.append))
+  list(devices(work, [2]).run(items(), waited.append))
   assert sum(waited) > 0.2
   waited.clear()
-  for _ in team(work, [4]).run(iter(range(4)), waited.append):
+  for _ in devices(work, [4]).run(iter(range(4)), waited.append):
     time.sleep(0.3)  # The one who takes the results is no decoder.
   assert sum(waited) < 0.3
   # A device that has had its last item waits for none.
   waited.clear()
   worked.clear()
-  list(team(work, [1, 1]).run(items(), waited.append))
+  list(devices(work, [1, 1]).run(items(), waited.append))
   assert sum(waited) == 0
 
 
@@ -113,10 +113,29 @@ def test_an_error_ends_all_and_comes_out(count):
       raise ValueError("no room")
     return item
 
-  done = team(work, [100] * count, room=3).run(iter(range(100)), lambda _: None)
+  done = devices(work, [100] * count, room=3).run(iter(range(100)), lambda _: None)
   with pytest.raises(ValueError, match="no room"):
     list(done)
   assert len(begun) < 10
+
+
+def test_an_error_is_not_kept_until_the_others_are_done():
+  """Of hours of their work, of which the failing device would do no more."""
+  both, failed, begun = threading.Barrier(2), threading.Event(), []
+
+  def work(item):
+    begun.append(item)
+    both.wait(timeout=60)
+    if item % 2:
+      failed.set()
+      raise ValueError("no room")
+    assert failed.wait(timeout=60)
+    time.sleep(0.2)
+    return item
+
+  with pytest.raises(ValueError, match="no room"):
+    list(devices(work, [50, 50]).run(iter(range(100)), lambda _: None))
+  assert sorted(begun) == [0, 1]
 
 
 def test_no_work_begins_once_all_are_to_stop():
@@ -127,5 +146,5 @@ def test_no_work_begins_once_all_are_to_stop():
     stopped.set()
     return item
 
-  assert len(list(team(work, [9], stopped=stopped).run(iter(range(9)), print))) <= 1
+  assert len(list(devices(work, [9], stopped=stopped).run(iter(range(9)), print))) <= 1
   assert begun == [0]

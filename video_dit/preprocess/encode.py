@@ -203,7 +203,7 @@ def add(
   limit = largest * devices + longest * media.workers
   left = threading.Event()
   decoded = ahead.decode(plan, batches, rows, media, pool, limit, left)
-  team = side_by_side.Team(
+  shared = side_by_side.Devices(
     functools.partial(_work, maker),
     lambda found: found[0].device,
     np.bincount([batch.device for batch in batches], minlength=devices).tolist(),
@@ -217,7 +217,7 @@ def add(
     progress.Bar(writer.metadata.kind, plan, batches, made) as bar,
     ahead.in_thread(decoded, left.set) as clips,
     ahead.in_thread(
-      _records(team.run(clips, made.wait), maker), left.set, _BATCHES_AHEAD
+      _records(shared.run(clips, made.wait), maker), left.set, _BATCHES_AHEAD
     ) as encoded,
   ):
     for batch, records, failed in encoded:

@@ -24,7 +24,7 @@ class _Place(Generic[T, R]):
   is_done: bool = False
 
 
-class Team(Generic[T, R]):
+class Devices(Generic[T, R]):
   """Devices that share a list of items, each in a daemon thread of its own.
 
   Args:
@@ -55,11 +55,20 @@ class Team(Generic[T, R]):
     self._idle_since: list[float | None] = [None] * len(shares)
     self._waiting = 0
     self._closed = False
+    self._error: BaseException | None = None
+
+  @property
+  def _ends(self) -> bool:
+    """Whether no more work is to begin."""
+    return self._closed or self._error is not None or self._stopped.is_set()
 
   def run(
     self, items: Iterator[T], waited: Callable[[float], None]
   ) -> Generator[R, None, None]:
     """Yields the results of work on items, in the items' order.
+
+    An error of one device is raised as soon as the others are done with the items that
+    they have begun; what comes before in order is yielded first, as far as it is done.
 
     Args:
       items: best in the order in which they would be done.
@@ -89,6 +98,8 @@ class Team(Generic[T, R]):
         if not pending[0].is_done:
           break
         yield _result(pending.popleft())
+      if self._error is not None:
+        raise self._error
     finally:
       with self._changed:
         self._closed = True
@@ -97,7 +108,7 @@ class Team(Generic[T, R]):
         thread.join()
 
   def _admit(self, item: T, pending: deque[_Place[T, R]]) -> bool:
-    """Gives an item to its device when there is room; False: all are to stop."""
+    """Gives an item to its device when there is room; False: no more work begins."""
     number, place = self._device(item), _Place[T, R](item, self._size(item))
 
     def has_room() -> bool:
@@ -106,7 +117,7 @@ class Team(Generic[T, R]):
 
     self._until(has_room)
     with self._changed:
-      if self._stopped.is_set():
+      if self._ends:
         return False
       self._queues[number].append(place)
       self._left[number] -= 1
@@ -117,9 +128,9 @@ class Team(Generic[T, R]):
     return True
 
   def _until(self, what: Callable[[], bool]) -> None:
-    """Waits until something is true, or all are to stop."""
+    """Waits until something is true, or no more work is to begin."""
     with self._changed:
-      while not what() and not self._stopped.is_set():
+      while not what() and not self._ends:
         self._changed.wait(_POLL_SECONDS)
 
   def _idle(self, begun: float, now: float) -> float:
@@ -133,9 +144,9 @@ class Team(Generic[T, R]):
     queue = self._queues[number]
     while True:
       with self._changed:
-        while not (queue or self._closed or self._stopped.is_set()):
+        while not (queue or self._ends):
           self._changed.wait(_POLL_SECONDS)
-        if self._closed or self._stopped.is_set():
+        if self._ends:
           return
         place = queue.popleft()
         self._waiting -= place.size
@@ -148,6 +159,7 @@ class Team(Generic[T, R]):
         place.error = error
       place.item = None
       with self._changed:
+        self._error = self._error or place.error
         place.is_done = True
         self._at_work[number] = False
         self._idle_since[number] = None if queue else time.monotonic()

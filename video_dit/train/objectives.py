@@ -176,7 +176,7 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     batches = some(dataset, statistics.BATCHES, mesh)
     mean, std = statistics.measure(config, task.build, mesh, ema, batches)
     folder = workdir / "autoencoder"
-    # No process need hold a whole parameter; one of them writes all.
+    # Whole on every device, as one process writes all.
     whole = jax.jit(lambda x: x, out_shardings=partition.replicated(mesh))(ema)
     if hosts.leads():
       autoencoder_store.export(folder, config.autoencoder, whole, mean, std)
