@@ -84,6 +84,11 @@ def test_axes_that_do_not_fit_the_devices_are_refused(axes, asked):
     mesh_lib.sizes(8, axes, config_lib.Mesh(), "cpu:8")
 
 
+def test_an_axis_of_the_config_is_not_taken_for_the_flags():
+  with pytest.raises(ValueError, match=r"context=8 is the config's own; --mesh can name"):
+    mesh_lib.sizes(8, {"fsdp": 8}, config_lib.Mesh(context=8), "fsdp=8")
+
+
 def test_a_mesh_lies_over_all_devices():
   mesh = mesh_lib.start("fsdp=2,context=2", config_lib.Mesh(tensor=2))
   assert dict(mesh.shape) == {"data": 1, "fsdp": 2, "tensor": 2, "context": 2}

@@ -116,6 +116,22 @@ def test_a_formula_refuses_what_training_refuses(axes, dit, message, monkeypatch
     run.plan(request)
 
 
+def test_a_formula_hides_what_goes_to_the_host_behind_work_alone(monkeypatch):
+  config = planned.config(dit={"remat": "offload"})
+  chip = chips.CHIPS["h100"]
+
+  def copied(rate: float) -> tuple[float, float]:
+    changed = dataclasses.replace(chip, host_link=rate)
+    monkeypatch.setitem(chips.CHIPS, "h100", changed)
+    found = planned.by_formula(monkeypatch, config)
+    work = sum(found["seconds"][kind] for kind in ("matrix", "kernel", "vector"))
+    return found["seconds"]["copy"], 2 * found["memory"]["host"] / rate - work
+
+  seconds, left = copied(1e6)
+  assert seconds == pytest.approx(left) and left > 0
+  assert copied(1e15)[0] == 0
+
+
 def test_a_formula_counts_padding_as_work_and_not_as_tokens(monkeypatch):
   full = planned.by_formula(monkeypatch, clips=(32,))
   half = planned.by_formula(monkeypatch, clips=(32, 90))

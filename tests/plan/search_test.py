@@ -44,7 +44,8 @@ def test_a_search_tries_block_sizes_on_tpu_and_ranks_what_fits_first(tried):
   assert len(found) == len(tried) == len(said)
   kernels = {request.config.dit.attention for request in tried}
   assert kernels == {"auto", "splash_256", "splash_1024"}
-  assert {request.config.dit.remat for request in tried} >= {"attention", "dots", "none"}
+  policies = {request.config.dit.remat for request in tried}
+  assert policies == {"attention", "dots", "block", "none", "offload"}
   assert len({tuple(request.axes.items()) for request in tried}) > 1
   fitting = [plan for plan in found if plan["fits"]]
   assert found[: len(fitting)] == fitting
@@ -88,6 +89,13 @@ def test_what_nothing_can_be_planned_with_is_refused(tried, monkeypatch):
   monkeypatch.setattr(run, "plan", refuse)
   with pytest.raises(ValueError, match="no way of 5 can be planned: no such kernel"):
     search.search(_request("cpu:8"), 5, lambda _: None)
+
+
+def test_axes_that_suit_no_mesh_are_refused(tried):
+  request = dataclasses.replace(_request("cpu:8"), axes={"tensor": 4})
+  with pytest.raises(ValueError, match=r"with tensor=4 suits .* tensor dit.heads=2"):
+    search.search(request, 5, lambda _: None)
+  assert not tried
 
 
 def test_a_ranking_names_mesh_remat_and_rows():

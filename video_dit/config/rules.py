@@ -54,7 +54,7 @@ data.row_segments data.row_text data.lookahead data.balance_rows data.window_fra
 data.window_side data.threads data.prefetch optimizer.learning_rate optimizer.epsilon
 train.steps
 train.accumulate train.keep train.evaluate_batches sample.steps
-sample.height sample.width sample.frames sample.frames_per_second sample.rows
+sample.height sample.width sample.frames sample.rows
 evaluate.batches""".split()
 
 _FRACTIONS = """media.validation_fraction ingest.max_black ingest.max_frozen
@@ -91,6 +91,8 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
     _require(all(x < most for x in some), key, value, f"must be below {most:,}")
   for key in ("optimizer.beta1", "optimizer.beta2"):
     _require(values[key] < 1, key, values[key], "must be below 1")
+  rate = values["sample.frames_per_second"]
+  _require(0.01 <= rate <= 1000, "sample.frames_per_second", rate, "needs 0.01 to 1000")
   shift = values["diffusion.max_shift"]
   _require(shift >= 1, "diffusion.max_shift", shift, "must be at least 1, which is none")
   times = values["evaluate.times"]

@@ -318,7 +318,8 @@ class Train:
     accumulate: batches of rows summed into one optimiser step.
     ema_decay: decay of the averaged weights; ramped up over the first steps.
     compute_dtype: of matrix products; parameters stay float32.
-    log_every, checkpoint_every, evaluate_every, sample_every: periods in steps.
+    log_every, checkpoint_every, evaluate_every, sample_every: periods in steps; 0 is at
+      the end of the run alone.
     keep: newest checkpoints kept.
     keep_every: checkpoints of multiples of this step are kept too, for good; a multiple
       of `checkpoint_every`.

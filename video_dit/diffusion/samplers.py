@@ -20,11 +20,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from video_dit import config
 from video_dit.diffusion import predictions
 from video_dit.diffusion import process as processes
 from video_dit.diffusion import times as times_lib
+
+_LEAST_ALPHA = 0.02  # where noise is predicted
 
 
 class Moment(NamedTuple):
@@ -102,23 +105,30 @@ def from_config(sample: config.Sample) -> Step:
   return named[sample.sampler]
 
 
-def start_time(prediction: predictions.Kind) -> float:
-  """The time to start from: 1, or just below it where noise is predicted.
+def start_time(prediction: predictions.Kind, process: processes.Process) -> float:
+  """The time to start from: 1, or where the data's share is 0.02 if noise is predicted.
 
-  At alpha = 0 the noise does not determine the sample, so no sampler can start there.
+  The sample is `(x_t - sigma noise) / alpha`, so a first step multiplies the network's
+  error by the ratio of its two alphas: without bound from 0, and from 0.001 twenty times
+  if 50 steps are even. Starting at 0.02 instead loses 2 % of the data's mean.
   """
-  return 0.999 if prediction == "noise" else 1.0
+  if prediction != "noise":
+    return 1.0
+  times = np.linspace(1.0, 0.0, 10_001, dtype=np.float32)
+  with jax.ensure_compile_time_eval():
+    alphas = np.asarray(process.alpha(jnp.asarray(times)))
+  return float(times[np.argmax(alphas >= _LEAST_ALPHA)])
 
 
 def schedule_times(
   steps: int, *, shift: jax.Array | float = 1.0, start: float = 1.0
 ) -> jax.Array:
-  """Times from `start` down to 0, evenly spaced, then shifted.
+  """Times from `start` down to 0, shifted; evenly spaced before the shift.
 
   Args:
     steps: number of steps.
     shift: a number, or one for each segment `(R, S)`.
-    start: the first time, before the shift.
+    start: the first time.
 
   Returns:
     `(steps + 1,)` or `(steps + 1, R, S)` float32.
@@ -129,7 +139,9 @@ def schedule_times(
   if steps < 1:
     raise ValueError(f"sample.steps={steps}: at least 1 step is needed.")
   shift = jnp.asarray(shift, jnp.float32)
-  even = start * (1.0 - jnp.arange(steps + 1, dtype=jnp.float32) / steps)
+  first = start / (shift - (shift - 1.0) * start)  # is shifted to `start`
+  share = 1.0 - jnp.arange(steps + 1, dtype=jnp.float32) / steps
+  even = jax.vmap(jnp.multiply, in_axes=(0, None))(share, first)
   return jax.vmap(times_lib.shift_times, in_axes=(0, None))(even, shift)
 
 

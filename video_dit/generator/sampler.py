@@ -163,10 +163,11 @@ class Sampler:
       arrays["patches"].shape[-1],
     )
     prediction = config.diffusion.prediction
+    process = process_lib.from_config(config.diffusion)
     times = samplers.schedule_times(
       config.sample.steps,
       shift=times_lib.segment_shift(arrays["tokens"], config.diffusion),
-      start=samplers.start_time(prediction),
+      start=samplers.start_time(prediction, process),
     )
     given = {"given": arrays["patches"], "given_RN": arrays["given"]} if has_given else {}
     return samplers.sample(
@@ -174,7 +175,7 @@ class Sampler:
       partition.constrain(noise_RNP, "rows", "tokens", None),
       times,
       samplers.from_config(config.sample),
-      process=process_lib.from_config(config.diffusion),
+      process=process,
       prediction=prediction,
       segments_RN=segments_RN,
       **given,

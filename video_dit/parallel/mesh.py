@@ -151,6 +151,8 @@ def sizes(
     shown = ", ".join(f"{k}={v}" for k, v in {"data": data, **inner}.items())
     where = f"--mesh={text}" if axes else "config.mesh"
     remedy = "" if axes else " Name others with --mesh, like --mesh=fsdp=1."
+    if ours := [f"{k}={v}" for k, v in inner.items() if axes and k not in axes and v > 1]:
+      remedy = f" {', '.join(ours)} is the config's own; --mesh can name another."
     raise ValueError(
       f"{where}: {shown} asks for {data * product} devices, but there are"
       f" {num_devices}. The product of the axes must equal the devices; data takes the"

@@ -26,6 +26,15 @@ TABLE: dict[str, str | tuple[str, ...] | None] = {
   "channels_out": ("fsdp", "context"),
 }
 
+# Which settings decide the sizes of the axes that must divide.
+_SETTINGS = {
+  "embed": "config.dit.width",
+  "heads": "config.dit.heads",
+  "mlp": "config.dit.width and config.dit.mlp_ratio",
+  "vocabulary": "config.text.vocabulary",
+  "channels_out": "config.autoencoder.widths",
+}
+
 ROWS = ("data", "fsdp")  # the mesh axes that split the rows of a batch
 
 
@@ -60,8 +69,8 @@ def spec_for(
     if first and size % mesh.shape[first[0]]:
       raise ValueError(
         f"{where}: axis {name!r} of size {size} does not divide over"
-        f" {first[0]}={mesh.shape[first[0]]}."
-        f" Choose a smaller {first[0]} in --mesh or config.mesh, or another size."
+        f" {first[0]}={mesh.shape[first[0]]}. Choose a smaller {first[0]} in --mesh or"
+        f" config.mesh, or a model of other sizes ({_SETTINGS[str(name)]})."
       )
     targets.append(_dividing(mesh_axes(name), size, mesh))
   return PartitionSpec(*targets)

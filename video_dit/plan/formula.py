@@ -7,6 +7,7 @@ links     parameters gathered forward and backward and gradients scattered, in t
           of the products, over the slowest link that an axis crosses, half hidden; over
           tensor, the inputs of three products of a block are gathered and the outputs
           scattered: forward, backward, and where the backward pass recomputes them
+copies    what `offload` sends to the host and back, where the work does not hide it
 memory    state by the partition; saved inputs of each block, which `offload` keeps in the
           host's memory; one block's own arrays
 """
@@ -71,6 +72,9 @@ def figures(
     + attention * _BACKWARD / reached[1],
     "vector": moved * (1 + (dit.remat != "none") / 3) / chip.bandwidth,
   }
+  # What goes to the host comes back; what the work takes longer than is hidden.
+  kept = config.train.accumulate * memory(config, mesh, params).get("host", 0.0)
+  seconds["copy"] = max(0.0, 2 * kept / chip.host_link - sum(seconds.values()))
   collectives = _collectives(config, chip, mesh, params, tokens, item)
   seconds["collective"] = sum(part["exposed"] for part in collectives)
   found = memory(config, mesh, params) | {"available": chip.memory}

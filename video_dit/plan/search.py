@@ -15,7 +15,7 @@ from video_dit.plan import devices, run
 from video_dit.plan import mix as mix_lib
 
 _AXES = ("fsdp", "tensor", "context")
-_POLICIES = ("attention", "dots", "block", "none")
+_POLICIES = ("attention", "dots", "block", "none", "offload")
 
 
 def search(
@@ -33,7 +33,8 @@ def search(
     the others.
 
   Raises:
-    ValueError: a clip is longer than a row, or nothing that was tried can be planned.
+    ValueError: a clip is longer than a row, the config divides over no mesh with the
+      given axes, or nothing that was tried can be planned.
   """
   if request.config.objective == "diffusion":
     mix_lib.of(request.config, request.clips)
@@ -55,7 +56,15 @@ def search(
     except (ValueError, NotImplementedError) as error:
       plan = {"fits": False, "error": str(error).splitlines()[0]}
     found.append({"choice": name} | plan)
-  if found and all("error" in plan for plan in found):
+  if not found:
+    given = ", ".join(f"{axis}={size}" for axis, size in request.axes.items())
+    dit = request.config.dit
+    raise ValueError(
+      f"no mesh of {count} devices with {given or 'any axes'} suits the config: fsdp must"
+      f" divide dit.width={dit.width}, tensor dit.heads={dit.heads}, and context"
+      f" data.row_length={request.config.data.row_length}. Give other axes, or none."
+    )
+  if all("error" in plan for plan in found):
     raise ValueError(f"no way of {len(found)} can be planned: {found[0]['error']}")
   return sorted(found, key=_order)
 

@@ -80,9 +80,10 @@ def _train(
       with metrics_lib.Log(workdir, step=position.step, enabled=hosts.leads()) as log:
         state = run.advance(state, position, log, stop)
     if stop.name:
-      step = run.store.latest()
+      step = run.store.latest() or 0
+      again = "continue" if step < config.train.steps else "write its samples and report"
       hosts.say(
-        f"stopped by {stop.name} at step {step}: saved. Run the same command to continue."
+        f"stopped by {stop.name} at step {step}: saved. Run the same command to {again}."
       )
       return False
     run.finish(state)
@@ -123,6 +124,11 @@ class _Run:
     if self.objective.steps:
       self.objective.steps.learn(position.epochs)
     hosts.say(f"continuing from step {position.step}")
+    if position.step > config.train.steps:
+      hosts.say(
+        f"this is beyond config.train.steps={config.train.steps}: no step is taken, and"
+        " other changed settings have no effect"
+      )
     if position.step < config.train.steps:
       for change in resume.changes(position, self.objective, config, begun):
         hosts.say(change)

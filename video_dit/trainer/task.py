@@ -57,6 +57,12 @@ def check_mesh(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
       f" of the mesh. Choose a multiple of {ways}, or a mesh with smaller data or fsdp."
     )
   if config.objective == "reconstruction":
+    for axis in ("tensor", "context"):
+      if mesh.shape[axis] > 1:
+        raise ValueError(
+          f"{axis}={mesh.shape[axis]} of the mesh: the autoencoder is trained over data"
+          f" and fsdp alone, so these devices would repeat work. Leave {axis} at 1."
+        )
     return
   if config.dit.heads % mesh.shape["tensor"]:
     raise ValueError(
