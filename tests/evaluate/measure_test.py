@@ -1,5 +1,6 @@
 """The rule applied to samples: rendered truth is right, noise is at chance."""
 
+import dataclasses
 import pathlib
 
 import numpy as np
@@ -13,6 +14,19 @@ def judged(frames_FHWC, truth):
     path=pathlib.Path("x.mp4"), prompt="x", truth=truth, settings={}
   )
   return measure.judge(sample, frames_FHWC)
+
+
+def test_what_is_kept_of_a_sample_does_not_grow_with_its_frames_or_pixels():
+  truth = demo.truth(demo.held_out_prompts(1)[0][1])
+
+  def size(frames, height, width) -> int:
+    found = judged(np.zeros((frames, height, width, 3), np.uint8), truth)
+    kept = [getattr(found, field.name) for field in dataclasses.fields(found)]
+    arrays = [x for x in kept if isinstance(x, np.ndarray)]
+    assert all(array.base is None for array in arrays)  # a view would keep the clip
+    return sum(array.nbytes for array in arrays)
+
+  assert size(9, 96, 128) == size(40, 96, 128) == size(40, 192, 256) < 2e5
 
 
 def test_rendered_truth_is_counted_right():

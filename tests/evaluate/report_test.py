@@ -21,7 +21,7 @@ def findings() -> report.Findings:
       path=pathlib.Path(f"{i}.mp4"), prompt=prompt, truth=truth, settings={}
     )
     judged.append(measure.judge(sample, rendering.render(scene)))
-  clips = [j.frames_FHWC for j in judged]
+  clips = [j.few_FHWC for j in judged]
   pair = report.Pair(caption="<i>a</i> — 3.0", first_FHWC=clips[0], second_FHWC=clips[1])
   return report.Findings(
     facts={"checkpoint": "step 12"},

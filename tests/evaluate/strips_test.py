@@ -19,9 +19,19 @@ def test_frames_of_a_pair_stand_above_each_other():
 def test_a_strip_holds_first_and_last_frame():
   frames = np.zeros((17, 24, 36, 3), np.uint8)
   frames += (np.arange(17, dtype=np.uint8) * 10)[:, None, None, None]
-  strip = strips.strip(frames, count=3)
-  assert strip.shape == (72, 3 * 108 + 2 * 3, 3)
-  assert strip[0, 0, 0] == 0 and strip[0, 111, 0] == 80 and strip[0, -1, 0] == 160
+  strip = strips.strip(frames)
+  assert strip.shape == (72, 6 * 108 + 5 * 3, 3)
+  assert strip[0, ::111, 0].tolist() == [0, 30, 60, 100, 130, 160]
+
+
+def test_a_strip_of_the_few_frames_that_are_kept_is_that_of_the_clip():
+  rng = np.random.default_rng(0)
+  for size in ((17, 24, 36), (17, 96, 128), (2, 72, 72), (1, 144, 80)):
+    frames = rng.integers(0, 256, (*size, 3), np.uint8)
+    few = strips.few(frames)
+    assert len(few) <= 6 and few.shape[1] <= 72
+    np.testing.assert_array_equal(strips.few(few), few)
+    np.testing.assert_array_equal(strips.strip(few), strips.strip(frames))
 
 
 def test_an_image_is_one_cell_and_large_frames_are_averaged():

@@ -1,6 +1,7 @@
 """Clips from prompts: company, size and mesh change nothing but the speed."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 
@@ -13,6 +14,8 @@ from tests import tiny
 from video_dit import config as config_lib
 from video_dit.checkpoints import state as state_lib
 from video_dit.checkpoints import store as store_lib
+from video_dit.diffusion import process as process_lib
+from video_dit.diffusion import times as times_lib
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
 from video_dit.generator import sampler as sampler_lib
@@ -220,8 +223,23 @@ def test_heun_and_ddim_sample_too(workdir, generator):
   expected = latents(generator, [ask(seed=1)])[0]
   ddim = latents(load(workdir, sampler="ddim"), [ask(seed=1)])[0]
   np.testing.assert_allclose(ddim, expected, rtol=1e-5, atol=1e-5)
-  heun = latents(load(workdir, sampler="heun"), [ask(seed=1)])[0]
-  assert np.isfinite(heun).all() and np.abs(heun - expected).max() > 1e-4
+  for other in ({"sampler": "heun"}, {"sampler": "ddim", "eta": 0.5}):
+    found = latents(load(workdir, **other), [ask(seed=1)])[0]
+    assert np.isfinite(found).all() and np.abs(found - expected).max() > 1e-4
+
+
+def test_noise_of_steps_is_a_clip_s_own_in_any_row(workdir):
+  generator = load(workdir, sampler="ddim", eta=1.0, rows=16)
+  given = np.random.default_rng(0).integers(0, 256, (5, 32, 32, 3), np.uint8)
+  alone = latents(generator, MIXED[:1])[0]
+  (held,) = latents(generator, [ask(seed=1, given_FHWC=given)])
+  np.testing.assert_allclose(held[:2], generator.frozen.encode(given), atol=1e-5)
+  # In the same number of rows, and in twice as many.
+  for company in (MIXED[::-1], [*(ask(seed=i + 50) for i in range(23)), *MIXED]):
+    index = next(i for i, r in enumerate(company) if r is MIXED[0])
+    together = latents(generator, company)[index]
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5)
+  assert np.abs(latents(generator, [ask(seed=2)])[0] - alone).max() > 1e-3
 
 
 def test_refusals_come_before_anything_is_compiled(workdir):
@@ -302,3 +320,43 @@ def test_sampling_shifts_and_starts_as_training_noises(workdir, monkeypatch):
   expected = shift * even / (1 + (shift - 1) * even)
   np.testing.assert_allclose(given["times"][:, 0, 0], expected, rtol=1e-5)
   assert not given["process"].straight and given["prediction"] == "noise"
+
+
+@pytest.mark.parametrize("name", ["flow", "ddpm"])
+def test_ancestral_clips_have_the_deviation_that_follows_for_normal_data(workdir, name):
+  """Given the best network for data N(0, 1/4), of which the chain is linear."""
+  steps = 12
+  generator = load(workdir, sampler="ddim", eta=1.0, steps=steps, guidance=1.0)
+  diffusion = dataclasses.replace(generator.config.diffusion, process=name, shift=0.0)
+  config = dataclasses.replace(generator.config, diffusion=diffusion)
+  process = process_lib.from_config(diffusion)
+
+  def gains(times):
+    """Of the data and of the noise in x: their best estimates are these times x."""
+    alpha, sigma = process.alpha(times), process.sigma(times)
+    data = alpha / 4 / (alpha**2 / 4 + sigma**2)
+    return data, (1 - alpha * data) / jnp.maximum(sigma, 1e-6)
+
+  def predict(params, x_RNP, times_RS, segments_RN, *inputs, num_segments):
+    times_RN = times_lib.token_times(times_RS, segments_RN)
+    data, noise = (gain[..., None] * x_RNP for gain in gains(times_RN))
+    return process.velocity(data, noise, times_RN)
+
+  generator.sampler = sampler_lib.Sampler(config, generator.mesh, graphdef=None)
+  generator.sampler.predict = predict
+  values = np.stack(latents(generator, [ask(seed=i) for i in range(24)]))
+
+  times, variance = jnp.linspace(1.0, 0.0, steps + 1), 1.0
+  for now, then in itertools.pairwise(times):
+    ratio = process.alpha(now) / process.alpha(then)
+    fresh = process.sigma(then) ** 2 * (
+      1 - (ratio * process.sigma(then) / process.sigma(now)) ** 2
+    )
+    kept = jnp.sqrt(process.sigma(then) ** 2 - fresh)
+    data, noise = gains(now)
+    variance = (process.alpha(then) * data + kept * noise) ** 2 * variance + fresh
+  assert abs(values.mean()) < 0.01
+  assert abs(values.std() / float(jnp.sqrt(variance)) - 1) < 0.015
+  # One draw for all steps, or for all tokens, would make tokens or steps go together.
+  apart = np.corrcoef(values[:, 0].ravel(), values[:, 1].ravel())[0, 1]
+  assert abs(apart) < 0.03

@@ -60,7 +60,7 @@ evaluate.batches""".split()
 _FRACTIONS = """media.validation_fraction ingest.max_black ingest.max_frozen
 ingest.max_text diffusion.given_probability reconstruction.noise_from
 data.caption_dropout optimizer.final_fraction optimizer.beta1 optimizer.beta2
-train.ema_decay evaluate.times""".split()
+train.ema_decay sample.eta evaluate.times""".split()
 
 # What whole numbers stay below, as devices have int32; and keys that stay on the host.
 _MOST = 2**31
@@ -270,6 +270,13 @@ def _check_sizes(config: Config) -> None:
       value,
       f"must be a multiple of autoencoder.space * dit.patch = {unit}; try {near}",
     )
+  _require(
+    not config.sample.eta or config.sample.sampler == "ddim",
+    "sample.eta",
+    config.sample.eta,
+    f"must be 0 with sample.sampler={config.sample.sampler!r}, which adds no noise in"
+    " its steps; or choose sample.sampler='ddim'",
+  )
   lowest, highest = config.sample.guidance_interval
   _require(
     0 <= lowest <= highest <= 1,

@@ -348,6 +348,8 @@ class Sample:
 
   Attributes:
     sampler: `euler`, `heun` or `ddim`.
+    eta: fresh noise in each step of `ddim`, from 0 (none, which is `euler`) to 1
+      (ancestral sampling, as in DDPM); Song et al., 2021, arXiv:2010.02502, equation 16.
     steps: sampler steps.
     guidance: classifier-free guidance scale; 1 is off.
     guidance_interval: lowest and highest noise level, in [0, 1], at which guidance acts
@@ -361,6 +363,7 @@ class Sample:
   """
 
   sampler: Literal["euler", "heun", "ddim"] = "euler"
+  eta: float = 0.0
   steps: int = 50
   guidance: float = 5.0
   guidance_interval: tuple[float, float] = (0.0, 1.0)

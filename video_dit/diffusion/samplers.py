@@ -7,8 +7,8 @@ Divided by `alpha + sigma`, every process is the straight flow: with
 
 and both stay bounded at both ends. `euler` and `heun` are the first- and second-order
 methods for this equation; on the flow process they are the usual ones. An Euler step here
-is DDIM's step without noise (Song et al. 2020, arXiv:2010.02502, equation 12), for any
-process.
+is DDIM's step without noise (Song et al. 2021, arXiv:2010.02502, equation 12), for any
+process; with noise, `ddim` is another sampler.
 
 A sampler is a function `step(estimate, x, now, then, process, fresh)`; `sample` scans it
 over the times, so that any number of steps is compiled once.
@@ -101,7 +101,7 @@ class DDIM:
 
 def from_config(sample: config.Sample) -> Step:
   """The sampler that a config names."""
-  named: dict[str, Step] = {"euler": euler, "heun": heun, "ddim": DDIM()}
+  named: dict[str, Step] = {"euler": euler, "heun": heun, "ddim": DDIM(sample.eta)}
   return named[sample.sampler]
 
 

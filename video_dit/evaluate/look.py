@@ -8,7 +8,7 @@ from absl import logging
 import numpy as np
 
 from video_dit import config as config_lib
-from video_dit.evaluate import measure, nearest, report, specials, training
+from video_dit.evaluate import measure, nearest, report, specials, strips, training
 from video_dit.generator import generator as generator_lib
 from video_dit.media.errors import MediaError
 from video_dit.models.autoencoder.frozen import Frozen
@@ -80,16 +80,16 @@ def find_nearest(
   if first is None:
     return None
   indices, distances = nearest.nearest(
-    [j.frames_FHWC for j in judged], itertools.chain([first], frames)
+    [j.grid_FHWC for j in judged], itertools.chain([first], frames)
   )
   pairs = []
   for i in np.argsort(distances)[:shown]:
     clip = read[indices[i]]
     prompt = judged[i].sample.prompt or "(empty prompt)"
     caption = f"{prompt} — distance {distances[i]:.1f} to training's: {clip.caption}"
-    other = clip.decode(media)
+    other = strips.few(clip.decode(media))
     pairs.append(
-      report.Pair(caption=caption, first_FHWC=judged[i].frames_FHWC, second_FHWC=other)
+      report.Pair(caption=caption, first_FHWC=judged[i].few_FHWC, second_FHWC=other)
     )
   return Nearest(pairs=pairs, distances=distances, compared=len(read), total=len(clips))
 
@@ -107,7 +107,7 @@ def make_specials(
     judged: samples, whose prompts are taken first; the training captions otherwise.
 
   Returns:
-    For each, what it is with its prompt, and its frames.
+    For each, what it is with its prompt, and a few of its frames.
   """
   moving = [j.sample.prompt for j in judged if j.sample.settings.get("frames", 2) > 1]
   if not moving:
@@ -129,7 +129,7 @@ def make_specials(
     requests = [special.request for special in chosen]
     for request, frames_FHWC in generator.generate(requests, bar.set_postfix_str):
       prompt = request.prompt or "(empty prompt)"
-      made.append((f"{titles[id(request)]}. Prompt: {prompt}", frames_FHWC))
+      made.append((f"{titles[id(request)]}. Prompt: {prompt}", strips.few(frames_FHWC)))
       bar.update()
   return made
 
@@ -166,7 +166,8 @@ def reconstruct(
     error = np.mean(np.square(original.astype(np.float64) - again))
     ratio = 10 * np.log10(255**2 / max(error, 1e-9))
     caption = f"{clip.caption} — {clip.width}x{clip.height}, PSNR {ratio:.1f} dB"
-    pairs.append(report.Pair(caption=caption, first_FHWC=original, second_FHWC=again))
+    first, second = strips.few(original), strips.few(again)
+    pairs.append(report.Pair(caption=caption, first_FHWC=first, second_FHWC=second))
   return pairs
 
 

@@ -5,7 +5,7 @@ import dataclasses
 
 import numpy as np
 
-from video_dit.evaluate import adherence, share
+from video_dit.evaluate import adherence, nearest, share, strips
 from video_dit.evaluate import samples as samples_lib
 from video_dit.media import shapes
 
@@ -23,15 +23,19 @@ CHANCE = {
 class Judged:
   """One sample, what its pixels show, and which of it is right.
 
+  There may be thousands of samples, so of their frames only these two sizes are kept.
+
   Attributes:
     sample: its record.
-    frames_FHWC: its decoded frames.
+    few_FHWC: some small frames to look at, from `strips.few`.
+    grid_FHWC: the clip on the grid of the copy check, from `nearest.on_grid`.
     measured: what the rule sees; None where the sample has no truth.
     right: by measure.
   """
 
   sample: samples_lib.Sample
-  frames_FHWC: np.ndarray
+  few_FHWC: np.ndarray
+  grid_FHWC: np.ndarray
   measured: adherence.Measured | None = None
   right: dict[str, bool] = dataclasses.field(default_factory=dict)
 
@@ -45,13 +49,26 @@ class Judged:
     return " ".join(words)
 
 
-def judge(sample: samples_lib.Sample, frames_FHWC: np.ndarray) -> Judged:
-  """Applies the rule to one sample; one without truth is passed through."""
-  if not sample.truth:
-    return Judged(sample=sample, frames_FHWC=frames_FHWC)
+def judge(
+  sample: samples_lib.Sample, frames_FHWC: np.ndarray, *, rule: bool = True
+) -> Judged:
+  """Reduces a sample to what is kept of it, and applies the rule if it has truth.
+
+  Args:
+    sample: its record.
+    frames_FHWC: its decoded frames.
+    rule: apply it.
+  """
+  judged = Judged(
+    sample=sample,
+    few_FHWC=strips.few(frames_FHWC),
+    grid_FHWC=nearest.on_grid(frames_FHWC),
+  )
+  if not (rule and sample.truth):
+    return judged
   measured = adherence.measure(frames_FHWC)
   right = adherence.judge(measured, sample.truth)
-  return Judged(sample=sample, frames_FHWC=frames_FHWC, measured=measured, right=right)
+  return dataclasses.replace(judged, measured=measured, right=right)
 
 
 def count(judged: Iterable[Judged]) -> dict[str, share.Share]:

@@ -9,14 +9,14 @@ from PIL import Image
 _GRID = (8, 16, 16)
 
 
-def _on_grid(frames_FHWC: np.ndarray) -> np.ndarray:
+def on_grid(frames_FHWC: np.ndarray) -> np.ndarray:
   """Resamples a clip to the grid: nearest frames in time, averaged pixels in space.
 
   Args:
     frames_FHWC: uint8; an image is held still.
 
   Returns:
-    `(*_GRID, 3)` float32, from 0 to 255.
+    `(*_GRID, 3)` uint8, 6 KiB.
   """
   count, rows, columns = _GRID
   chosen = np.rint(np.linspace(0, len(frames_FHWC) - 1, count)).astype(int)
@@ -26,7 +26,7 @@ def _on_grid(frames_FHWC: np.ndarray) -> np.ndarray:
     )
     for index in set(chosen.tolist())
   }
-  return np.stack([np.asarray(small[index], np.float32) for index in chosen.tolist()])
+  return np.stack([np.asarray(small[index]) for index in chosen.tolist()])
 
 
 def nearest(
@@ -34,12 +34,12 @@ def nearest(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Finds the training clip nearest to each generated clip.
 
-  Memory grows only with the generated clips: training clips are read one by one, and may
-  come from a generator.
+  Memory grows only with the number of generated clips: training clips are read one by
+  one, and may come from a generator.
 
   Args:
-    generated: clips `(F, H, W, 3)` uint8 of any sizes and lengths.
-    training: clips of the same kind.
+    generated: clips on the grid, from `on_grid`.
+    training: clips `(F, H, W, 3)` uint8 of any sizes and lengths.
 
   Returns:
     Indices `(generated,)` int64 into `training` and distances `(generated,)` float32:
@@ -50,11 +50,11 @@ def nearest(
   """
   targets = np.zeros((len(generated), *_GRID, 3), np.float32)
   for index, clip in enumerate(generated):
-    targets[index] = _on_grid(clip)
+    targets[index] = clip
   indices = np.full(len(generated), -1, np.int64)
   squares = np.full(len(generated), np.inf, np.float32)
   for index, clip in enumerate(training):
-    square = np.mean((targets - _on_grid(clip)[None]) ** 2, axis=(1, 2, 3, 4))
+    square = np.mean((targets - on_grid(clip)[None]) ** 2, axis=(1, 2, 3, 4))
     closer = square < squares
     indices[closer], squares[closer] = index, square[closer]
   if len(generated) and indices[0] < 0:

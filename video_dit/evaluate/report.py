@@ -27,7 +27,7 @@ _MEANING = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, eq=False)
 class Pair:
-  """Two clips to look at side by side, and what to say of them."""
+  """A few frames of two clips to look at side by side, and what to say of them."""
 
   caption: str
   first_FHWC: np.ndarray
@@ -45,7 +45,7 @@ class Findings:
     shares: what is right, by measure.
     nearest: generated clips beside the nearest training clips.
     nearest_note: how distances are measured.
-    specials: generated clips of kinds that training never showed, by kind.
+    specials: a few frames of generated clips of kinds that training never showed.
     reconstructions: originals beside what the autoencoder makes of them.
   """
 
@@ -119,7 +119,7 @@ def write_page(path: pathlib.Path, findings: Findings) -> None:
 def write_sheet(path: pathlib.Path, findings: Findings) -> None:
   """Writes the contact sheet: prompts beside frames of some of the samples."""
   judged = _spread(findings.judged, SHEET)
-  rows = [(j.sample.prompt or "(empty prompt)", j.frames_FHWC) for j in judged]
+  rows = [(j.sample.prompt or "(empty prompt)", j.few_FHWC) for j in judged]
   rows += list(findings.specials)
   write.contact_sheet(path, rows, side=72)
 
@@ -148,7 +148,7 @@ def _add_samples(page: page_lib.Page, judged: Sequence[measure.Judged]) -> None:
     verdict = one.verdict()
     prompt = one.sample.prompt or "(empty prompt)"
     caption = f"{prompt} — {verdict}" if verdict else prompt
-    pictures.append((caption, strips.strip(one.frames_FHWC)))
+    pictures.append((caption, strips.strip(one.few_FHWC)))
   _add(page, pictures)
 
 

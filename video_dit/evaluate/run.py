@@ -36,7 +36,7 @@ class Sources:
 
 
 def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
-  """Decodes the samples and, with `config.evaluate.adherence`, measures them.
+  """Decodes the samples one by one and, with `config.evaluate.adherence`, measures them.
 
   Raises:
     ValueError: there are no samples in their folder, or none has truth; or a named table
@@ -57,14 +57,13 @@ def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
       f"{sources.samples}: no sample says what it must show. Pass --prompts=FILE.jsonl"
       " with colour, shape and direction, or --config.evaluate.adherence=false."
     )
-  judged = []
   decoded = samples_lib.frames(found, config.media)
-  for sample, frames in hosts.bar(decoded, total=len(found), desc="measure", unit="clip"):
-    if adherence:
-      judged.append(measure.judge(sample, frames))
-    else:
-      judged.append(measure.Judged(sample=sample, frames_FHWC=frames))
-  return judged
+  return [
+    measure.judge(sample, frames_FHWC, rule=adherence)
+    for sample, frames_FHWC in hosts.bar(
+      decoded, total=len(found), desc="measure", unit="clip"
+    )
+  ]
 
 
 def evaluate(

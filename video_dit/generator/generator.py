@@ -111,12 +111,7 @@ class Generator:
 
     Numbers of rows are doubled from one to the next, so that few are ever compiled.
     """
-    tokens = [
-      int(np.prod(self.grid.tokens(r.height, r.width, r.frames))) for r in requests
-    ]
-    # Both the prompt and the empty caption must fit, each in its own text.
-    least = len(self._empty)
-    num_text = [max(len(self.encoder.tokens(r.prompt)), least) for r in requests]
+    tokens, num_text = rows_lib.sizes(requests, self.grid, self.encoder)
     rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
     while rows < self.shape.rows:
       shape = dataclasses.replace(self.shape, rows=rows)
@@ -261,11 +256,32 @@ def load_encoders(
     ValueError: the data set is missing, or an encoder is missing or not the one it names.
   """
   metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
+  frozen = load_autoencoder(config, mesh, metadata, named)
+  return frozen, load_text_encoder(config, mesh, metadata, named)
+
+
+def load_autoencoder(
+  config: config_lib.Config,
+  mesh: jax.sharding.Mesh,
+  metadata: schema.Metadata,
+  named: encoders.Named = encoders.Named(),
+) -> Frozen:
+  """Loads the autoencoder that made a data set; as `load_encoders`."""
   path = encoders.autoencoder_path(config, metadata, named)
   frozen = interop.autoencoder(path, mesh=mesh)
   encoders.check_maker(metadata, "autoencoder", path, frozen.fingerprint)
+  return frozen
+
+
+def load_text_encoder(
+  config: config_lib.Config,
+  mesh: jax.sharding.Mesh,
+  metadata: schema.Metadata,
+  named: encoders.Named = encoders.Named(),
+) -> text_lib.TextEncoder:
+  """Loads the text encoder that made a data set; as `load_encoders`."""
   text, folder = encoders.text_place(config, metadata, named)
   encoder = interop.text_encoder(text, folder, mesh=mesh)
   place = text.checkpoint or folder
   encoders.check_maker(metadata, "text", place, encoder.fingerprint)
-  return frozen, encoder
+  return encoder

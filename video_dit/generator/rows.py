@@ -6,6 +6,7 @@ of a fixed number, so that one compiled sampler serves all groups.
 
 from collections.abc import Sequence
 import dataclasses
+import math
 
 import numpy as np
 
@@ -13,6 +14,7 @@ from video_dit import config as config_lib
 from video_dit.data import batch as batch_lib
 from video_dit.data import patchify
 from video_dit.generator import request as request_lib
+from video_dit.models.text import encoder as text_lib
 
 _TOGETHER = 64  # groups that are looked through at a time
 
@@ -63,6 +65,20 @@ class Group:
   empty_text: np.ndarray
   empty_segments: np.ndarray
   places: tuple[Place, ...]
+
+
+def sizes(
+  requests: Sequence[request_lib.Request],
+  grid: config_lib.Grid,
+  encoder: text_lib.TextEncoder,
+) -> tuple[list[int], list[int]]:
+  """Tokens and text tokens that each request takes in a row.
+
+  Both the prompt and the empty caption must fit, each in its own text.
+  """
+  tokens = [math.prod(grid.tokens(r.height, r.width, r.frames)) for r in requests]
+  least = len(encoder.tokens(""))
+  return tokens, [max(len(encoder.tokens(r.prompt)), least) for r in requests]
 
 
 def plan(

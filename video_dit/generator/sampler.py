@@ -154,14 +154,18 @@ class Sampler:
       with_caption, without = jax.lax.fori_loop(0, num, add, neither)
       return guidance_lib.guide(with_caption, without, jnp.where(guides, scale, 1.0))
 
-    noise_RNP = times_lib.noise(
-      arrays["keys"],
-      segments_RN,
+    indices_RN, patch_dim = (
       times_lib.token_indices(segments_RN),
-      0,
-      0,
       arrays["patches"].shape[-1],
     )
+
+    def noise(step) -> jax.Array:
+      # Of a clip's seed alone: its row, its company and their number change nothing.
+      drawn_RNP = times_lib.noise(
+        arrays["keys"], segments_RN, indices_RN, 0, step, patch_dim
+      )
+      return partition.constrain(drawn_RNP, "rows", "tokens", None)
+
     prediction = config.diffusion.prediction
     process = process_lib.from_config(config.diffusion)
     times = samplers.schedule_times(
@@ -172,11 +176,12 @@ class Sampler:
     given = {"given": arrays["patches"], "given_RN": arrays["given"]} if has_given else {}
     return samplers.sample(
       denoise,
-      partition.constrain(noise_RNP, "rows", "tokens", None),
+      noise(0),
       times,
       samplers.from_config(config.sample),
       process=process,
       prediction=prediction,
       segments_RN=segments_RN,
+      fresh=lambda index: noise(index + 1),
       **given,
     )

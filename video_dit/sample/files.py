@@ -25,7 +25,7 @@ class Sample:
     file: name in the folder of the samples.
     prompt, height, width, frames, frames_per_second, seed, guidance: as requested.
     given: number of given frames.
-    sampler, steps, checkpoint: how it was made; `checkpoint` is the training step.
+    sampler, eta, steps, checkpoint: how it was made; `checkpoint` is the training step.
     blank: the model's values were not finite, so the clip shows nothing.
     truth: what the clip must show, as the prompts file said.
   """
@@ -40,6 +40,7 @@ class Sample:
   guidance: float
   given: int = 0
   sampler: str = ""
+  eta: float = 0.0
   steps: int = 0
   checkpoint: int = 0
   blank: bool = False

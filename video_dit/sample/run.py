@@ -120,6 +120,7 @@ def _record(
     guidance=settings.guidance if request.guidance is None else request.guidance,
     given=0 if given is None else len(given),
     sampler=settings.sampler,
+    eta=settings.eta,
     steps=settings.steps,
     checkpoint=generator.step,
     truth=truth,

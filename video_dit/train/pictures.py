@@ -13,7 +13,7 @@ from video_dit import config as config_lib
 from video_dit.checkpoints.state import Params
 from video_dit.data import schema
 from video_dit.data.batch import Windows
-from video_dit.generator import encoders
+from video_dit.generator import captions, encoders
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import request as request_lib
 from video_dit.generator import rows as rows_lib
@@ -28,7 +28,10 @@ _SHOWN_CLIPS = 4
 
 
 class Sampler:
-  """Samples `train.sample_prompts`; loads the encoders when first called.
+  """Samples `train.sample_prompts`.
+
+  The prompts are encoded at once, before the state of the training takes memory, and the
+  text encoder is dropped. The autoencoder is loaded when first called, and stays.
 
   Args:
     config: of the run; `sample` says how.
@@ -37,14 +40,14 @@ class Sampler:
 
   Raises:
     ValueError: what sampling would refuse: a missing or different encoder, rows that
-      do not divide over the mesh, or a clip that has no place on the grid, in a row or in
-      its file.
+      do not divide over the mesh, or a clip or prompt that has no place on the grid, in a
+      row or in its file.
   """
 
   def __init__(
     self, config: config_lib.Config, mesh: jax.sharding.Mesh, metadata: schema.Metadata
   ):
-    self._config = config
+    self._config, self._metadata = config, metadata
     hosts.check(lambda: encoders.check(config, metadata))
     grid = config_lib.Grid(
       space=metadata.space, time=metadata.time, patch=config.dit.patch
@@ -53,10 +56,12 @@ class Sampler:
     for request in requests:
       request.check(grid)
       request.check_format(config.sample.format)
-    sizes = [grid.tokens(r.height, r.width, r.frames) for r in requests]
-    tokens = [math.prod(size) for size in sizes]
-    # Of the prompts' tokens the tokenizer knows, which comes with its encoder.
-    rows_lib.plan(requests, tokens, [1] * len(tokens), sampler_lib.shape(config, mesh))
+    shape = sampler_lib.shape(config, mesh)
+    tokens = [math.prod(grid.tokens(r.height, r.width, r.frames)) for r in requests]
+    rows_lib.plan(requests, tokens, [1] * len(tokens), shape)  # before a long loading
+    encoder = generator_lib.load_text_encoder(config, mesh, metadata)
+    rows_lib.plan(requests, *rows_lib.sizes(requests, grid, encoder), shape)
+    self._captions = captions.Encoded(encoder, [*config.train.sample_prompts, ""])
     self._generator: generator_lib.Generator | None = None
 
   def __call__(
@@ -75,8 +80,8 @@ class Sampler:
     """
     config = self._config
     if self._generator is None:
-      frozen, encoder = generator_lib.load_encoders(config, mesh)
-      self._generator = generator_lib.Generator(config, mesh, ema, frozen, encoder)
+      frozen = generator_lib.load_autoencoder(config, mesh, self._metadata)
+      self._generator = generator_lib.Generator(config, mesh, ema, frozen, self._captions)
     generator, sample = self._generator, config.sample
     generator.params, generator.step = ema, step
     requests = _requests(config)
