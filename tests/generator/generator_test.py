@@ -157,6 +157,21 @@ def test_guidance_of_one_is_the_conditional_prediction_alone(workdir, generator)
   np.testing.assert_allclose(guided, plain, rtol=1e-5, atol=1e-5)
 
 
+def test_guidance_leads_away_from_the_negative_prompt(generator):
+  other = tiny.PROMPTS[1]
+  empty, away, itself, plain = latents(
+    generator,
+    [
+      ask(seed=1, guidance=4.0),
+      ask(seed=1, guidance=4.0, negative=other),
+      ask(seed=1, guidance=4.0, negative=tiny.PROMPTS[0]),
+      ask(seed=1, guidance=1.0),
+    ],
+  )
+  assert np.abs(away - empty).max() > 1e-3
+  np.testing.assert_allclose(itself, plain, rtol=0, atol=1e-4)
+
+
 def test_guidance_outside_of_its_interval_is_off(workdir, generator):
   given = np.zeros((5, 32, 32, 3), np.uint8)
   requests = [ask(seed=1, guidance=1.0), ask(seed=1, guidance=1.0, given_FHWC=given)]
@@ -308,7 +323,7 @@ def test_sampling_shifts_and_starts_as_training_noises(workdir, monkeypatch):
 
   monkeypatch.setattr(sampler_lib.samplers, "sample", sample)
   config = config_lib.parse(json.loads((workdir / "config.json").read_text()))
-  settings = {"process": "ddpm", "prediction": "noise"}
+  settings = {"process": "ddpm", "schedule": "cosine", "prediction": "noise"}
   config = dataclasses.replace(
     config, diffusion=dataclasses.replace(config.diffusion, **settings)
   )
@@ -316,9 +331,10 @@ def test_sampling_shifts_and_starts_as_training_noises(workdir, monkeypatch):
   monkeypatch.setattr(generator.sampler, "program", generator.sampler._program)
   latents(generator, [ask()])
   shift = 1.5 * np.sqrt(48 / 16)  # of the config, for 48 tokens
-  even = 0.999 * (1 - np.arange(4) / 3)
+  start = 0.9871  # where alpha is 0.02
+  even = start / (shift - (shift - 1) * start) * (1 - np.arange(4) / 3)
   expected = shift * even / (1 + (shift - 1) * even)
-  np.testing.assert_allclose(given["times"][:, 0, 0], expected, rtol=1e-5)
+  np.testing.assert_allclose(given["times"][:, 0, 0], expected, rtol=1e-4)
   assert not given["process"].straight and given["prediction"] == "noise"
 
 

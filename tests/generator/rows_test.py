@@ -93,14 +93,14 @@ def test_assembled_rows_hold_segments_text_and_given_latents():
     make(seed=1),
   ]
   texts = [np.full((4, 6), 2.0, np.float32), np.full((2, 6), 3.0, np.float32)]
-  empty = np.full((1, 6), 9.0, np.float32)
+  negatives = [np.full((1, 6), 9.0, np.float32), np.full((3, 6), 8.0, np.float32)]
   given = [np.full((1, 8, 8, 5), 0.5, np.float32), None]
   (places,) = rows.plan(requests, [48, 16], [4, 2], SHAPE)
   group = rows.assemble(
     places,
     requests,
     texts,
-    empty,
+    negatives,
     given,
     shape=SHAPE,
     grid=GRID,
@@ -121,6 +121,8 @@ def test_assembled_rows_hold_segments_text_and_given_latents():
   assert (batch.patches[first.row, :16] == 0.5).all()
   assert (batch.patches[first.row, 16:] == 0).all()
   assert batch.text_segments[first.row].tolist() == [1] * 4 + [0] * 8
-  assert group.empty_segments[first.row].tolist() == [1] + [0] * 11
-  assert (group.empty_text[first.row, 0] == 9).all()
+  assert group.negative_segments[first.row].tolist() == [1] + [0] * 11
+  assert group.negative_segments[other.row].tolist() == [1] * 3 + [0] * 9
+  assert (group.negative_text[first.row, 0] == 9).all()
+  assert (group.negative_text[other.row, :3] == 8).all()
   assert batch.positions.dtype == np.float32

@@ -352,6 +352,7 @@ class Sample:
       (ancestral sampling, as in DDPM); Song et al., 2021, arXiv:2010.02502, equation 16.
     steps: sampler steps.
     guidance: classifier-free guidance scale; 1 is off.
+    negative: prompt that guidance leads away from; empty is any clip.
     guidance_interval: lowest and highest noise level, in [0, 1], at which guidance acts
       (Kynkäänniemi et al., 2024, arXiv:2404.07724).
     height, width: pixels; frames: frames at `frames_per_second`.
@@ -366,6 +367,7 @@ class Sample:
   eta: float = 0.0
   steps: int = 50
   guidance: float = 5.0
+  negative: str = ""
   guidance_interval: tuple[float, float] = (0.0, 1.0)
   height: int = 256
   width: int = 256

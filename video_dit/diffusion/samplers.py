@@ -27,7 +27,9 @@ from video_dit.diffusion import predictions
 from video_dit.diffusion import process as processes
 from video_dit.diffusion import times as times_lib
 
-_LEAST_ALPHA = 0.02  # where noise is predicted
+# Where noise is predicted: the data's share at the start, of a process that ends with less
+# than the second of them (DDPM's linear schedule ends with 0.0063, in small steps).
+_START_ALPHA, _END_ALPHA = 0.02, 0.005
 
 
 class Moment(NamedTuple):
@@ -117,7 +119,9 @@ def start_time(prediction: predictions.Kind, process: processes.Process) -> floa
   times = np.linspace(1.0, 0.0, 10_001, dtype=np.float32)
   with jax.ensure_compile_time_eval():
     alphas = np.asarray(process.alpha(jnp.asarray(times)))
-  return float(times[np.argmax(alphas >= _LEAST_ALPHA)])
+  if alphas[0] >= _END_ALPHA:
+    return 1.0
+  return float(times[np.argmax(alphas >= _START_ALPHA)])
 
 
 def schedule_times(

@@ -57,7 +57,6 @@ class Generator:
     graphdef, _ = abstract_model(config, frozen.channels, encoder.width)
     self.sampler = sampler_lib.Sampler(config, mesh, graphdef)
     self.shape = self.sampler.shape
-    self._empty = encoder.encode([""])[0].astype(np.float32)
 
   @classmethod
   def from_workdir(
@@ -149,7 +148,8 @@ class Generator:
     if self.params is None:
       raise ValueError("the generator has no weights: set its `params` first.")
     shape, groups = self._plan(requests)
-    texts = self.encoder.encode([request.prompt for request in requests])
+    texts = self._encode([request.prompt for request in requests])
+    negatives = self._encode([request.negative for request in requests])
     for number, places in enumerate(groups, 1):
       say(f"rows {number}/{len(groups)}")
       given: list[np.ndarray | None] = [None] * len(requests)
@@ -159,7 +159,7 @@ class Generator:
         places,
         requests,
         texts,
-        self._empty,
+        negatives,
         given,
         shape=shape,
         grid=self.grid,
@@ -170,6 +170,12 @@ class Generator:
       patches_RNP = np.asarray(self.sampler(self.params, group))
       say(f"decoding {number}/{len(groups)}")
       yield from self._decode(patches_RNP, places, requests, blank)
+
+  def _encode(self, prompts: Sequence[str]) -> list[np.ndarray]:
+    """Encodings `(tokens, E)`, each distinct prompt encoded once."""
+    distinct = list(dict.fromkeys(prompts))
+    found = dict(zip(distinct, self.encoder.encode(distinct), strict=True))
+    return [found[prompt] for prompt in prompts]
 
   def _encode_given(self, request: request_lib.Request) -> np.ndarray | None:
     if request.given_FHWC is None:

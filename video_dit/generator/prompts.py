@@ -18,7 +18,7 @@ _NUMBERS: dict[str, type] = {
 _NUMBERS |= {"frames_per_second": float, "guidance": float}
 # What a clip of the demo must show: kept with its sample, for `evaluate` to measure.
 TRUTH = ("colour", "shape", "direction", "background")
-KEYS = ("prompt", *_NUMBERS, "given", *TRUTH)
+KEYS = ("prompt", "negative", *_NUMBERS, "given", *TRUTH)
 _SUFFIXES = (".txt", ".jsonl")
 
 

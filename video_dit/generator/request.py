@@ -19,6 +19,7 @@ class Request:
     frames_per_second: rate of the clip.
     seed: decides the noise: same seed and size, same noise, whatever the prompt.
     guidance: classifier-free guidance scale; None takes the generator's.
+    negative: prompt that guidance leads away from; empty is any clip.
     given_FHWC: `(G, height, width, 3)` uint8, the clip's given first frames, which the
       rest continues; None without.
   """
@@ -30,6 +31,7 @@ class Request:
   frames_per_second: float = 24.0
   seed: int = 0
   guidance: float | None = None
+  negative: str = ""
   given_FHWC: np.ndarray | None = None
 
   def check(self, grid: Grid) -> None:

@@ -55,15 +55,15 @@ class Group:
     batch: the rows. `patches` hold the given latents and `weights` the guidance scale
       of each segment (1 where there is none).
     given: `(R, N)` bool, tokens that are given and stay as they are.
-    empty_text, empty_segments: as `batch.text` and `batch.text_segments`, with the
-      empty caption for every segment: guidance leads away from it.
+    negative_text, negative_segments: as `batch.text` and `batch.text_segments`, with
+      the prompts that guidance leads away from.
     places: where each request lies.
   """
 
   batch: batch_lib.Batch
   given: np.ndarray
-  empty_text: np.ndarray
-  empty_segments: np.ndarray
+  negative_text: np.ndarray
+  negative_segments: np.ndarray
   places: tuple[Place, ...]
 
 
@@ -74,11 +74,11 @@ def sizes(
 ) -> tuple[list[int], list[int]]:
   """Tokens and text tokens that each request takes in a row.
 
-  Both the prompt and the empty caption must fit, each in its own text.
+  Both the prompt and the negative one must fit, each in its own text.
   """
   tokens = [math.prod(grid.tokens(r.height, r.width, r.frames)) for r in requests]
-  least = len(encoder.tokens(""))
-  return tokens, [max(len(encoder.tokens(r.prompt)), least) for r in requests]
+  pairs = ((r.prompt, r.negative) for r in requests)
+  return tokens, [max(len(encoder.tokens(text)) for text in pair) for pair in pairs]
 
 
 def plan(
@@ -148,7 +148,7 @@ def assemble(
   places: Sequence[Place],
   requests: Sequence[request_lib.Request],
   texts: Sequence[np.ndarray],
-  empty_text: np.ndarray,
+  negatives: Sequence[np.ndarray],
   given: Sequence[np.ndarray | None],
   *,
   shape: Shape,
@@ -163,7 +163,7 @@ def assemble(
     places: of the group, from `plan`.
     requests: all requests.
     texts: `(tokens, E)` encoding of each request's prompt.
-    empty_text: `(tokens, E)` encoding of the empty caption.
+    negatives: the same of their negative prompts.
     given: `(t, h, w, c)` latent of each request's given frames, or None.
     shape: of the group.
     grid: of the autoencoder and the patch.
@@ -178,15 +178,15 @@ def assemble(
     shape.segments,
     shape.text,
     patch_dim=channels * int(np.prod(dit.patch)),
-    text_width=empty_text.shape[1],
+    text_width=texts[0].shape[1],
     dtype=np.float32,
   )
   batch.weights[:] = 1.0
   group = Group(
     batch=batch,
     given=np.zeros((rows, length), bool),
-    empty_text=np.zeros_like(batch.text),
-    empty_segments=np.zeros_like(batch.text_segments),
+    negative_text=np.zeros_like(batch.text),
+    negative_segments=np.zeros_like(batch.text_segments),
     places=tuple(places),
   )
   for place in places:
@@ -206,8 +206,11 @@ def assemble(
     batch.tokens[row, column] = place.tokens
     scale = guidance if request.guidance is None else request.guidance
     batch.weights[row, column] = scale
-    _append(batch.text[row], batch.text_segments[row], texts[place.index], place.segment)
-    _append(group.empty_text[row], group.empty_segments[row], empty_text, place.segment)
+    for text, segments, encodings in (
+      (batch.text, batch.text_segments, texts),
+      (group.negative_text, group.negative_segments, negatives),
+    ):
+      _append(text[row], segments[row], encodings[place.index], place.segment)
     latent = given[place.index]
     if latent is not None:
       patches = np.asarray(patchify.patchify(latent, dit.patch))

@@ -99,8 +99,8 @@ class Sampler:
     }
     arrays |= {
       "given": group.given,
-      "empty_text": group.empty_text,
-      "empty_segments": group.empty_segments,
+      "negative_text": group.negative_text,
+      "negative_segments": group.negative_segments,
     }
     tokens = {"patches", "segments", "positions", "frames", "given"}
     by_token = partition.tokens_sharding(self._mesh)
@@ -119,8 +119,8 @@ class Sampler:
     segments_RN, positions_RN3 = arrays["segments"], arrays["positions"]
     scale_RN = times_lib.token_times(arrays["weights"], segments_RN)
     captions = (arrays["text"], arrays["text_segments"])
-    empties = (arrays["empty_text"], arrays["empty_segments"])
-    both = jax.tree.map(lambda *x: jnp.stack(x), captions, empties)
+    negatives = (arrays["negative_text"], arrays["negative_segments"])
+    both = jax.tree.map(lambda *x: jnp.stack(x), captions, negatives)
 
     def predict(x_RNP, times, caption):
       return self.predict(

@@ -95,8 +95,8 @@ def sampling(config: config_lib.Config, mesh: jax.sharding.Mesh) -> Program:
     "given": jax.ShapeDtypeStruct(
       batch.segments.shape, jnp.bool_, sharding=batch.segments.sharding
     ),
-    "empty_text": batch.text,
-    "empty_segments": batch.text_segments,
+    "negative_text": batch.text,
+    "negative_segments": batch.text_segments,
   }
   parts = {"parameters": device_bytes(params), "batch": device_bytes(arrays)}
 

@@ -10,15 +10,16 @@ Flags:
   --prompt     what a clip shows; may be given several times, and may be empty
   --prompts    a .txt file with a prompt a line, or a .jsonl file whose lines have a
                prompt and, where wanted, height, width, frames, frames_per_second, seed,
-               guidance, given (a media file whose first given_frames frames begin the
-               clip); may be given several times
+               guidance, negative (a prompt that guidance leads away from), given (a
+               media file whose first given_frames frames begin the clip); may be given
+               several times
   --output     folder of the clips, samples.jsonl and index.html [WORKDIR/samples]; both
                keep what earlier samples in the folder are recorded with
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
   --distributed  join the other hosts of this run first
   --config     configs/X.py[:preset], in place of the workdir's own config
   --config.sample.KEY=VALUE   sampler (euler, heun, ddim), eta (noise in ddim's steps, 0
-               to 1), steps, guidance, guidance_interval, height, width, frames,
+               to 1), steps, guidance, negative, guidance_interval, height, width, frames,
                frames_per_second, format (mp4, gif, png), seed, rows, row_length
 
 The i-th prompt has the seed config.sample.seed + i unless its line names another. The

@@ -23,7 +23,8 @@ class Sample:
 
   Attributes:
     file: name in the folder of the samples.
-    prompt, height, width, frames, frames_per_second, seed, guidance: as requested.
+    prompt, height, width, frames, frames_per_second, seed, guidance, negative: as
+      requested.
     given: number of given frames.
     sampler, eta, steps, checkpoint: how it was made; `checkpoint` is the training step.
     blank: the model's values were not finite, so the clip shows nothing.
@@ -38,6 +39,7 @@ class Sample:
   frames_per_second: float
   seed: int
   guidance: float
+  negative: str = ""
   given: int = 0
   sampler: str = ""
   eta: float = 0.0

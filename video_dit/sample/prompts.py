@@ -60,6 +60,7 @@ def _request(line, index, sample, media) -> request_lib.Request:
     frames_per_second=float(rate),
     seed=line.get("seed", sample.seed + index),
     guidance=line.get("guidance"),
+    negative=line.get("negative", sample.negative),
   )
   if not line.get("given"):
     return request

@@ -44,9 +44,8 @@ def sample(
   generator.check(requests)
   for request in requests:
     request.check_format(config.sample.format)
-  cut = [
-    request.prompt for request in requests if generator.encoder.is_cut(request.prompt)
-  ]
+  prompts_of = dict.fromkeys(text for r in requests for text in (r.prompt, r.negative))
+  cut = [prompt for prompt in prompts_of if generator.encoder.is_cut(prompt)]
   if cut:
     limit = generator.encoder.text.max_tokens
     hosts.say(f"cut to {limit} tokens: {len(cut)} of the prompts, like {cut[0]!r}")
@@ -118,6 +117,7 @@ def _record(
     frames_per_second=request.frames_per_second,
     seed=request.seed,
     guidance=settings.guidance if request.guidance is None else request.guidance,
+    negative=request.negative,
     given=0 if given is None else len(given),
     sampler=settings.sampler,
     eta=settings.eta,

@@ -61,7 +61,9 @@ class Sampler:
     rows_lib.plan(requests, tokens, [1] * len(tokens), shape)  # before a long loading
     encoder = generator_lib.load_text_encoder(config, mesh, metadata)
     rows_lib.plan(requests, *rows_lib.sizes(requests, grid, encoder), shape)
-    self._captions = captions.Encoded(encoder, [*config.train.sample_prompts, ""])
+    self._captions = captions.Encoded(
+      encoder, [*config.train.sample_prompts, config.sample.negative]
+    )
     self._generator: generator_lib.Generator | None = None
 
   def __call__(
@@ -109,6 +111,7 @@ def _requests(config: config_lib.Config) -> list[request_lib.Request]:
       frames=sample.frames,
       frames_per_second=sample.frames_per_second,
       seed=sample.seed + i,
+      negative=sample.negative,
     )
     for i, prompt in enumerate(config.train.sample_prompts)
   ]
