@@ -27,8 +27,8 @@ from video_dit.diffusion import predictions
 from video_dit.diffusion import process as processes
 from video_dit.diffusion import times as times_lib
 
-# Where noise is predicted: the data's share at the start, of a process that ends with less
-# than the second of them (DDPM's linear schedule ends with 0.0063, in small steps).
+# The data's share where sampling by noise starts, of a process that ends with less than
+# the second (DDPM's linear schedule ends with 0.0063, in small steps).
 _START_ALPHA, _END_ALPHA = 0.02, 0.005
 
 
