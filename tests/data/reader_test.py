@@ -118,6 +118,9 @@ class _Refusing:
       raise self.errors.pop(0)
     return self.source[i]
 
+  def place(self, i):
+    return self.source.place(i)
+
 
 def test_a_read_that_fails_briefly_is_no_damage(tmp_path):
   dataset = reader.Dataset(clips.write(tmp_path, 30))
