@@ -315,6 +315,37 @@ def test_what_cannot_be_read_is_not_lost_beside_what_was_made_twice(tmp_path):
     assert w.written_keys() == {record.key for record in made[:2]}
 
 
+def test_parts_are_counted_once_and_not_for_each_new_one(tmp_path, monkeypatch):
+  count, counted = writer.ShardWriter._numbers, []
+
+  def numbers(self, split):
+    counted.append(split)
+    return count(self, split)
+
+  monkeypatch.setattr(writer.ShardWriter, "_numbers", numbers)
+
+  def names():
+    return sorted(path.stem for path in (tmp_path / "parts").glob("*.parquet"))
+
+  for start in (0, 4):
+    with writer.ShardWriter(
+      tmp_path, clips.metadata(), shard_records=1, host=1, hosts=3
+    ) as w:
+      for record, _ in clips.records(4, start):
+        w.write(record, "train")
+  assert names() == [f"train-{n:05d}" for n in range(1, 24, 3)]
+  assert counted == ["train", "train"]
+  with writer.ShardWriter(
+    tmp_path, clips.metadata(), shard_records=2, host=1, hosts=3
+  ) as w:
+    w.write(next(clips.records(1, 8))[0], "train")
+    w.drop({clips.key(i) for i in (6, 7)})  # while another part is being written
+    w.close()
+    w.drop({clips.key(8)})
+    w.write(next(clips.records(1, 9))[0], "train")
+  assert names() == [f"train-{n:05d}" for n in range(1, 20, 3)]
+
+
 def test_finishing_again_changes_nothing(tmp_path):
   _write(tmp_path, 6)
   before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*array_record*")}

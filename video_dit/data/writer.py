@@ -76,6 +76,7 @@ class ShardWriter:
     self._host, self._hosts, self._disk = host, hosts, disk
     self._parts = self.folder / parts_lib.PARTS
     self._open: dict[str, parts_lib.Part] = {}
+    self._next: dict[str, int] = {}  # number of the next part of a split, once known
     self.metadata = metadata = check(self.folder, metadata)
     self._features = schema.features(metadata)
     self._serializer = tfds.core.example_serializer.ExampleSerializer(
@@ -237,6 +238,7 @@ class ShardWriter:
         " read. Remove this file, and run again: its clips are made again."
       )
     self._keys.remove([line["key"] for line in lines])
+    self._next.clear()  # The part may have been the last.
     self._disk.remove(path)  # From here on the part is none, until its list is there.
     if part.lines:
       self._place(part)
@@ -275,9 +277,10 @@ class ShardWriter:
     return number is not None and int(number[1]) % self._hosts == self._host
 
   def _begin(self, split: str) -> parts_lib.Part:
-    mine = [n for n in self._numbers(split) if n % self._hosts == self._host]
-    number = mine[-1] + self._hosts if mine else self._host
-    name = f"{split}-{number:05d}"
+    if split not in self._next:
+      mine = [n for n in self._numbers(split) if n % self._hosts == self._host]
+      self._next[split] = mine[-1] + self._hosts if mine else self._host
+    name = f"{split}-{self._next[split]:05d}"
     self._open[split] = parts_lib.begin(self._parts, name)
     return self._open[split]
 
@@ -291,6 +294,7 @@ class ShardWriter:
     except (OSError, RuntimeError) as error:
       raise self._give_up(part, split, error) from error
     del self._open[split]
+    self._next[split] = int(part.name.rpartition("-")[2]) + self._hosts
 
   def _place(self, part: parts_lib.Part) -> None:
     """Gives a part that is whole its name, then its list."""
