@@ -51,6 +51,11 @@ def records(num: int, start: int = 0) -> Iterator[tuple[schema.LatentRecord, str
     yield record, "validation" if i % 5 == 4 else "train"
 
 
+def committed(folder: pathlib.Path) -> set[str]:
+  """The keys that a set holds, finished or not."""
+  return {key for _, keys, _ in writer.committed(folder) for key in keys}
+
+
 def write(folder: pathlib.Path, num: int, shard_records: int = 16) -> pathlib.Path:
   """A finished set."""
   with writer.ShardWriter(folder, metadata(), shard_records=shard_records) as w:

@@ -41,7 +41,7 @@ class ShardWriter:
   """Adds records to a data set; safe to kill and to run again.
 
       with ShardWriter(folder, metadata) as writer:
-        done = writer.written_keys()
+        done = {key for _, keys, _ in committed(folder) for key in keys}
         for record in (make(clip) for clip in clips if clip.key not in done):
           writer.write(record, split="train")
         writer.finish()
@@ -98,10 +98,6 @@ class ShardWriter:
     """Whether the set on disk is complete and readable."""
     return (self.folder / finish_lib.INFO).exists()
 
-  def written_keys(self) -> set[str]:
-    """Keys of all records that are safe on disk or written by this writer."""
-    return self._keys.all()
-
   def write(self, record: schema.Record, split: str) -> None:
     """Adds one record.
 
@@ -115,7 +111,7 @@ class ShardWriter:
     if record.key in self._keys:
       raise ValueError(
         f"{self.folder}: key {record.key} is in the set already. Skip what"
-        " written_keys() names."
+        " `writer.committed` names, and what was written since."
       )
     values = schema.fields(self.metadata, record)
     message = self._serializer.get_tf_example(self._features.encode_example(values))
