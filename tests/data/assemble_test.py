@@ -55,6 +55,28 @@ def test_padding_is_zero():
     assert not getattr(batch, name)[1].any()
 
 
+def test_a_gap_leaves_the_others_where_they_are():
+  segments = _segments(3)
+  whole = _assemble([segments])
+  tokens = int(whole.tokens[0, 1])
+  found = _assemble([[segments[0], assemble.Gap(tokens), segments[2]]])
+  np.testing.assert_array_equal(found.segments, whole.segments)
+  theirs, others = whole.segments[0] == 2, whole.segments[0] != 2
+  for name in ("patches", "positions", "frames"):
+    np.testing.assert_array_equal(
+      getattr(found, name)[0, others], getattr(whole, name)[0, others]
+    )
+    assert not getattr(found, name)[0, theirs].any()
+  for name in ("keys", "tokens", "weights"):
+    expected = getattr(whole, name).copy()
+    expected[0, 1] = 0
+    np.testing.assert_array_equal(getattr(found, name), expected)
+  for i in (0, 2):
+    own = found.text[0][found.text_segments[0] == i + 1]
+    np.testing.assert_array_equal(own, segments[i].record.text)
+  assert not (found.text_segments == 2).any()
+
+
 def test_axes_and_types():
   batch = _assemble([_segments(3)] * 2)
   found = {f.name: getattr(batch, f.name) for f in dataclasses.fields(batch)}

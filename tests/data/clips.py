@@ -51,9 +51,14 @@ def records(num: int, start: int = 0) -> Iterator[tuple[schema.LatentRecord, str
     yield record, "validation" if i % 5 == 4 else "train"
 
 
-def write(folder: pathlib.Path, num: int) -> pathlib.Path:
+def committed(folder: pathlib.Path) -> set[str]:
+  """The keys that a set holds, finished or not."""
+  return {key for _, keys, _ in writer.committed(folder) for key in keys}
+
+
+def write(folder: pathlib.Path, num: int, shard_records: int = 16) -> pathlib.Path:
   """A finished set."""
-  with writer.ShardWriter(folder, metadata(), shard_records=16) as w:
+  with writer.ShardWriter(folder, metadata(), shard_records=shard_records) as w:
     for record, split in records(num):
       w.write(record, split)
     w.finish()

@@ -135,23 +135,87 @@ def test_held_out_batches_have_every_clip_once_with_its_caption(folder):
   _equal(other_seed[0], taken[0])
 
 
-@pytest.mark.parametrize(("field", "value"), [("latent", np.inf), ("text", np.nan)])
-def test_a_bad_record_is_named_and_left_out(tmp_path, field, value):
-  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+def _write_one_bad(folder, field="latent", value=np.inf):
+  """Six clips, of which the third cannot be used."""
+  with writer.ShardWriter(folder, clips.metadata()) as w:
     for i, (record, _) in enumerate(clips.records(6)):
       if i == 2:
         getattr(record, field)[..., 0] = value
       w.write(record, "train")
     w.finish()
-  dataset = reader.Dataset(tmp_path)
-  rows = len(loader.steps(dataset, _CONFIG).plan(0))
-  batch = next(loader.loader(dataset, _with(rows=rows)))
+  return reader.Dataset(folder)
+
+
+def _one_step(dataset):
+  """The config of steps that have all rows of an epoch."""
+  return _with(rows=len(loader.steps(dataset, _CONFIG).plan(0)))
+
+
+@pytest.mark.parametrize(("field", "value"), [("latent", np.inf), ("text", np.nan)])
+def test_a_bad_record_is_named_and_left_out(tmp_path, field, value):
+  dataset = _write_one_bad(tmp_path, field, value)
+  config = _one_step(dataset)
+  batch = next(loader.loader(dataset, config))
   assert len(_keys([batch])) == 5
   assert np.isfinite(batch.patches).all() and np.isfinite(batch.text).all()
   assert list(dataset.damaged) == [2]
   assert clips.key(2) in dataset.damaged[2]
   del dataset._source  # it is not read again
   assert loader.read(dataset, 2) is None
+  # Its place is kept, and all others are where they were planned to be.
+  plan = loader.steps(dataset, config)
+  pieces = plan.pieces
+  for r, row in enumerate(plan.rows_for_step(0)):
+    planned = [n for i, n in enumerate(pieces.tokens[row.pieces], 1) for n in [i] * n]
+    assert batch.segments[r, : len(planned)].tolist() == planned
+    used = pieces.clip[row.pieces] != 2
+    assert (batch.weights[r, : len(used)] == used).all()
+
+
+def test_a_record_that_cannot_be_used_ends_a_run_whose_processes_share_its_row(tmp_path):
+  dataset = _write_one_bad(tmp_path)
+  config = _one_step(dataset)
+  plan = loader.steps(dataset, config)
+  clips_of = [plan.pieces.clip[row.pieces] for row in plan.rows_for_step(0)]
+  (bad,) = [i for i, numbers in enumerate(clips_of) if 2 in numbers]
+  whole = loader.Share.whole(config.data.rows)
+
+  def first(*shared: int):
+    share = dataclasses.replace(whole, shared=frozenset(shared))
+    return next(loader.loader(dataset, config, share=share))
+
+  assert first(*set(whole.rows) - {bad}).weights.sum() == 5
+  for _ in range(2):  # also where it is known already
+    message = rf"{clips.key(2)} .*row {bad} of step 0, which several"
+    with pytest.raises(reader.RecordError, match=message):
+      first(bad)
+
+
+class _Places:
+  """How rows lie over devices, of which each process has two."""
+
+  def __init__(self, *places):
+    self.places = places
+
+  def devices_indices_map(self, _):
+    return {_Device(i, i // 2): (slice(*x),) for i, x in enumerate(self.places)}
+
+
+@dataclasses.dataclass(frozen=True)
+class _Device:
+  number: int
+  process_index: int
+
+
+def test_a_share_knows_the_rows_that_others_make_too():
+  apart = _Places((0, 2), (2, 4), (4, 6), (6, 8))
+  assert loader.Share.of(apart, 8, 1) == loader.Share((4, 5, 6, 7), 8)
+  across = _Places((0, 4), (4, 8), (0, 4), (4, 8))
+  assert loader.Share.of(across, 8, 0) == loader.Share(
+    tuple(range(8)), 8, frozenset(range(8))
+  )
+  partly = _Places((0, 2), (2, 4), (2, 4), (4, 6))
+  assert [loader.Share.of(partly, 6, i).shared for i in range(2)] == [{2, 3}] * 2
 
 
 def test_another_caption_that_is_not_finite_leaves_its_record_out_too(tmp_path):
@@ -226,6 +290,9 @@ def test_a_window_of_a_bad_record_is_of_another_in_any_row(tmp_path):
     batch = next(loader.windows_loader(dataset, dataclasses.replace(settings, seed=seed)))
     found = batch.clips[:, 0, 0, 0, 0].tolist()
     assert len(found) == 4 and set(found) == {0, 1, 3}
+  share = loader.Share((0, 1, 2, 3), 4, frozenset([0, 1, 2, 3]))
+  with pytest.raises(reader.RecordError, match=r"row \d of step 0, which several"):
+    next(loader.windows_loader(dataset, settings, share=share))
 
 
 def test_windows_are_a_function_of_the_step_on_any_number_of_processes(tmp_path):

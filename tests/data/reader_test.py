@@ -1,5 +1,7 @@
 """The reader: the index, and refusals by name."""
 
+import os
+
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -74,6 +76,20 @@ def test_a_missing_split_and_a_missing_shard_are_refused(tmp_path):
     reader.Dataset(tmp_path)
 
 
+def test_opening_asks_for_no_shard_by_itself(tmp_path, monkeypatch):
+  """On a mounted bucket each question takes milliseconds, and there may be 20,000."""
+  clips.write(tmp_path, 20, shard_records=1)
+  stat, asked = os.stat, []
+
+  def counted(path, *args, **kwargs):
+    asked.append(str(path))
+    return stat(path, *args, **kwargs)
+
+  monkeypatch.setattr(os, "stat", counted)
+  assert len(reader.Dataset(tmp_path)) == 16
+  assert asked and not [path for path in asked if "array_record" in path]
+
+
 def test_an_index_of_other_records_is_refused(tmp_path):
   clips.write(tmp_path, 10)
   path = tmp_path / schema.INDEX
@@ -117,6 +133,9 @@ class _Refusing:
     if self.errors:
       raise self.errors.pop(0)
     return self.source[i]
+
+  def place(self, i):
+    return self.source.place(i)
 
 
 def test_a_read_that_fails_briefly_is_no_damage(tmp_path):

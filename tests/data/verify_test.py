@@ -64,7 +64,7 @@ def test_a_lost_shard_is_named_and_only_its_clips_are_made_anew(tmp_path):
   (fault,) = verify.verify(tmp_path).faults
   assert str(lost.name) in fault.where or "missing" in fault.message
   with writer.ShardWriter(tmp_path, clips.metadata(), shard_records=16) as w:
-    done = w.written_keys()
+    done = clips.committed(tmp_path)
     assert len(done) == 24
     for record, split in clips.records(40):
       if record.key not in done:
@@ -87,7 +87,7 @@ def test_a_full_disk_costs_the_shard_in_flight(tmp_path):
   assert "24 records before it are safe. Free some space" in child.stdout
   assert verify.verify(tmp_path).records == 24
   with writer.ShardWriter(tmp_path, clips.metadata(), shard_records=8) as w:
-    done = w.written_keys()
+    done = clips.committed(tmp_path)
     for record, _ in clips.records(40):
       if record.key not in done:
         w.write(record, "train")
@@ -105,8 +105,8 @@ def test_several_hosts_write_one_set(tmp_path):
     writers[i % 2].write(record, split)
   writers[1].close()
   # The other host starts again while this one goes on, and loses nothing of it.
-  again = writer.ShardWriter(tmp_path, clips.metadata(), shard_records=4, host=1, hosts=2)
-  assert len(again.written_keys()) >= 15
+  writer.ShardWriter(tmp_path, clips.metadata(), shard_records=4, host=1, hosts=2)
+  assert len(clips.committed(tmp_path)) >= 15
   writers[0].finish()
   report = verify.verify(tmp_path)
   assert (report.records, report.faults, report.finished) == (30, [], True)

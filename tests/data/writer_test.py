@@ -31,8 +31,9 @@ if where == "rename":  # dies in the middle of finish, after some renames
     return real(self, target)
   pathlib.Path.replace = replace
 w = writer.ShardWriter(folder, clips.metadata(), shard_records=4)
+done = clips.committed(folder)
 for i, (record, split) in enumerate(clips.records(23)):
-  if record.key in w.written_keys():
+  if record.key in done:
     continue
   if where == "write" and i == stop:
     os._exit(9)
@@ -140,8 +141,8 @@ def test_an_error_commits_the_whole_records(tmp_path):
     for record, split in clips.records(5):
       w.write(record, split)
     raise RuntimeError
-  again = writer.ShardWriter(tmp_path, clips.metadata())
-  assert again.written_keys() == {record.key for record, _ in clips.records(5)}
+  writer.ShardWriter(tmp_path, clips.metadata())
+  assert clips.committed(tmp_path) == {record.key for record, _ in clips.records(5)}
 
 
 def test_records_are_added_to_a_finished_set(tmp_path):
@@ -248,8 +249,8 @@ def test_records_are_dropped_and_the_parts_of_others_stay(tmp_path, left):
     broken.drop(dropped)
   with writer.ShardWriter(tmp_path, clips.metadata()) as again:
     again.drop(dropped)
-    assert dropped.isdisjoint(again.written_keys())
-    lost = 23 - len(dropped) - len(again.written_keys())
+    assert dropped.isdisjoint(clips.committed(tmp_path))
+    lost = 23 - len(dropped) - len(clips.committed(tmp_path))
     assert lost <= (2 if left < 99 else 0)  # those of the part that was written again
     again.finish()
   report = verify.verify(tmp_path)
@@ -267,7 +268,7 @@ def test_what_cannot_be_read_is_dropped_with_the_rest(tmp_path):
   shard.write_bytes(data)
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:
     w.drop({keys[0]})
-    assert w.written_keys() == {keys[1], keys[3]}
+    assert clips.committed(tmp_path) == {keys[1], keys[3]}
     w.finish()
   assert not verify.verify(tmp_path).faults
 
@@ -290,7 +291,7 @@ def test_what_two_hosts_made_is_kept_once_and_the_rest_stays(tmp_path, caplog):
   made = _write_twice(tmp_path, 6)
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:
     w.finish()
-    assert w.written_keys() == {record.key for record in made}
+    assert clips.committed(tmp_path) == {record.key for record in made}
   assert "clips that two hosts had made, of which one record stays: 1." in caplog.text
   report = verify.verify(tmp_path)
   assert (report.records, report.faults, report.finished) == (6, [], True)
@@ -311,8 +312,39 @@ def test_what_cannot_be_read_is_not_lost_beside_what_was_made_twice(tmp_path):
     again.finish()
   assert shard.read_bytes() == data and not again.finished
   shard.unlink()
-  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
-    assert w.written_keys() == {record.key for record in made[:2]}
+  with writer.ShardWriter(tmp_path, clips.metadata()):
+    assert clips.committed(tmp_path) == {record.key for record in made[:2]}
+
+
+def test_parts_are_counted_once_and_not_for_each_new_one(tmp_path, monkeypatch):
+  count, counted = writer.ShardWriter._numbers, []
+
+  def numbers(self, split):
+    counted.append(split)
+    return count(self, split)
+
+  monkeypatch.setattr(writer.ShardWriter, "_numbers", numbers)
+
+  def names():
+    return sorted(path.stem for path in (tmp_path / "parts").glob("*.parquet"))
+
+  for start in (0, 4):
+    with writer.ShardWriter(
+      tmp_path, clips.metadata(), shard_records=1, host=1, hosts=3
+    ) as w:
+      for record, _ in clips.records(4, start):
+        w.write(record, "train")
+  assert names() == [f"train-{n:05d}" for n in range(1, 24, 3)]
+  assert counted == ["train", "train"]
+  with writer.ShardWriter(
+    tmp_path, clips.metadata(), shard_records=2, host=1, hosts=3
+  ) as w:
+    w.write(next(clips.records(1, 8))[0], "train")
+    w.drop({clips.key(i) for i in (6, 7)})  # while another part is being written
+    w.close()
+    w.drop({clips.key(8)})
+    w.write(next(clips.records(1, 9))[0], "train")
+  assert names() == [f"train-{n:05d}" for n in range(1, 20, 3)]
 
 
 def test_finishing_again_changes_nothing(tmp_path):
@@ -341,7 +373,7 @@ def test_a_finished_set_whose_gaps_were_filled_is_opened_without_loss(tmp_path):
   for _ in range(2):
     with writer.ShardWriter(tmp_path, clips.metadata()) as w:
       w.finish()
-      assert w.finished and len(w.written_keys()) == 12
+      assert w.finished and len(clips.committed(tmp_path)) == 12
     report = verify.verify(tmp_path)
     assert (report.records, report.faults, report.finished) == (12, [], True)
   writer.ShardWriter(tmp_path, clips.metadata(), host=1, hosts=3).close()

@@ -29,8 +29,22 @@ class Segment:
   run: int = 0
 
 
+@dataclasses.dataclass(frozen=True)
+class Gap:
+  """The place of a segment whose record cannot be used.
+
+  Its tokens keep a number of their own, because kernels rely on ascending ones, but hold
+  zeros, have no caption and weigh nothing.
+
+  Attributes:
+    tokens: that the segment would have.
+  """
+
+  tokens: int
+
+
 def assemble(
-  rows: Sequence[Iterable[Segment]],
+  rows: Sequence[Iterable[Segment | Gap]],
   metadata: schema.Metadata,
   data: config.Data,
   dit: config.DiT,
@@ -49,7 +63,7 @@ def assemble(
       it is dropped.
 
   Returns:
-    A batch of NumPy arrays; every segment has weight 1.
+    A batch of NumPy arrays; every segment has weight 1, and every gap 0.
   """
   out = batch.blank(
     len(rows),
@@ -63,6 +77,9 @@ def assemble(
   for r, segments in enumerate(rows):
     token = text_token = 0
     for s, segment in enumerate(segments):
+      if isinstance(segment, Gap):
+        out.segments[r, token : (token := token + segment.tokens)] = s + 1
+        continue
       record = segment.record
       latent = record.latent[segment.first : segment.first + segment.count]
       grid = patchify.grid(latent.shape[:3], dit.patch)

@@ -27,10 +27,6 @@ class Keys:
     is_sorted = place < len(self._sorted) and self._sorted[place] == wanted
     return bool(is_sorted) or wanted in self._recent
 
-  def all(self) -> set[str]:
-    """A set of Python's own."""
-    return {key.decode() for key in (*self._sorted.tolist(), *self._recent)}
-
   def has(self, keys: Collection[str] | np.ndarray) -> np.ndarray:
     """Which of some keys are here: bool, one for each."""
     wanted = _array(keys)

@@ -2,8 +2,9 @@
 
 Batches are a `grain.MapDataset` indexed by step, so that a run starts anywhere at once,
 on any number of processes, and sees the same segments. Threads read ahead; no process is
-forked. A record that cannot be read is named in the log and in `Dataset.damaged`; its
-place in the row stays empty.
+forked. A record that cannot be used is named in the log and in `Dataset.damaged`, and its
+place in the row weighs nothing. Where several processes make the row, which must be the
+same on all of them, it ends the run: another process may have read it.
 """
 
 import collections
@@ -76,10 +77,12 @@ class Share:
   Attributes:
     rows: their numbers in the step, in order.
     total: rows of a step.
+    shared: those of them that other processes make, too.
   """
 
   rows: tuple[int, ...]
   total: int
+  shared: frozenset[int] = frozenset()
 
   @classmethod
   def of(
@@ -93,10 +96,17 @@ class Share:
       process: its number; None is this one.
     """
     process = jax.process_index() if process is None else process
-    rows = np.arange(total)
     places: Any = sharding.devices_indices_map((total,))
-    parts = [rows[p] for d, p in places.items() if d.process_index == process]
-    return cls(tuple(np.unique(np.concatenate(parts)).tolist()), total)
+    made: dict[int, set[int]] = {}
+    for device, (place,) in places.items():
+      made.setdefault(device.process_index, set()).update(range(total)[place])
+    mine = made.pop(process)
+    return cls(tuple(sorted(mine)), total, frozenset(mine & set().union(*made.values())))
+
+  @classmethod
+  def whole(cls, total: int) -> "Share":
+    """All rows, made by one process."""
+    return cls(tuple(range(total)), total)
 
 
 class Batches:
@@ -125,7 +135,7 @@ class Batches:
     self._dataset = dataset
     self._config = config
     self._steps = steps
-    self._share = range(config.data.rows) if share is None else share.rows
+    self._share = share or Share.whole(config.data.rows)
     self._num = num
     self._one_epoch = one_epoch
 
@@ -135,8 +145,8 @@ class Batches:
   def __getitem__(self, step: int) -> batch.Batch:
     planned = self._steps.rows_for_step(step)
     rows = [
-      [] if planned[i].epoch and self._one_epoch else self._segments(planned[i])
-      for i in self._share
+      [] if planned[i].epoch and self._one_epoch else self._segments(planned[i], step, i)
+      for i in self._share.rows
     ]
     config = self._config
     return assemble.assemble(
@@ -148,11 +158,15 @@ class Batches:
       step=step,
     )
 
-  def _segments(self, row: steps_lib.Row) -> Iterator[assemble.Segment]:
+  def _segments(
+    self, planned: steps_lib.Row, step: int, row: int
+  ) -> Iterator[assemble.Segment | assemble.Gap]:
     pieces = self._steps.pieces
-    for i in row.pieces:
-      record = read(self._dataset, int(pieces.clip[i]))
-      if record is not None:
+    for i in planned.pieces:
+      record = _read_for_row(self._dataset, int(pieces.clip[i]), self._share, step, row)
+      if record is None:
+        yield assemble.Gap(int(pieces.tokens[i]))
+      else:
         yield assemble.Segment(
           record, int(pieces.first[i]), int(pieces.count[i]), int(pieces.run[i])
         )
@@ -221,20 +235,21 @@ class _Windows:
     self._dataset = dataset
     self._config = config
     self._order = windows.Order(len(dataset), config.data.rows, config.seed)
-    self._share = range(config.data.rows) if share is None else share.rows
+    self._share = share or Share.whole(config.data.rows)
 
   def __len__(self) -> int:
     return sys.maxsize
 
   def __getitem__(self, step: int) -> batch.Windows:
     config, numbers = self._config, self._order(step)
-    records = [self._record(numbers[i:] + numbers[:i]) for i in self._share]
+    records = [self._record(numbers[i:] + numbers[:i], step, i) for i in self._share.rows]
     return windows.stack(records, config.data, seed=config.seed, step=step)
 
-  def _record(self, numbers: list[int]) -> Any:
+  def _record(self, numbers: list[int], step: int, row: int) -> Any:
     """The first usable record: a window cannot be empty, so the next replaces it."""
     for number in numbers:
-      if (record := read(self._dataset, number)) is not None:
+      record = _read_for_row(self._dataset, number, self._share, step, row)
+      if record is not None:
         return record
     raise reader.RecordError(self._dataset.damaged[numbers[0]])
 
@@ -330,6 +345,20 @@ def read(dataset: reader.Dataset, i: int) -> Any:
         f" because: {error}"
       ) from error
     return None
+
+
+def _read_for_row(
+  dataset: reader.Dataset, i: int, share: Share, step: int, row: int
+) -> Any:
+  """`read`, but also refuses to leave a record out of a row of several processes."""
+  record = read(dataset, i)
+  if record is None and row in share.shared:
+    raise reader.RecordError(
+      f"{dataset.damaged[i]} It belongs to row {row} of step {step}, which several"
+      " processes make and which must be the same on all of them, so it cannot be left"
+      " out here. If `preprocess --verify` finds no fault, run the same command again."
+    )
+  return record
 
 
 def _finite(array: np.ndarray) -> bool:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from video_dit import files
-from video_dit.data import finish
+from video_dit.data import finish, shards
 
 # One record a group, uncompressed: the fastest to read at random (latents do not
 # compress).
@@ -78,15 +78,21 @@ def names(folder: pathlib.Path) -> dict[str, str]:
 
 
 def read(path: pathlib.Path, numbers: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-  """Those of the numbered records of a shard that can be read, with their numbers."""
+  """Those of the numbered records of a shard that can be read, with their numbers.
+
+  Raises:
+    HostError: this machine could not read them, which are not lost.
+  """
   try:
-    reader = array_record_module.ArrayRecordReader(str(path))
-  except Exception:
+    reader = shards.open_shard(path)
+  except Exception as error:
+    shards.refuse_host_error(path, error)
     return
   for i in numbers:
     try:
       record = reader.read([i])[0]
-    except Exception:
+    except Exception as error:
+      shards.refuse_host_error(path, error)
       continue
     yield i, record
   with contextlib.suppress(Exception):  # It says what is wrong with the file.

@@ -1,6 +1,5 @@
 """Reads a data set: its index in a few bytes per clip, its records by random access."""
 
-import bisect
 import functools
 import hashlib
 import os
@@ -13,7 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import tensorflow_datasets as tfds
 
-from video_dit.data import schema
+from video_dit.data import schema, shards
 
 # Seconds before what a file system refused is read again: a hiccup of a mounted bucket
 # is no damage, and leaving a record out for it would train on other batches.
@@ -109,15 +108,14 @@ class Dataset:
         " Preprocess more files, raise media.validation_fraction, or name files for it"
         " in the column `split` of a manifest."
       )
-    self._shards = builder.info.splits[split].filepaths
-    self._ends = np.cumsum(builder.info.splits[split].shard_lengths).tolist()
-    for path in self._shards:
-      if not path.exists():
+    info = builder.info.splits[split]
+    paths = [os.fspath(path) for path in info.filepaths]
+    names = set(os.listdir(self.folder))  # Once: to ask for each may take minutes.
+    for path in paths:
+      if os.path.basename(path) not in names:
         raise ValueError(f"{path}: a shard of the data set is missing. Put it back.")
     self.damaged: dict[int, str] = {}
-    self._source = builder.as_data_source(
-      split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
+    self._source = shards.Shards(paths, info.shard_lengths)
     self.index = Index(self.folder / schema.INDEX, split)
     if len(self.index) != len(self._source):
       raise ValueError(
@@ -133,18 +131,19 @@ class Dataset:
 
     Raises:
       RecordError: its bytes are damaged, or still refused after some attempts.
+      HostError: as `shards.refuse_host_error`, also after them.
     """
     if not 0 <= i < len(self):
       raise IndexError(f"{self.folder}: no record {i} of {len(self)}.")
+    path, offset = self._source.place(i)
     try:
       return schema.parse(self.metadata, self._bytes(int(i)))
     except MemoryError:
       raise
     except Exception as error:
-      shard = bisect.bisect_right(self._ends, i)
-      offset = i - (self._ends[shard - 1] if shard else 0)
+      shards.refuse_host_error(path, error)
       raise RecordError(
-        f"{self._shards[shard]}: record {offset} of split {self.split!r} cannot be read"
+        f"{path}: record {offset} of split {self.split!r} cannot be read"
         f" ({type(error).__name__}: {error}). Restore the file or preprocess again."
       ) from error
 

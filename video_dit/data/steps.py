@@ -121,10 +121,6 @@ class Steps:
         epoch, start = epoch + 1, start + len(plan)
     return rows
 
-  def epoch(self, step: int) -> int:
-    """Epoch of the step's first row."""
-    return self.rows_for_step(step)[0].epoch
-
   def report(self, epoch: int = 0) -> dict[str, float]:
     """How well an epoch is packed: clips, pieces, rows, fill and text_fill."""
     plan = self.plan(epoch)

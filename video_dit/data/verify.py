@@ -6,11 +6,10 @@ import os
 import pathlib
 from typing import Any
 
-from array_record.python import array_record_module
 import numpy as np
 
 from video_dit.data import disk as disk_lib
-from video_dit.data import finish, parts, schema
+from video_dit.data import finish, parts, schema, shards
 
 _TOGETHER = 64  # records read at a time
 
@@ -61,6 +60,7 @@ def verify(
 
   Raises:
     ValueError: the folder is not a data set of video_dit, or `shards.json` is damaged.
+    HostError: this machine could not read a file, such as for want of descriptors.
   """
   folder = pathlib.Path(folder)
   metadata = schema.Metadata.load(folder)
@@ -97,6 +97,7 @@ def _verify_shard(
   try:
     lines = finish.read_lines(lines_path).to_pylist()
   except Exception as error:
+    shards.refuse_host_error(lines_path, error)
     fault(f"the list of its records cannot be read ({error})", str(lines_path))
     return 0
   if not path.exists():
@@ -104,9 +105,10 @@ def _verify_shard(
     return len(lines)
   report.bytes += path.stat().st_size
   try:
-    reader = array_record_module.ArrayRecordReader(name)
+    reader = shards.open_shard(path)
     found = reader.num_records()
   except Exception as error:
+    shards.refuse_host_error(path, error)
     fault(f"the shard cannot be opened, {len(lines)} records are lost ({error})")
     return len(lines)
   if found != len(lines):
@@ -119,6 +121,7 @@ def _verify_shard(
         raise record
       problem = _problem(schema.parse(metadata, record), line)
     except Exception as error:
+      shards.refuse_host_error(path, error)
       problem = f"cannot be read ({type(error).__name__}: {error})"
     key = line["key"].encode()
     if problem is None and key in seen:
@@ -169,6 +172,7 @@ def _verify_index(report: Report, path: pathlib.Path, listed: int) -> None:
   try:
     found = len(finish.read_lines(path))
   except Exception as error:
+    shards.refuse_host_error(path, error)
     report.faults.append(Fault(str(path), f"cannot be read ({error})"))
     return
   if found != listed:

@@ -41,7 +41,7 @@ class ShardWriter:
   """Adds records to a data set; safe to kill and to run again.
 
       with ShardWriter(folder, metadata) as writer:
-        done = writer.written_keys()
+        done = {key for _, keys, _ in committed(folder) for key in keys}
         for record in (make(clip) for clip in clips if clip.key not in done):
           writer.write(record, split="train")
         writer.finish()
@@ -76,6 +76,7 @@ class ShardWriter:
     self._host, self._hosts, self._disk = host, hosts, disk
     self._parts = self.folder / parts_lib.PARTS
     self._open: dict[str, parts_lib.Part] = {}
+    self._next: dict[str, int] = {}  # number of the next part of a split, once known
     self.metadata = metadata = check(self.folder, metadata)
     self._features = schema.features(metadata)
     self._serializer = tfds.core.example_serializer.ExampleSerializer(
@@ -97,10 +98,6 @@ class ShardWriter:
     """Whether the set on disk is complete and readable."""
     return (self.folder / finish_lib.INFO).exists()
 
-  def written_keys(self) -> set[str]:
-    """Keys of all records that are safe on disk or written by this writer."""
-    return self._keys.all()
-
   def write(self, record: schema.Record, split: str) -> None:
     """Adds one record.
 
@@ -114,7 +111,7 @@ class ShardWriter:
     if record.key in self._keys:
       raise ValueError(
         f"{self.folder}: key {record.key} is in the set already. Skip what"
-        " written_keys() names."
+        " `writer.committed` names, and what was written since."
       )
     values = schema.fields(self.metadata, record)
     message = self._serializer.get_tf_example(self._features.encode_example(values))
@@ -237,6 +234,7 @@ class ShardWriter:
         " read. Remove this file, and run again: its clips are made again."
       )
     self._keys.remove([line["key"] for line in lines])
+    self._next.clear()  # The part may have been the last.
     self._disk.remove(path)  # From here on the part is none, until its list is there.
     if part.lines:
       self._place(part)
@@ -275,9 +273,10 @@ class ShardWriter:
     return number is not None and int(number[1]) % self._hosts == self._host
 
   def _begin(self, split: str) -> parts_lib.Part:
-    mine = [n for n in self._numbers(split) if n % self._hosts == self._host]
-    number = mine[-1] + self._hosts if mine else self._host
-    name = f"{split}-{number:05d}"
+    if split not in self._next:
+      mine = [n for n in self._numbers(split) if n % self._hosts == self._host]
+      self._next[split] = mine[-1] + self._hosts if mine else self._host
+    name = f"{split}-{self._next[split]:05d}"
     self._open[split] = parts_lib.begin(self._parts, name)
     return self._open[split]
 
@@ -291,6 +290,7 @@ class ShardWriter:
     except (OSError, RuntimeError) as error:
       raise self._give_up(part, split, error) from error
     del self._open[split]
+    self._next[split] = int(part.name.rpartition("-")[2]) + self._hosts
 
   def _place(self, part: parts_lib.Part) -> None:
     """Gives a part that is whole its name, then its list."""
