@@ -105,6 +105,22 @@ def test_a_step_of_heun_that_ends_in_the_data_is_euler_s():
   np.testing.assert_array_equal(a, b)
 
 
+def test_heun_evaluates_the_network_once_in_its_last_step():
+  calls, process = [], PROCESSES["flow"]
+
+  def denoise(x, t):
+    jax.debug.callback(lambda t: calls.append(float(t)), t, ordered=True)
+    return gaussian(process, "velocity")(x, t)
+
+  times, kind = samplers.schedule_times(3), "velocity"
+  found = samplers.sample(
+    denoise, NOISE, times, samplers.heun, process=process, prediction=kind
+  )
+  jax.effects_barrier()
+  np.testing.assert_allclose(calls, np.array([3, 2, 2, 1, 1]) / 3, rtol=1e-6)
+  np.testing.assert_allclose(found, run(samplers.heun, 3), rtol=0, atol=1e-6)
+
+
 def test_sampling_by_noise_starts_where_there_is_signal():
   assert samplers.start_time("noise") == 0.999
   assert samplers.start_time("velocity") == samplers.start_time("sample") == 1.0

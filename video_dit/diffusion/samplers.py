@@ -49,7 +49,7 @@ def euler(estimate, x, now, then, process, fresh=None) -> jax.Array:
 
 
 def heun(estimate, x, now, then, process, fresh=None) -> jax.Array:
-  """Second order; two evaluations a step.
+  """Second order; two evaluations a step, one in the last.
 
   The slope is the mean of the slopes at both ends. A step that ends in the data
   is Euler's, as in Karras et al. 2022 (arXiv:2206.00364, algorithm 1).
@@ -57,15 +57,18 @@ def heun(estimate, x, now, then, process, fresh=None) -> jax.Array:
   del fresh
   x0, noise = estimate(x, now)
   guess = process.add_noise(x0, noise, then.tokens)
-  x0_then, noise_then = estimate(guess, then)
-  slope = 0.5 * (noise - x0 + noise_then - x0_then)
 
-  s_now, scale_now = _straighten(process, now.tokens)
-  s_then, scale_then = _straighten(process, then.tokens)
-  y_now = x / processes.trail(scale_now, x)
-  y_then = y_now + processes.trail(s_then - s_now, x) * slope
-  corrected = processes.trail(scale_then, x) * y_then
-  return jnp.where(processes.trail(then.tokens, x) > 0, corrected, guess)
+  def correct() -> jax.Array:
+    x0_then, noise_then = estimate(guess, then)
+    slope = 0.5 * (noise - x0 + noise_then - x0_then)
+    s_now, scale_now = _straighten(process, now.tokens)
+    s_then, scale_then = _straighten(process, then.tokens)
+    y_now = x / processes.trail(scale_now, x)
+    y_then = y_now + processes.trail(s_then - s_now, x) * slope
+    corrected = processes.trail(scale_then, x) * y_then
+    return jnp.where(processes.trail(then.tokens, x) > 0, corrected, guess)
+
+  return jax.lax.cond(jnp.any(then.tokens > 0), correct, lambda: guess)
 
 
 @dataclasses.dataclass(frozen=True)
