@@ -148,7 +148,6 @@ def sample(
   given: jax.Array | None = None,
   given_RN: jax.Array | None = None,
   fresh: Callable[[jax.Array], jax.Array] | None = None,
-  trajectory: bool = False,
 ) -> jax.Array:
   """Samples data from noise; one compilation for all steps.
 
@@ -165,10 +164,9 @@ def sample(
     given: clean values, like `noise`, of the tokens that stay fixed.
     given_RN: bool, which tokens those are.
     fresh: `step index -> ` standard normal like `noise`; for samplers that draw.
-    trajectory: return every state, `(steps + 1, ..., P)`, the first one included.
 
   Returns:
-    Data like `noise`, or the trajectory.
+    Data like `noise`.
 
   Raises:
     ValueError: only one of `given` and `given_RN` was passed.
@@ -196,14 +194,11 @@ def sample(
   def body(x, step):
     now, then, index = step
     draw = None if fresh is None else lambda: fresh(index)
-    x = keep(sampler(estimate, x, moment(now), moment(then), process, draw))
-    return x, x if trajectory else None
+    return keep(sampler(estimate, x, moment(now), moment(then), process, draw)), None
 
   start = keep(noise.astype(jnp.float32))
   indices = jnp.arange(times.shape[0] - 1, dtype=jnp.int32)
-  end, states = jax.lax.scan(body, start, (times[:-1], times[1:], indices))
-  if trajectory:
-    return jnp.concatenate([start[None], states], axis=0)
+  end, _ = jax.lax.scan(body, start, (times[:-1], times[1:], indices))
   return end
 
 
