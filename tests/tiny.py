@@ -21,6 +21,7 @@ from video_dit.checkpoints import store as store_lib
 from video_dit.data import schema
 from video_dit.data import writer as writer_lib
 from video_dit.generator import generator as generator_lib
+from video_dit.generator import records
 from video_dit.media import write
 from video_dit.media.shapes import captioning, rendering, scene
 from video_dit.models.autoencoder import model as autoencoder_lib
@@ -110,6 +111,13 @@ def environment() -> dict[str, str]:
   """Of commands that tests start: the tests' own platform and compilation cache."""
   cache = jax.config.jax_compilation_cache_dir
   return {"JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(cache)}
+
+
+def sample(**changes) -> records.Sample:
+  """The record of a sample."""
+  values = {"file": "x.mp4", "prompt": "", "height": 32, "width": 32, "frames": 9}
+  values |= {"frames_per_second": 8.0, "seed": 0, "guidance": 1.0}
+  return records.Sample(**(values | changes))
 
 
 def run_once(tmp_path_factory) -> pathlib.Path:

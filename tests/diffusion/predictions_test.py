@@ -17,6 +17,12 @@ NOISE = jax.random.normal(KEYS[1], (2, 5, 4))
 INSIDE = jnp.float32([[0.05, 0.2, 0.4, 0.5, 0.55], [0.6, 0.65, 0.7, 0.8, 0.9]])
 
 
+def convert(process, source, wanted, prediction, x_t, times):
+  """A prediction of kind `source` as one of kind `wanted`."""
+  x0, noise = predictions.to_sample_and_noise(process, source, prediction, x_t, times)
+  return predictions.target(process, wanted, x0, noise, times)
+
+
 @pytest.mark.parametrize("name", PROCESSES)
 def test_each_becomes_each_other(name):
   process = PROCESSES[name]
@@ -28,8 +34,8 @@ def test_each_becomes_each_other(name):
     for source, wanted in itertools.product(predictions.KINDS, repeat=2):
       truth = predictions.target(process, source, x0, noise, times)
       expected = predictions.target(process, wanted, x0, noise, times)
-      got = predictions.convert(process, source, wanted, truth, x_t, times)
-      back = predictions.convert(process, wanted, source, got, x_t, times)
+      got = convert(process, source, wanted, truth, x_t, times)
+      back = convert(process, wanted, source, got, x_t, times)
       out[f"{source} to {wanted}"] = (got, expected)
       out[f"{source} to {wanted} and back"] = (back, truth)
     return out
@@ -49,7 +55,7 @@ def test_the_ends_are_finite_and_exact_from_velocity(name, time):
     velocity = process.velocity(x0, noise, times)
     exact = predictions.to_sample_and_noise(process, "velocity", velocity, x_t, times)
     return exact, [
-      predictions.convert(process, source, wanted, 0.9 * noise, x_t, times)
+      convert(process, source, wanted, 0.9 * noise, x_t, times)
       for source, wanted in itertools.product(predictions.KINDS, repeat=2)
     ]
 

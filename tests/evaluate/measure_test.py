@@ -1,18 +1,16 @@
 """The rule applied to samples: rendered truth is right, noise is at chance."""
 
 import dataclasses
-import pathlib
 
 import numpy as np
 
-from video_dit.evaluate import measure, samples
+from tests import tiny
+from video_dit.evaluate import measure
 from video_dit.media.shapes import demo, rendering
 
 
 def judged(frames_FHWC, truth):
-  sample = samples.Sample(
-    path=pathlib.Path("x.mp4"), prompt="x", truth=truth, settings={}
-  )
+  sample = tiny.sample(prompt="x", truth=truth)
   return measure.judge(sample, frames_FHWC)
 
 

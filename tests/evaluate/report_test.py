@@ -1,12 +1,12 @@
 """What evaluate writes, from rendered clips in the place of generated ones."""
 
 import json
-import pathlib
 
 from PIL import Image
 import pytest
 
-from video_dit.evaluate import measure, report, samples
+from tests import tiny
+from video_dit.evaluate import measure, report
 from video_dit.media.shapes import demo, rendering
 
 
@@ -17,9 +17,7 @@ def findings() -> report.Findings:
     truth = demo.truth(scene)
     if i == 0:
       prompt, truth["colour"] = f"<b>{prompt}</b>", "ultraviolet"
-    sample = samples.Sample(
-      path=pathlib.Path(f"{i}.mp4"), prompt=prompt, truth=truth, settings={}
-    )
+    sample = tiny.sample(prompt=prompt, truth=truth)
     judged.append(measure.judge(sample, rendering.render(scene)))
   clips = [j.few_FHWC for j in judged]
   pair = report.Pair(caption="<i>a</i> — 3.0", first_FHWC=clips[0], second_FHWC=clips[1])

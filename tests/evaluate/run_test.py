@@ -18,6 +18,7 @@ from video_dit.data import reader
 from video_dit.evaluate import look, loss, measure, run, training
 from video_dit.evaluate import samples as samples_lib
 from video_dit.generator import generator as generator_lib
+from video_dit.generator import records
 from video_dit.generator import request as request_lib
 from video_dit.media import write
 from video_dit.media.shapes import demo, rendering
@@ -49,9 +50,9 @@ def samples(tmp_path_factory):
     write.write_video(folder / name, rendering.render(scene), 8.0)
     if i == 0:
       truth["direction"] = {"up": "down"}.get(truth["direction"], "up")
-    record = {"file": name, "prompt": prompt, "truth": truth, "frames": 9}
-    lines.append(record | {"sampler": "euler", "steps": 2, "checkpoint": tiny.STEP})
-  (folder / "samples.jsonl").write_text("".join(json.dumps(x) + "\n" for x in lines))
+    made = {"sampler": "euler", "steps": 2, "checkpoint": tiny.STEP}
+    lines.append(tiny.sample(file=name, prompt=prompt, truth=truth, **made))
+  records.write(folder, lines)
   return folder
 
 
@@ -125,10 +126,10 @@ def test_a_copy_of_a_training_clip_is_at_distance_zero(workdir, generator, sampl
   clips = training.Clips(sources(workdir, samples).clips, "train")
   (chosen,) = clips.take([1])
   media = generator.config.media
-  copy = samples_lib.Sample(
-    path=pathlib.Path(chosen.path), prompt="copy", truth={}, settings={}
-  )
-  judged = [measure.judge(*pair) for pair in samples_lib.frames([copy], media)]
+  copy = tiny.sample(file=chosen.path, prompt="copy")
+  judged = [
+    measure.judge(*pair) for pair in samples_lib.frames(pathlib.Path(), [copy], media)
+  ]
   found = look.find_nearest(judged, clips, media, most=100)
   assert found.distances.tolist() == [0.0]
   assert chosen.caption in found.pairs[0].caption
@@ -158,12 +159,7 @@ def test_untrained_weights_do_no_better_than_a_guess(generator):
   truths = {r.prompt: demo.truth(s) for r, (_, s) in zip(requests, prompts, strict=True)}
   judged = []
   for request, frames_FHWC in generator.generate(requests):
-    sample = samples_lib.Sample(
-      path=pathlib.Path(),
-      prompt=request.prompt,
-      truth=truths[request.prompt],
-      settings={},
-    )
+    sample = tiny.sample(prompt=request.prompt, truth=truths[request.prompt])
     judged.append(measure.judge(sample, frames_FHWC))
   shares = measure.count(judged)
   for name in ("colour", "direction", "shape"):

@@ -58,19 +58,21 @@ def toys(scale):
 
 
 def run(denoise, x, schedule, sampler, process, prediction):
-  @jax.jit
-  def compiled(x, schedule):
+  """Every state: those on the way of steps by themselves, the last one of all steps."""
+
+  def sample(x, times):
     return samplers.sample(
-      denoise,
-      x,
-      schedule,
-      sampler,
-      process=process,
-      prediction=prediction,
-      trajectory=True,
+      denoise, x, times, sampler, process=process, prediction=prediction
     )
 
-  return compiled(x, jnp.asarray(schedule, jnp.float32))
+  @jax.jit
+  def compiled(x, schedule):
+    states = [x]
+    for i in range(len(schedule) - 2):
+      states.append(sample(states[-1], schedule[i : i + 2]))
+    return jnp.stack([*states, sample(x, schedule)])
+
+  return compiled(jnp.asarray(x), jnp.asarray(schedule, jnp.float32))
 
 
 def flow_schedule(name):
@@ -218,8 +220,8 @@ def test_dit_ddim_step(dit, name, eta):
   x, now = dit_state(dit, process)
 
   def denoise(x, t):  # the peer clips the sample, and takes the noise from that
-    out = predictions.convert(process, kind, "sample", dit_network(x, t), x, t)
-    return jnp.clip(out, -1, 1)
+    out = dit_network(x, t)
+    return jnp.clip(predictions.to_sample_and_noise(process, kind, out, x, t)[0], -1, 1)
 
   end = samplers.sample(
     denoise,

@@ -1,12 +1,11 @@
-"""Names and records of samples."""
+"""Names of samples, and their gallery."""
 
-import json
-
+from video_dit.generator import records
 from video_dit.generator import request as request_lib
 from video_dit.sample import files, gallery
 
 
-def make(**changes) -> files.Sample:
+def make(**changes) -> records.Sample:
   values = {
     "file": "0000_a_seed0.mp4",
     "prompt": "a",
@@ -17,7 +16,7 @@ def make(**changes) -> files.Sample:
     "seed": 0,
     "guidance": 2.0,
   }
-  return files.Sample(**(values | changes))
+  return records.Sample(**(values | changes))
 
 
 def test_slugs_are_plain_words():
@@ -35,13 +34,6 @@ def test_names_hold_number_slug_and_seed():
   image = request_lib.Request(prompt="a cat", height=8, width=8, frames=1, seed=42)
   assert files.name(3, clip, "mp4") == "0003_a-cat_seed42.mp4"
   assert files.name(3, image, "mp4") == "0003_a-cat_seed42.png"
-
-
-def test_records_go_to_a_file_and_back(tmp_path):
-  samples = [make(), make(file="b.gif", prompt="é\n", truth={"colour": "red"})]
-  path = files.write_records(tmp_path, samples)
-  lines = [json.loads(line) for line in path.read_text().splitlines()]
-  assert [files.Sample(**line) for line in lines] == samples
 
 
 def test_the_gallery_shows_prompts_as_text(tmp_path):

@@ -1,4 +1,4 @@
-"""Predictions: noise, sample and velocity, and conversions between them.
+"""Predictions: noise, sample and velocity, as targets and as estimates.
 
 With `x_t = alpha x_0 + sigma noise` and `v = a noise - b x_0` (see `process`), any one
 of the three together with x_t gives the two others. From velocity there is no division.
@@ -72,30 +72,3 @@ def to_sample_and_noise(
     return prediction, (x_t - alpha * prediction) / jnp.maximum(sigma, FLOOR)
   a, b = (processes.trail(w, x_t) for w in process.velocity_weights(times))
   return a * x_t - sigma * prediction, b * x_t + alpha * prediction
-
-
-def convert(
-  process: processes.Process,
-  source: Kind,
-  wanted: Kind,
-  prediction: jax.Array,
-  x_t: jax.Array,
-  times: jax.Array,
-) -> jax.Array:
-  """Turns a prediction of kind `source` into one of kind `wanted`.
-
-  Args:
-    process: of x_t.
-    source: kind of `prediction`.
-    wanted: kind of the result.
-    prediction: like `x_t`.
-    x_t: `(..., P)`.
-    times: its shape is that of `x_t`'s first axes.
-
-  Returns:
-    The prediction of kind `wanted`, like `x_t`.
-  """
-  if source == wanted:
-    return prediction
-  x0, noise = to_sample_and_noise(process, source, prediction, x_t, times)
-  return target(process, wanted, x0, noise, times)

@@ -54,7 +54,7 @@ def euler(estimate, x, now, then, process, fresh=None) -> jax.Array:
 
 
 def heun(estimate, x, now, then, process, fresh=None) -> jax.Array:
-  """Second order; two evaluations a step.
+  """Second order; two evaluations a step, one in the last.
 
   The slope is the mean of the slopes at both ends. A step that ends in the data
   is Euler's, as in Karras et al. 2022 (arXiv:2206.00364, algorithm 1).
@@ -62,15 +62,18 @@ def heun(estimate, x, now, then, process, fresh=None) -> jax.Array:
   del fresh
   x0, noise = estimate(x, now)
   guess = process.add_noise(x0, noise, then.tokens)
-  x0_then, noise_then = estimate(guess, then)
-  slope = 0.5 * (noise - x0 + noise_then - x0_then)
 
-  s_now, scale_now = _straighten(process, now.tokens)
-  s_then, scale_then = _straighten(process, then.tokens)
-  y_now = x / processes.trail(scale_now, x)
-  y_then = y_now + processes.trail(s_then - s_now, x) * slope
-  corrected = processes.trail(scale_then, x) * y_then
-  return jnp.where(processes.trail(then.tokens, x) > 0, corrected, guess)
+  def correct() -> jax.Array:
+    x0_then, noise_then = estimate(guess, then)
+    slope = 0.5 * (noise - x0 + noise_then - x0_then)
+    s_now, scale_now = _straighten(process, now.tokens)
+    s_then, scale_then = _straighten(process, then.tokens)
+    y_now = x / processes.trail(scale_now, x)
+    y_then = y_now + processes.trail(s_then - s_now, x) * slope
+    corrected = processes.trail(scale_then, x) * y_then
+    return jnp.where(processes.trail(then.tokens, x) > 0, corrected, guess)
+
+  return jax.lax.cond(jnp.any(then.tokens > 0), correct, lambda: guess)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -161,7 +164,6 @@ def sample(
   given: jax.Array | None = None,
   given_RN: jax.Array | None = None,
   fresh: Callable[[jax.Array], jax.Array] | None = None,
-  trajectory: bool = False,
 ) -> jax.Array:
   """Samples data from noise; one compilation for all steps.
 
@@ -178,10 +180,9 @@ def sample(
     given: clean values, like `noise`, of the tokens that stay fixed.
     given_RN: bool, which tokens those are.
     fresh: `step index -> ` standard normal like `noise`; for samplers that draw.
-    trajectory: return every state, `(steps + 1, ..., P)`, the first one included.
 
   Returns:
-    Data like `noise`, or the trajectory.
+    Data like `noise`.
 
   Raises:
     ValueError: only one of `given` and `given_RN` was passed.
@@ -209,14 +210,11 @@ def sample(
   def body(x, step):
     now, then, index = step
     draw = None if fresh is None else lambda: fresh(index)
-    x = keep(sampler(estimate, x, moment(now), moment(then), process, draw))
-    return x, x if trajectory else None
+    return keep(sampler(estimate, x, moment(now), moment(then), process, draw)), None
 
   start = keep(noise.astype(jnp.float32))
   indices = jnp.arange(times.shape[0] - 1, dtype=jnp.int32)
-  end, states = jax.lax.scan(body, start, (times[:-1], times[1:], indices))
-  if trajectory:
-    return jnp.concatenate([start[None], states], axis=0)
+  end, _ = jax.lax.scan(body, start, (times[:-1], times[1:], indices))
   return end
 
 

@@ -109,7 +109,7 @@ def make_specials(
   Returns:
     For each, what it is with its prompt, and a few of its frames.
   """
-  moving = [j.sample.prompt for j in judged if j.sample.settings.get("frames", 2) > 1]
+  moving = [j.sample.prompt for j in judged if j.sample.frames > 1]
   if not moving:
     some = np.flatnonzero(clips.sizes[:, 0] > 1)[:_PROMPTS].tolist() or [0]
     moving = [clip.caption for clip in clips.take(some)]

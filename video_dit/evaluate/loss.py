@@ -39,8 +39,8 @@ def by_level(
     mesh,
   )
   assert generator.params is not None
-  num, batches = heldout.rows(dataset, config, mesh, config.evaluate.batches)
-  shown = hosts.bar(batches, total=num, desc="held-out loss", unit="batch")
+  rows = heldout.Rows(dataset, config, mesh, config.evaluate.batches)
+  shown = hosts.bar(rows, total=len(rows), desc="held-out loss", unit="batch")
   found = measure(generator.params, shown)
   return {level: _mean(*totals["loss"]) for level, totals in found.items() if totals}
 

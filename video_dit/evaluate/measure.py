@@ -6,7 +6,7 @@ import dataclasses
 import numpy as np
 
 from video_dit.evaluate import adherence, nearest, share, strips
-from video_dit.evaluate import samples as samples_lib
+from video_dit.generator import records
 from video_dit.media import shapes
 
 MEASURES = ("colour", "direction", "shape", "wholeness")
@@ -33,7 +33,7 @@ class Judged:
     right: by measure.
   """
 
-  sample: samples_lib.Sample
+  sample: records.Sample
   few_FHWC: np.ndarray
   grid_FHWC: np.ndarray
   measured: adherence.Measured | None = None
@@ -50,7 +50,7 @@ class Judged:
 
 
 def judge(
-  sample: samples_lib.Sample, frames_FHWC: np.ndarray, *, rule: bool = True
+  sample: records.Sample, frames_FHWC: np.ndarray, *, rule: bool = True
 ) -> Judged:
   """Reduces a sample to what is kept of it, and applies the rule if it has truth.
 

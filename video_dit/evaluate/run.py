@@ -57,7 +57,7 @@ def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
       f"{sources.samples}: no sample says what it must show. Pass --prompts=FILE.jsonl"
       " with colour, shape and direction, or --config.evaluate.adherence=false."
     )
-  decoded = samples_lib.frames(found, config.media)
+  decoded = samples_lib.frames(sources.samples, found, config.media)
   return [
     measure.judge(sample, frames_FHWC, rule=adherence)
     for sample, frames_FHWC in hosts.bar(
@@ -162,9 +162,8 @@ def _facts(
   if generator.encoder.random:
     facts["text encoder"] = encoder_lib.RANDOM
   if judged:
-    settings = [one.sample.settings for one in judged]
-    samplers = sorted({f"{each['sampler']}, {each['steps']} steps" for each in settings})
-    steps = sorted({each["checkpoint"] for each in settings})
+    samplers = sorted({one.sample.method() for one in judged})
+    steps = sorted({one.sample.checkpoint for one in judged})
     facts["samples"] = len(judged)
     facts["sampler"] = "; ".join(samplers)
     facts["samples' checkpoint"] = f"step {', '.join(f'{step:,}' for step in steps)}"

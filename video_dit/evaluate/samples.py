@@ -2,62 +2,38 @@
 
 from collections.abc import Iterator, Sequence
 import dataclasses
-import json
 import pathlib
-from typing import Any
 
 import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.generator import prompts as prompts_lib
+from video_dit.generator import records
 from video_dit.media import decode
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Sample:
-  """A generated clip on disk.
-
-  Attributes:
-    path: its file.
-    prompt: what was asked for.
-    truth: words that it must show; empty where unknown.
-    settings: the rest of its record.
-  """
-
-  path: pathlib.Path
-  prompt: str
-  truth: dict[str, str]
-  settings: dict[str, Any]
-
-
-def read(folder: pathlib.Path) -> list[Sample]:
-  """Reads `samples.jsonl`.
+def read(folder: pathlib.Path) -> list[records.Sample]:
+  """Reads the records of a folder of samples.
 
   Raises:
-    ValueError: there is none, it is empty or damaged, or a file that it names is missing.
+    ValueError: there are none, one is damaged, or a file that one names is missing.
   """
-  records = folder / "samples.jsonl"
-  if not records.is_file():
+  path = folder / records.NAME
+  if not path.is_file():
     raise ValueError(
-      f"{records}: there is no such file. Name the --output of video_dit.sample."
+      f"{path}: there is no such file. Name the --output of video_dit.sample."
     )
-  found = []
-  for number, text in enumerate(records.read_text(encoding="utf-8").splitlines(), 1):
-    try:
-      line = json.loads(text)
-      path = folder / line.pop("file")
-      parts = {"prompt": line.pop("prompt"), "truth": line.pop("truth")}
-    except (ValueError, KeyError, TypeError, AttributeError):
-      raise ValueError(f"{records}:{number}: is not a sample record.") from None
-    if not path.is_file():
-      raise ValueError(f"{records}:{number}: {path} is missing. Sample again.")
-    found.append(Sample(path=path, **parts, settings=line))
+  found, wrong = records.read(folder)
+  if wrong:
+    raise ValueError(f"{wrong[0]} Sample again.")
   if not found:
-    raise ValueError(f"{records}: contains no samples. Sample again.")
+    raise ValueError(f"{path}: contains no samples. Sample again.")
   return found
 
 
-def with_truth(samples: Sequence[Sample], path: pathlib.Path) -> list[Sample]:
+def with_truth(
+  samples: Sequence[records.Sample], path: pathlib.Path
+) -> list[records.Sample]:
   """Adds the truth of a prompts file to the samples with the same prompt.
 
   Args:
@@ -87,9 +63,9 @@ def with_truth(samples: Sequence[Sample], path: pathlib.Path) -> list[Sample]:
 
 
 def frames(
-  samples: Sequence[Sample], media: config_lib.Media
-) -> Iterator[tuple[Sample, np.ndarray]]:
+  folder: pathlib.Path, samples: Sequence[records.Sample], media: config_lib.Media
+) -> Iterator[tuple[records.Sample, np.ndarray]]:
   """Yields each sample with its decoded frames `(F, H, W, 3)`, at the file's own rate."""
   media = dataclasses.replace(media, frames_per_second=0.0)
   for sample in samples:
-    yield sample, np.stack(list(decode.frames(sample.path, media)))
+    yield sample, np.stack(list(decode.frames(folder / sample.file, media)))

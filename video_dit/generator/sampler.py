@@ -1,7 +1,5 @@
 """The compiled program that turns the noise of a group of rows into latents."""
 
-import dataclasses
-
 from flax import nnx
 import jax
 import jax.numpy as jnp
@@ -94,15 +92,15 @@ class Sampler:
       `(R, N, P)` float32 latent patches on every device.
     """
     guided = bool((group.batch.weights != 1).any())
-    arrays = {
-      f.name: getattr(group.batch, f.name) for f in dataclasses.fields(group.batch)
-    }
+    by_name = ["patches", "segments", "positions", "keys", "tokens", "weights"]
+    by_name += ["text", "text_segments"]  # not `frames`, which sampling has no use for
+    arrays = {name: getattr(group.batch, name) for name in by_name}
     arrays |= {
       "given": group.given,
       "negative_text": group.negative_text,
       "negative_segments": group.negative_segments,
     }
-    tokens = {"patches", "segments", "positions", "frames", "given"}
+    tokens = {"patches", "segments", "positions", "given"}
     by_token = partition.tokens_sharding(self._mesh)
     by_row = partition.rows_sharding(self._mesh)
     arrays = {

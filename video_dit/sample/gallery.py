@@ -3,17 +3,17 @@
 from collections.abc import Sequence
 import pathlib
 
+from video_dit.generator import records
 from video_dit.report import page as page_lib
-from video_dit.sample import files
 
 
-def write(folder: pathlib.Path, samples: Sequence[files.Sample]) -> pathlib.Path:
+def write(folder: pathlib.Path, samples: Sequence[records.Sample]) -> pathlib.Path:
   """Writes `index.html`: every sample with its prompt and how it was made."""
   path = folder / "index.html"
   page = page_lib.Page("Samples")
   if samples:
     steps = sorted({sample.checkpoint for sample in samples})
-    samplers = sorted({f"{sample.sampler}, {sample.steps} steps" for sample in samples})
+    samplers = sorted({sample.method() for sample in samples})
     page.facts(
       {
         "clips": len(samples),
@@ -26,7 +26,7 @@ def write(folder: pathlib.Path, samples: Sequence[files.Sample]) -> pathlib.Path
   return path
 
 
-def label(sample: files.Sample) -> str:
+def label(sample: records.Sample) -> str:
   """Prompt and settings of a sample, on one line."""
   prompt = sample.prompt or "(empty prompt)"
   length = "image" if sample.frames == 1 else f"{sample.frames} frames"

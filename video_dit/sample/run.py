@@ -5,8 +5,11 @@ import dataclasses
 import pathlib
 from typing import Any
 
+from absl import logging
+
 from video_dit.generator import generator as generator_lib
 from video_dit.generator import prompts as prompts_lib
+from video_dit.generator import records
 from video_dit.generator import request as request_lib
 from video_dit.media import write
 from video_dit.parallel import hosts
@@ -19,7 +22,7 @@ def sample(
   folder: pathlib.Path,
   *,
   wait_seconds: float = 10.0,
-) -> list[files.Sample]:
+) -> list[records.Sample]:
   """Generates a clip for every line; the leading process writes what there is to see.
 
   That is the clips, and whenever rows of them are done, their records and the gallery,
@@ -58,10 +61,12 @@ def _sample(
   lines: Sequence[dict[str, Any]],
   requests: Sequence[request_lib.Request],
   folder: pathlib.Path,
-) -> list[files.Sample]:
-  earlier = files.read_records(folder)
+) -> list[records.Sample]:
+  earlier, wrong = records.read(folder)
+  for what in wrong if hosts.leads() else ():
+    logging.warning("%s It is dropped from the record.", what)
   numbers = {id(request): i for i, request in enumerate(requests)}
-  done: dict[int, files.Sample] = {}
+  done: dict[int, records.Sample] = {}
   blank: set[int] = set()
   with hosts.bar(total=len(requests), desc="sample", unit="clip") as bar:
 
@@ -88,14 +93,16 @@ def _sample(
 
 
 def _save(
-  folder: pathlib.Path, earlier: Sequence[files.Sample], done: Mapping[int, files.Sample]
-) -> list[files.Sample]:
+  folder: pathlib.Path,
+  earlier: Sequence[records.Sample],
+  done: Mapping[int, records.Sample],
+) -> list[records.Sample]:
   """Writes the records and the gallery of what is there; returns the new records."""
   samples = [done[i] for i in sorted(done)]
   if samples and hosts.leads():
     names = {sample.file for sample in samples}
     together = [*(old for old in earlier if old.file not in names), *samples]
-    files.write_records(folder, together)
+    records.write(folder, together)
     gallery.write(folder, together)
   return samples
 
@@ -105,10 +112,10 @@ def _record(
   request: request_lib.Request,
   number: int,
   truth: dict[str, str],
-) -> files.Sample:
+) -> records.Sample:
   settings = generator.config.sample
   given = request.given_FHWC
-  return files.Sample(
+  return records.Sample(
     file=files.name(number, request, settings.format),
     prompt=request.prompt,
     height=request.height,

@@ -110,9 +110,10 @@ def diffusion_objective(
       source, task_lib.rows_layout(mesh), config.data.prefetch, share
     )
 
-  def heldout_batches(mesh: jax.sharding.Mesh) -> Iterator[Batch]:
+  @functools.cache  # planned once for all evaluations of the run
+  def heldout_rows(mesh: jax.sharding.Mesh) -> heldout_lib.Rows:
     assert heldout is not None
-    return heldout_lib.rows(heldout, config, mesh, config.train.evaluate_batches)[1]
+    return heldout_lib.Rows(heldout, config, mesh, config.train.evaluate_batches)
 
   metadata, show = dataset.metadata, None
   if is_random := encoder_lib.is_random(config.text, metadata.text_path):
@@ -138,7 +139,7 @@ def diffusion_objective(
     initial=None if begun else _initial(config, metadata),
     weight=packing["pieces"] / packing["rows"] * accumulated.data.rows,
     heldout=functools.partial(diffusion.heldout, config=config),
-    heldout_batches=None if reason else heldout_batches,
+    heldout_batches=None if reason else lambda mesh: iter(heldout_rows(mesh)),
     levels=config.evaluate.times,
     show=show,
   )
