@@ -52,6 +52,17 @@ def test_what_lies_in_one_parameter_has_a_dtype_that_holds_it(dtype_of, stack, t
   assert {x.dtype.name for x in jax.tree.leaves(whole.params)} == {"float32"}
 
 
+def test_numbers_of_one_byte_are_told_of(caplog, tmp_path):
+  _write(tmp_path / "one", lambda n: jnp.float8_e4m3fn if "to_q.weight" in n else "f4")
+  interop.load(tmp_path / "one")
+  (told,) = caplog.messages
+  assert "6 of 96 tensors are float8_e4m3fn, whose numbers have about one digit" in told
+  caplog.clear()
+  _write(tmp_path / "two", lambda n: jnp.bfloat16)
+  interop.load(tmp_path / "two")
+  assert not caplog.messages
+
+
 def test_float64_is_not_narrowed_unasked(tmp_path):
   _write(tmp_path / "wide", lambda name: np.float64)
   with pytest.raises(ValueError, match=r"holds float64, .*--dtype=float32"):

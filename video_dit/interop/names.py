@@ -18,6 +18,7 @@ import re
 import reprlib
 from typing import Any
 
+from absl import logging
 import einops
 from flax import nnx, traverse_util
 import jax
@@ -142,6 +143,7 @@ def load_into(
   if tensors.abstract:
     state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
     return placing.abstract(state, kinds, mesh)
+  _tell_coarse(tensors, moves)
   found: dict[str, jax.Array] = {}
   for move in moves:
     try:
@@ -170,6 +172,20 @@ def _load(move: _Move, tensors: Tensors, kinds, variables, mesh, found) -> None:
     part = placing.place(value, kind, placing.without_first(sharding), name)
     layer = jax.device_put(np.int32(move.layer))
     found[path] = placing.set_layer(found[path], part, layer)
+
+
+def _tell_coarse(tensors: Tensors, moves: Iterable[_Move]) -> None:
+  """Logs that tensors have one byte for each number, if some do."""
+  theirs = {name for move in moves for name in move.theirs}
+  kinds = [tensors.extents[name].dtype for name in theirs]
+  coarse = [kind for kind in kinds if kind.itemsize == 1]
+  if coarse:
+    logging.warning(
+      "%s: %d of %d tensors are %s, whose numbers have about one digit: what is computed"
+      " with them is as coarse.",
+      *(tensors.path, len(coarse), len(kinds)),
+      ", ".join(sorted({str(kind) for kind in coarse})),
+    )
 
 
 def _not_finite(tensors: Tensors, theirs: Iterable[str]) -> str:

@@ -33,6 +33,7 @@ LICENCE = "Apache-2.0"
 KINDS = ("wan_dit",)
 
 _CLASSES = {"diffusers": "WanTransformer3DModel", "native": "WanModel"}
+CLASSES = tuple(_CLASSES.values())
 _HEAD = 128
 _HEADS = ("num_heads", "num_attention_heads")  # of Wan's config.json, and of diffusers'
 _STEM = "diffusion_pytorch_model"
@@ -155,11 +156,10 @@ _IMAGE = re.compile(
 
 def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
   where = tensors.folder / "config.json"
-  peers = tuple(_CLASSES.values())
-  if said.get("_class_name", peers[0]) not in peers:
+  if said.get("_class_name", CLASSES[0]) not in CLASSES:
     raise ValueError(
       f"{where}: is of {said['_class_name']!r}, and its weights have the names of Wan's"
-      f" text-to-video transformers ({', '.join(peers)}). Others are not supported; if"
+      f" text-to-video transformers ({', '.join(CLASSES)}). Others are not supported; if"
       " they are those, put the config.json that belongs to them there."
     )
   rules = {
