@@ -59,7 +59,7 @@ class HunyuanConfig:
     published.check_levels(widths, groups, kinds, LEVELS)
     published.check_activation(self.act_fn)
     if self.temporal_compression_ratio != 4:
-      raise published.NotSupportedError(
+      raise ValueError(
         f"temporal_compression_ratio is {self.temporal_compression_ratio}: the decoder"
         " of this architecture is defined for 4 only."
       )

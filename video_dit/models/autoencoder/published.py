@@ -130,7 +130,7 @@ def check_activation(name: str) -> None:
 def power_of_two(key: str, value: int) -> int:
   """The exponent of a compression ratio."""
   if value < 1 or value & (value - 1):
-    raise ValueError(f"{key} is {value}: a power of two is expected.")
+    raise NotSupportedError(f"{key} is {value}: a power of two is expected.")
   return int(value).bit_length() - 1
 
 
