@@ -46,7 +46,8 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.data.row_segments = 32
   c.data.row_text = 2048
 
-  # Shifted by 5 at 720p, as Wan is sampled there.
+  # Shifted by 5 at 720p, as Wan is sampled there. Smaller clips are shifted less, unlike
+  # Wan's; shift_tokens = 1 with max_shift = 5 shifts every clip by 5.
   c.diffusion.shift = 5.0
   c.diffusion.shift_tokens = 75_600
 

@@ -46,7 +46,8 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.data.row_segments = 32
   c.data.row_text = 2048
 
-  # Shifted by 3 at 480p, as the 480p models are sampled.
+  # Shifted by 3 at 480p, as the 480p models are sampled. Smaller clips are shifted less,
+  # unlike theirs; shift_tokens = 1 with max_shift = 3 shifts every clip by 3.
   c.diffusion.shift = 3.0
   c.diffusion.shift_tokens = 32_760
 

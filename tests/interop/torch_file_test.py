@@ -84,12 +84,49 @@ def test_dictionaries_that_share_one_another_are_not_walked_for_ever(tmp_path):
 
 
 def test_a_dictionary_may_lie_in_two_others(tmp_path):
-  inner = _text("model") + b"}q\x01" + _text("a") + _tensor() + b"s" + b"s"
+  inner = _text("model_ema") + b"}q\x01" + _text("a") + _tensor() + b"s" + b"s"
   again = _text("ema") + b"h\x01" + b"s"
   with zipfile.ZipFile(tmp_path / "a.pt", "w") as archive:
     archive.writestr("archive/data.pkl", b"\x80\x02}" + inner + again + b".")
     archive.writestr("archive/data/0", bytes(16))
-  assert set(torch_file.extents(tmp_path / "a.pt")) == {"model.a", "ema.a"}
+  assert set(torch_file.extents(tmp_path / "a.pt")) == {"model_ema.a", "ema.a"}
+
+
+def _dictionary(key, *, holds=b""):
+  return _text(key) + b"}" + (holds and _text("a") + holds + b"s") + b"s"
+
+
+@pytest.mark.parametrize("key", ["state_dict", "model_state_dict", "model", "module"])
+@pytest.mark.parametrize(
+  "beside",
+  [
+    b"",
+    _text("epoch") + b"K\x03s",
+    _dictionary("hyper_parameters"),
+    _dictionary("optimizer", holds=_tensor()),
+    _dictionary("optim_state_dict", holds=_tensor()),
+  ],
+)
+def test_what_a_training_script_saved_is_its_model(key, beside, tmp_path):
+  pickled = b"\x80\x02}" + beside + _dictionary(key, holds=_tensor()) + b"."
+  path = _save_pickle(tmp_path / "a.pt", pickled)
+  assert set(torch_file.extents(path)) == {"a"}
+
+
+@pytest.mark.parametrize("beside", ["ema", "module"])
+def test_several_models_in_a_file_are_refused(beside, tmp_path):
+  both = (_dictionary(key, holds=_tensor()) for key in ("model", beside))
+  path = _save_pickle(tmp_path / "a.pt", b"\x80\x02}" + b"".join(both) + b".")
+  told = rf"a\.pt: holds several dict.* \('model', '{beside}'\)\. .*\(file\)\['model'\]"
+  with pytest.raises(ValueError, match=told):
+    torch_file.extents(path)
+
+
+def _save_pickle(path, pickled):
+  with zipfile.ZipFile(path, "w") as archive:
+    archive.writestr("archive/data.pkl", pickled)
+    archive.writestr("archive/data/0", bytes(16))
+  return path
 
 
 def test_long_and_equal_names_are_refused(tmp_path):

@@ -173,6 +173,18 @@ def test_diffusers_names_without_their_config_are_refused(shared, tmp_path):
     interop.load(tmp_path)
 
 
+def test_another_class_under_the_same_names_is_refused_by_name(shared, tmp_path):
+  """As Qwen-Image's, which has other statistics."""
+  source = shared / "parity" / "wan21_vae"
+  shutil.copyfile(
+    source / "diffusion_pytorch_model.safetensors", tmp_path / "model.safetensors"
+  )
+  (tmp_path / "config.json").write_text('{"_class_name": "AutoencoderKLQwenImage"}')
+  told = r"config\.json: is of 'AutoencoderKLQwenImage', .*AutoencoderKLWan.* not support"
+  with pytest.raises(ValueError, match=told):
+    interop.load(tmp_path)
+
+
 def test_channels_whose_statistics_nobody_published_are_refused(shared, tmp_path):
   loaded = interop.load(shared / "parity" / "wan21_vae_native")
   tensors = {f"x{i}": np.zeros(1, np.float32) for i in range(2)}

@@ -20,6 +20,14 @@ _SIZES = WanConfig(
   **{"patch": (1, 2, 3), "text_width": 11, "frequencies": 36},
 )
 
+# Arguments of Wan's own class, which its config.json overrides.
+_WANS_DEFAULTS = {
+  **{"model_type": "t2v", "patch_size": [1, 2, 2], "text_len": 512, "in_dim": 16},
+  **{"dim": 2048, "ffn_dim": 8192, "freq_dim": 256, "text_dim": 4096, "out_dim": 16},
+  **{"num_heads": 16, "num_layers": 32, "window_size": [-1, -1], "qk_norm": True},
+  **{"cross_attn_norm": True, "eps": 1e-6},
+}
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
@@ -58,7 +66,11 @@ def test_both_namings_are_one_transformer(folder, tmp_path):
   assert native.naming == "native" and native.dtypes == (jax.numpy.bfloat16,)
   assert native.config == _SIZES
   said = json.loads((tmp_path / "native" / "config.json").read_text())
-  assert said["num_heads"] == 3 and said["text_len"] == 512
+  assert _WANS_DEFAULTS | said == _WANS_DEFAULTS | {
+    **{"_class_name": "WanModel", "dim": 42, "ffn_dim": 50, "freq_dim": 36, "in_dim": 5},
+    **{"num_heads": 3, "num_layers": 3, "out_dim": 5, "patch_size": [1, 2, 3]},
+    "text_dim": 11,
+  }
   interop.save(native, tmp_path / "back", naming="diffusers")
   back = open_tensors(tmp_path / "back")
   for name, array in wan_transformers.arrays(wan_transformers.CONFIG).items():
@@ -86,12 +98,36 @@ def test_fixtures_come_back_as_they_were(shared, tmp_path):
     interop.save(loaded, tmp_path / name)
     _assert_same_tensors(source, tmp_path / name)
     kept = json.loads((source / "config.json").read_text())
+    if name == "wan_dit_native":  # a config that leaves out what are Wan's defaults
+      kept |= {"patch_size": [1, 2, 2], "text_dim": loaded.config.text_width}
     assert json.loads((tmp_path / name / "config.json").read_text()) == kept
   theirs, own = (interop.load(tmp_path / n) for n in ("wan_dit", "wan_dit_native"))
   _assert_equal(theirs.params, own.params)
 
 
-def test_without_a_config_heads_are_128_wide(tmp_path):
+@pytest.mark.parametrize(
+  ("key", "value", "told"),
+  [
+    ("text_dim", 12, r"text_dim=12, but the tensors have 11"),
+    (
+      "patch_size",
+      [1, 3, 2],
+      r"patch_size=\[1, 3, 2\], but the tensors have \[1, 2, 3\]",
+    ),
+    ("num_heads", None, r"num_heads=None must be a whole number"),
+  ],
+)
+def test_a_native_config_that_contradicts_the_tensors_is_refused(
+  folder, key, value, told, tmp_path
+):
+  interop.save(interop.load(folder), tmp_path, naming="native")
+  path = tmp_path / "config.json"
+  path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+  with pytest.raises(ValueError, match=rf"config\.json: {told}"):
+    interop.load(tmp_path)
+
+
+def test_without_a_config_heads_are_128_wide(tmp_path, caplog):
   sizes = wan_transformers.CONFIG | {
     **{"attention_head_dim": 128, "num_attention_heads": 2, "num_layers": 1},
     **{"text_dim": 8, "ffn_dim": 8},
@@ -99,10 +135,28 @@ def test_without_a_config_heads_are_128_wide(tmp_path):
   wan_transformers.write(tmp_path, sizes)
   (tmp_path / "config.json").unlink()
   assert interop.load(tmp_path).config.heads == 2
+  (told,) = caplog.messages
+  assert "no config.json says how many heads there are: 2 are assumed" in told
   shutil.move(
     tmp_path / "diffusion_pytorch_model.safetensors", tmp_path / "a.safetensors"
   )
   assert interop.load(tmp_path / "a.safetensors").kind == "wan_dit"
+
+
+@pytest.mark.parametrize(("heads", "width"), [(5, 64), (3, 14)])
+@pytest.mark.parametrize("described", [True, False])
+def test_heads_are_not_guessed(heads, width, described, tmp_path):
+  """Neither 320 nor 42 is a multiple of 128."""
+  sizes = {"num_attention_heads": heads, "attention_head_dim": width, "num_layers": 1}
+  wan_transformers.write(tmp_path, wan_transformers.CONFIG | sizes)
+  (tmp_path / "config.json").unlink()
+  what = "is missing"
+  if described:
+    (tmp_path / "config.json").write_text('{"_class_name": "WanModel"}')
+    what = "has no num_attention_heads"
+  told = rf"config\.json: {what}, and the number of heads cannot .* {heads * width} wide"
+  with pytest.raises(ValueError, match=told):
+    interop.load(tmp_path)
 
 
 def test_a_config_without_its_class_counts(tmp_path):
@@ -142,6 +196,7 @@ def test_weights_are_laid_over_a_mesh(folder):
     ({"num_layers": 4}, r"num_layers=4, but the tensors have 3"),
     ({"out_channels": 4}, r"out_channels=4, but the tensors have 5"),
     ({"num_attention_heads": 4}, r"4 heads do not divide a width of 42"),
+    ({"num_attention_heads": None}, r"config\.json: num_attention_heads=None must be a"),
     (
       {"_class_name": "WanVACETransformer3DModel"},
       r"config\.json: is of 'WanVACETransformer3DModel', .*Others are not supported",
@@ -177,6 +232,24 @@ def test_more_channels_in_than_out_are_refused(described, tmp_path):
     (tmp_path / "config.json").unlink()
   told = r"takes 9 channels and gives 5: an image or a control lies beside the noise"
   with pytest.raises(ValueError, match=told):
+    interop.load(tmp_path)
+
+
+def test_more_channels_out_than_in_are_refused(tmp_path):
+  wan_transformers.write(tmp_path, wan_transformers.CONFIG | {"out_channels": 10})
+  with pytest.raises(ValueError, match=r"takes 5 .* gives 10: it predicts more than a"):
+    interop.load(tmp_path)
+
+
+def test_a_transformer_without_blocks_is_refused(tmp_path):
+  wan_transformers.write(tmp_path, wan_transformers.CONFIG | {"num_layers": 0})
+  with pytest.raises(ValueError, match=r"has no blocks, of which a transformer needs"):
+    interop.load(tmp_path)
+
+
+def test_an_odd_number_of_frequencies_is_refused(tmp_path):
+  wan_transformers.write(tmp_path, wan_transformers.CONFIG | {"freq_dim": 15})
+  with pytest.raises(ValueError, match=r"config\.json: freq_dim=15, .* must be even"):
     interop.load(tmp_path)
 
 

@@ -24,6 +24,7 @@ from video_dit.models.text.clip import ClipConfig, ClipEncoder
 
 LICENCE = "MIT"
 KINDS = ("clip_text",)
+CLASSES = ("CLIPTextModel",)
 
 _PROBE = "encoder.layers.0.self_attn.q_proj.weight"
 _PREFIXES = ("text_model.", "")

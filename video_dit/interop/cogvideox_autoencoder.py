@@ -26,6 +26,7 @@ FORMAT = diffusers_autoencoder.Format(
   probe="decoder.norm_out.conv_y.conv.weight",
 )
 KINDS = (FORMAT.kind,)
+CLASSES = (FORMAT.peer,)
 
 matches = functools.partial(diffusers_autoencoder.matches, FORMAT)
 read = functools.partial(diffusers_autoencoder.read, FORMAT)

@@ -1,6 +1,7 @@
 """dtypes that are read and written: their names, a common dtype of several, casts."""
 
 from collections.abc import Collection
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +10,12 @@ import numpy as np
 _NAMES = ("float32", "bfloat16", "float16", "float8_e4m3fn", "float8_e5m2")
 # Narrowest first: one of them holds every value of several dtypes.
 _WIDER = ("bfloat16", "float16", "float32")
+_BITS: dict[int, Any] = {1: np.uint8, 2: np.uint16, 4: np.uint32}
+_BLOCK = 1 << 17  # values that are tested at a time, so that they stay in the cache
+
+
+class NotFiniteError(ValueError):
+  """A number that was read is infinite or not a number."""
 
 
 def check(dtype: jax.typing.DTypeLike | None) -> np.dtype | None:
@@ -58,7 +65,7 @@ def cast(value: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
     return value
   with np.errstate(over="ignore"):
     found = value.astype(dtype, order="C")
-  if not np.isfinite(found).all():
+  if not is_finite(found):
     lost = np.isfinite(value) & ~np.isfinite(found)
     if lost.any():
       largest = float(np.abs(value[lost]).max())
@@ -67,3 +74,20 @@ def cast(value: np.ndarray, dtype: np.dtype, name: str) -> np.ndarray:
         f" {float(jnp.finfo(dtype).max):g}: choose a wider one, like float32 or bfloat16."
       )
   return found
+
+
+def is_finite(value: np.ndarray) -> bool:
+  """Whether all numbers are finite, several times faster than `np.isfinite` tells it.
+
+  Without the sign, the bits of floating point are in the order of the numbers, and those
+  of infinity and of what is no number lie above those of the largest one.
+
+  Args:
+    value: row-major, of one of the dtypes that parameters are kept in.
+  """
+  bits = _BITS[value.dtype.itemsize]
+  largest = np.asarray(jnp.finfo(value.dtype).max, value.dtype).view(bits)
+  unsigned = bits((1 << 8 * value.dtype.itemsize - 1) - 1)
+  flat = value.reshape(-1).view(bits)
+  blocks = (flat[i : i + _BLOCK] for i in range(0, flat.size, _BLOCK))
+  return all((block & unsigned).max() <= largest for block in blocks)

@@ -27,6 +27,7 @@ FORMAT = diffusers_autoencoder.Format(
   probe="encoder.down_blocks.0.downsamplers.0.conv.conv.weight",
 )
 KINDS = (FORMAT.kind,)
+CLASSES = (FORMAT.peer,)
 
 matches = functools.partial(diffusers_autoencoder.matches, FORMAT)
 read = functools.partial(diffusers_autoencoder.read, FORMAT)

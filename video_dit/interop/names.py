@@ -18,6 +18,7 @@ import re
 import reprlib
 from typing import Any
 
+from absl import logging
 import einops
 from flax import nnx, traverse_util
 import jax
@@ -133,7 +134,7 @@ def load_into(
 
   Raises:
     ValueError: tensors are missing, extra, or of the wrong shape or kind: all are listed;
-      or the dtype cannot hold the values of one.
+      or one is not finite, or the dtype cannot hold its values.
   """
   table = tuple(table)
   compare(shadow, tensors, table, ignored=ignored)
@@ -142,27 +143,60 @@ def load_into(
   if tensors.abstract:
     state = shadow if isinstance(shadow, nnx.State) else nnx.state(shadow)
     return placing.abstract(state, kinds, mesh)
+  _tell_coarse(tensors, moves)
   found: dict[str, jax.Array] = {}
   for move in moves:
-    sources = [tensors.read(name) for name in move.theirs]
-    if len(sources) > 1:  # numpy stacks what is of one dtype
-      pairs, kind = zip(sources, move.theirs, strict=True), kinds[move.ours[0]]
-      sources = [dtypes.cast(source, kind, name) for source, name in pairs]
-    values = move.forth(sources)
-    for path, value in zip(move.ours, values, strict=True):
-      kind, name = kinds[path], move.theirs[0]
-      parts, variable = variables[path]
-      sharding = placing.sharding_of(parts, variable, mesh)
-      if move.layer is None:
-        found[path] = placing.place(value, kind, sharding, name)
-        continue
-      if path not in found:
-        found[path] = placing.zeros(variable.shape, kind, sharding)
-      part = placing.place(value, kind, placing.without_first(sharding), name)
-      found[path] = placing.set_layer(
-        found[path], part, jax.device_put(np.int32(move.layer))
-      )
+    try:
+      _load(move, tensors, kinds, variables, mesh, found)
+    except dtypes.NotFiniteError as e:
+      raise ValueError(_not_finite(tensors, move.theirs)) from e
   return traverse_util.unflatten_dict({variables[n][0]: x for n, x in found.items()})
+
+
+def _load(move: _Move, tensors: Tensors, kinds, variables, mesh, found) -> None:
+  """Adds what one rule for one layer says to the parameters found so far."""
+  sources = [tensors.read(name) for name in move.theirs]
+  if len(sources) > 1:  # numpy stacks what is of one dtype
+    pairs, kind = zip(sources, move.theirs, strict=True), kinds[move.ours[0]]
+    sources = [dtypes.cast(source, kind, name) for source, name in pairs]
+  values = move.forth(sources)
+  for path, value in zip(move.ours, values, strict=True):
+    kind, name = kinds[path], move.theirs[0]
+    parts, variable = variables[path]
+    sharding = placing.sharding_of(parts, variable, mesh)
+    if move.layer is None:
+      found[path] = placing.place(value, kind, sharding, name)
+      continue
+    if path not in found:
+      found[path] = placing.zeros(variable.shape, kind, sharding)
+    part = placing.place(value, kind, placing.without_first(sharding), name)
+    layer = jax.device_put(np.int32(move.layer))
+    found[path] = placing.set_layer(found[path], part, layer)
+
+
+def _tell_coarse(tensors: Tensors, moves: Iterable[_Move]) -> None:
+  """Logs that tensors have one byte for each number, if some do."""
+  theirs = {name for move in moves for name in move.theirs}
+  kinds = [tensors.extents[name].dtype for name in theirs]
+  coarse = [kind for kind in kinds if kind.itemsize == 1]
+  if coarse:
+    logging.warning(
+      "%s: %d of %d tensors are %s, whose numbers have about one digit: what is computed"
+      " with them is as coarse.",
+      *(tensors.path, len(coarse), len(kinds)),
+      ", ".join(sorted({str(kind) for kind in coarse})),
+    )
+
+
+def _not_finite(tensors: Tensors, theirs: Iterable[str]) -> str:
+  """Which of several tensors has numbers that are not finite, and where it lies."""
+  with np.errstate(invalid="ignore"):  # a NaN may be a signalling one
+    wrong = {name: ~np.isfinite(tensors.read(name)) for name in theirs}
+  name, where = next((name, where) for name, where in wrong.items() if where.any())
+  return (
+    f"{tensors.extents[name].path}: {name} is not finite: {where.sum():,} of its"
+    f" {where.size:,} numbers are infinite or none at all. Copy it again."
+  )
 
 
 def compare(

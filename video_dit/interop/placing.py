@@ -62,11 +62,19 @@ def without_first(
 
 
 def place(value: np.ndarray, dtype: np.dtype, sharding, name: str) -> jax.Array:
-  """A copy on the devices: none of it is backed by the file afterwards."""
+  """A copy on the devices: none of it is backed by the file afterwards.
+
+  Raises:
+    NotFiniteError: it holds a number that is not finite, whatever the dtype.
+    ValueError: it holds one that would not be finite in this dtype.
+  """
 
   def copy(part: np.ndarray) -> np.ndarray:
     found = dtypes.cast(part, dtype, name)
-    return np.array(found, order="C") if found is part else found
+    found = np.array(found, order="C") if found is part else found
+    if not dtypes.is_finite(found):
+      raise dtypes.NotFiniteError(f"{name} is not finite")
+    return found
 
   if sharding is None:
     return jax.device_put(copy(value))

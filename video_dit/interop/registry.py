@@ -14,6 +14,7 @@ from video_dit.interop import (
   cogvideox_autoencoder,
   dtypes,
   hunyuan_autoencoder,
+  lookalikes,
   stable_autoencoder,
   t5,
   wan_autoencoder,
@@ -25,8 +26,9 @@ from video_dit.interop.tensors import Tensors, check_link, open_tensors
 # Asked in order. Each module has
 #   matches(config, tensors) -> bool, of config.json's content (or None) and the names,
 #   read(config, tensors, dtype=, mesh=) -> Loaded,
-#   write(loaded, folder, dtype=, naming=) -> the files written, and
-#   KINDS, those that it reads.
+#   write(loaded, folder, dtype=, naming=) -> the files written,
+#   KINDS, those that it reads, and
+#   CLASSES, what the peers call them.
 FORMATS: tuple[types.ModuleType, ...] = (
   t5,
   clip,
@@ -74,10 +76,11 @@ def load(
       )
   said = {k: config[k] for k in _NAMES if k in config} if config else "missing"
   kinds = ", ".join(kind for module in FORMATS for kind in module.KINDS)
+  classes = ", ".join(name for module in FORMATS for name in module.CLASSES)
   first = ", ".join(list(tensors.names)[:4])
   raise ValueError(
     f"{tensors.path}: not a supported format ({kinds}). Its config.json is"
-    f" {said}, its first tensors are {first}."
+    f" {said}, its first tensors are {first}. Supported classes are {classes}."
   )
 
 
@@ -89,7 +92,10 @@ def read_config(tensors: Tensors) -> dict[str, Any] | None:
   """The content of the `config.json` beside the weights; None where there is none."""
   path = tensors.folder / "config.json"
   check_link(path)
-  return files.read_json(path, "Copy it again.") if path.is_file() else None
+  if not path.is_file():
+    return None
+  lookalikes.check_start(path)
+  return files.read_json(path, "Copy it again.")
 
 
 def save(

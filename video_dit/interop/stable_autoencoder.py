@@ -35,6 +35,7 @@ FORMAT = diffusers_autoencoder.Format(
   axes=((r"attentions\.", 2), (r"", 4)),
 )
 KINDS = (FORMAT.kind,)
+CLASSES = (FORMAT.peer,)
 
 matches = functools.partial(diffusers_autoencoder.matches, FORMAT)
 read = functools.partial(diffusers_autoencoder.read, FORMAT)

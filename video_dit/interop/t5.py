@@ -25,6 +25,7 @@ from video_dit.models.text.t5 import T5Config, T5Encoder
 
 LICENCE = "Apache-2.0"
 KINDS = ("t5", "umt5")
+CLASSES = ("T5EncoderModel", "UMT5EncoderModel")
 
 _PROBES = {
   "transformers": re.compile(

@@ -17,7 +17,7 @@ import re
 
 import numpy as np
 
-from video_dit.interop import safetensors_file, torch_file
+from video_dit.interop import lookalikes, safetensors_file, torch_file
 from video_dit.interop.extent import Extent
 
 # Either may have a variant in its name, like fp16; shards have it here in older folders.
@@ -93,7 +93,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
 
   Raises:
     ValueError: nothing to read there, or files that are damaged, incomplete, ambiguous or
-      that hold anything but tensors.
+      that hold anything but tensors, or tensors of a LoRA or quantised ones.
   """
   path = pathlib.Path(path).expanduser()
   check_link(path)
@@ -105,6 +105,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
   else:
     files = [found] if isinstance(found, pathlib.Path) else found
     extents = _union(files)
+  lookalikes.check_names(path, extents)
   return Tensors(path, tuple(files), extents)
 
 
@@ -181,6 +182,7 @@ def _open(path: pathlib.Path) -> dict[str, Extent]:
       f"{path}: is a folder, where a file of weights is expected. Name the file that is"
       " meant."
     )
+  lookalikes.check_start(path)
   if path.suffix == ".safetensors":
     return safetensors_file.extents(path)
   if path.suffix in _PICKLES or torch_file.looks_like(path):
@@ -206,6 +208,7 @@ def _union(files: list[pathlib.Path]) -> dict[str, Extent]:
 
 def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]]:
   """The tensors that an index names, from the shards beside it."""
+  lookalikes.check_start(index)
   try:
     shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     wrong = [shard for shard in shard_of.values() if not isinstance(shard, str)]
@@ -238,5 +241,17 @@ def _indexed(index: pathlib.Path) -> tuple[list[pathlib.Path], dict[str, Extent]
       f"{index}: {len(absent)} tensors are not in the shards that it names"
       f" ({', '.join(f'{n} in {shard_of[n]}' for n in absent[:8])}). Index and shards"
       " belong to different checkpoints: copy them again."
+    )
+  unlisted = {
+    name: file
+    for file, inside in opened.items()
+    for name in inside
+    if name not in shard_of
+  }
+  if unlisted:
+    shown = ", ".join(f"{n} in {shard}" for n, shard in list(unlisted.items())[:8])
+    raise ValueError(
+      f"{index}: leaves out {len(unlisted)} tensors that its shards hold ({shown}). Index"
+      " and shards belong to different checkpoints: copy them again."
     )
   return files, {name: opened[shard][name] for name, shard in shard_of.items()}

@@ -39,6 +39,8 @@ _TORCH_DTYPES = {
 }
 _LONGEST_PICKLE = 1 << 28
 _DEEPEST = 8
+# Where training scripts keep the weights beside what else they save.
+_WRAPPERS = ("state_dict", "model_state_dict", "model", "module")
 _MOST_ENTRIES, _LONGEST_NAME = 1 << 20, 512  # of all dictionaries; of a tensor
 _MOST_DIMENSIONS = 64  # as in numpy
 _MOST_REPEATED = 1 << 26  # bytes of a tensor that is larger than its storage
@@ -76,6 +78,9 @@ def looks_like(path: pathlib.Path) -> bool:
 def extents(path: pathlib.Path) -> dict[str, Extent]:
   """Where each tensor of a file lies; tensors of nested dictionaries get dotted names.
 
+  The dictionary in which a training script keeps the weights is taken for the whole, if
+  it is the only one with tensors beside the optimiser's.
+
   Raises:
     ValueError: the file is damaged, or its pickle holds anything but tensors, plain
       values and the settings beside them.
@@ -89,11 +94,34 @@ def extents(path: pathlib.Path) -> dict[str, Extent]:
       f"{path}: holds a {type(tree).__name__} instead of a dictionary of tensors."
     )
   found = {}
+  tree = _unwrapped(tree, path)
   for name, tensor in _flatten(tree, path, itertools.count(1)):
     if name in found:
       raise ValueError(f"{path}: has two tensors named {name!r}.")
     found[name] = _place(path, name, tensor, places)
   return found
+
+
+def _unwrapped(tree: dict, path: pathlib.Path) -> dict:
+  """The dictionary of the model's tensors in what a training script saved."""
+  seen = itertools.count(1)
+  while not any(isinstance(value, _Tensor) for value in tree.values()):
+    inside = [
+      key
+      for key, value in tree.items()
+      if isinstance(value, dict) and not str(key).startswith("optim")
+      if next(_flatten(value, path, seen), None)
+    ]
+    if not any(key in _WRAPPERS for key in inside):
+      return tree
+    if len(inside) > 1:
+      raise ValueError(
+        f"{path}: holds several dictionaries of tensors"
+        f" ({', '.join(map(reprlib.repr, inside[:8]))}). Save the model's alone, by its"
+        f" key, as in torch.save(torch.load(file)[{inside[0]!r}], other_file)."
+      )
+    tree = tree[inside[0]]
+  return tree
 
 
 def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:

@@ -29,6 +29,7 @@ LICENCE = "Apache-2.0"
 KINDS = ("wan_autoencoder",)
 
 _CLASS = "AutoencoderKLWan"
+CLASSES = (_CLASS,)
 # Two tensors by which a naming is recognised.
 _PROBES = {
   "diffusers": ("encoder.mid_block.attentions.0.to_qkv.weight", "encoder.conv_in.weight"),
@@ -69,6 +70,12 @@ def read(
     arch = published.parse(WanConfig, said, str(tensors.folder / "config.json"))
   elif naming == "native":
     arch = sizes_of_shapes(tensors)
+  elif config and "_class_name" in config:
+    raise ValueError(
+      f"{tensors.folder / 'config.json'}: is of {config['_class_name']!r}, and its"
+      f" weights have the names of Wan's autoencoders ({_CLASS}). Others are not"
+      " supported; if they are those, put the config.json that belongs to them there."
+    )
   else:
     raise ValueError(
       f"{tensors.path}: under diffusers' names, but no config.json with"

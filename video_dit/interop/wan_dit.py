@@ -2,9 +2,9 @@
 
 Sizes come from the tensors' shapes. How many heads there are, and the norms' epsilon,
 only a `config.json` can tell, whether or not it names its class; without one heads are
-128 wide, as in all that Wan-AI published. Only text-to-video models are read; those that
-take an image beside the text, or other latents beside the noise, and those of another
-class, are refused by name.
+128 wide, as in all that Wan-AI published, and a width that is no multiple of it is
+refused. Only text-to-video models are read; those that take an image beside the text, or
+other latents beside the noise, and those of another class, are refused by name.
 
 Source: the public checkpoints and code of Wan-AI (Apache-2.0) and diffusers (Apache-2.0).
 """
@@ -15,6 +15,7 @@ import pathlib
 import re
 from typing import Any
 
+from absl import logging
 from flax import nnx
 import jax
 import numpy as np
@@ -32,7 +33,9 @@ LICENCE = "Apache-2.0"
 KINDS = ("wan_dit",)
 
 _CLASSES = {"diffusers": "WanTransformer3DModel", "native": "WanModel"}
+CLASSES = tuple(_CLASSES.values())
 _HEAD = 128
+_HEADS = ("num_heads", "num_attention_heads")  # of Wan's config.json, and of diffusers'
 _STEM = "diffusion_pytorch_model"
 
 
@@ -51,6 +54,12 @@ def read(
 ) -> Loaded:
   """Reads the transformer; see `registry.load`."""
   naming, said, sizes = sizes_of(config, tensors)
+  if not tensors.abstract and not any(key in said for key in _HEADS):
+    logging.warning(
+      "%s: no config.json says how many heads there are: %d are assumed, each %d wide as"
+      " in all that Wan-AI published.",
+      *(tensors.path, sizes.heads, _HEAD),
+    )
   graph, state = nnx.split(abstract(sizes))
   rules = table(sizes.depth, sizes.heads, sizes.patch, naming)
   params = names.load_into(
@@ -117,6 +126,11 @@ def sizes_of(
       transformer that is not supported.
   """
   found = [naming for naming in PROBES if _named(tensors, naming)]
+  if not found and "patch_embedding.weight" in tensors.extents:
+    raise ValueError(
+      f"{tensors.path}: has no blocks, of which a transformer needs one or more. Copy the"
+      " whole checkpoint."
+    )
   if not found:
     raise ValueError(
       f"{tensors.path}: config.json says {_CLASSES['diffusers']} or {_CLASSES['native']},"
@@ -142,11 +156,10 @@ _IMAGE = re.compile(
 
 def _refuse_others(said: Mapping[str, Any], tensors: Tensors) -> None:
   where = tensors.folder / "config.json"
-  peers = tuple(_CLASSES.values())
-  if said.get("_class_name", peers[0]) not in peers:
+  if said.get("_class_name", CLASSES[0]) not in CLASSES:
     raise ValueError(
       f"{where}: is of {said['_class_name']!r}, and its weights have the names of Wan's"
-      f" text-to-video transformers ({', '.join(peers)}). Others are not supported; if"
+      f" text-to-video transformers ({', '.join(CLASSES)}). Others are not supported; if"
       " they are those, put the config.json that belongs to them there."
     )
   rules = {
@@ -188,31 +201,57 @@ def _sizes_of_shapes(naming: str, said: Mapping[str, Any], tensors: Tensors) -> 
   where = tensors.folder / "config.json"
   width, channels, *extent = shape("embed/kernel", 5)
   given = shape("head/kernel", 2)[0] / math.prod(extent)
-  if given != channels:
+  if given > channels:
+    raise ValueError(
+      f"{tensors.path}: takes {channels} channels and gives {given:g}: it predicts more"
+      " than a velocity, which is not supported. Name a text-to-video transformer, which"
+      " takes as many as it gives."
+    )
+  if given < channels:
     raise ValueError(
       f"{tensors.path}: takes {channels} channels and gives {given:g}: an image or a"
       " control lies beside the noise, which is not supported. Name a pure text-to-video"
       " transformer, which takes as many as it gives."
     )
-  heads = said.get("num_heads", said.get("num_attention_heads", width // _HEAD))
-  if type(heads) is not int or heads < 1 or width % heads or width // heads % 2:
+  frequencies = shape("time1/kernel", 2)[1]
+  if frequencies % 2:
     raise ValueError(
-      f"{tensors.path}: {heads!r} heads do not divide a width of {width} evenly."
-      " Put the config.json that belongs to these weights beside them."
+      f"{where}: freq_dim={frequencies}, by the tensor {theirs['time1/kernel']}, must be"
+      " even: half are sines, half cosines. Other transformers are not supported."
     )
   matched = (PROBES[naming].fullmatch(name) for name in shapes)
   return WanConfig(
     width=width,
     depth=1 + max(int(match[1]) for match in matched if match),
-    heads=heads,
+    heads=_heads(where, said, width),
     mlp_width=shape("blocks/up/kernel", 2)[0],
     channels=channels,
     patch=(extent[0], extent[1], extent[2]),
     text_width=shape("text1/kernel", 2)[1],
     text_length=whole(where, "text_len", said.get("text_len", TEXT_LENGTH), least=0),
-    frequencies=shape("time1/kernel", 2)[1],
+    frequencies=frequencies,
     epsilon=float(positive(where, "eps", said.get("eps", 1e-6))),
   )
+
+
+def _heads(where: pathlib.Path, said: Mapping[str, Any], width: int) -> int:
+  """How many heads there are: what the config says, else as many as are 128 wide."""
+  key = next((key for key in _HEADS if key in said), None)
+  if key is None:
+    if width % _HEAD:
+      raise ValueError(
+        f"{where}: {f'has no {_HEADS[1]}' if said else 'is missing'}, and the number of"
+        f" heads cannot be told from the tensors, which are {width} wide. Put the"
+        " config.json that belongs to these weights there."
+      )
+    return width // _HEAD
+  heads = whole(where, key, said[key])
+  if width % heads or width // heads % 2:
+    raise ValueError(
+      f"{where}: {key}={heads}, but {heads} heads do not divide a width of {width} into"
+      " even parts. Put the config.json that belongs to these weights there."
+    )
+  return heads
 
 
 def _compare(
@@ -242,6 +281,8 @@ def _describe(sizes: WanConfig, naming: str) -> dict[str, Any]:
       "num_heads": sizes.heads,
       "num_layers": sizes.depth,
       "out_dim": sizes.channels,
+      "patch_size": list(sizes.patch),
+      "text_dim": sizes.text_width,
       "text_len": sizes.text_length,
     }
   return {

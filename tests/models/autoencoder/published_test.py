@@ -184,7 +184,7 @@ def test_statistics_are_those_that_transformers_were_trained_with():
 @pytest.mark.parametrize(
   ("change", "told"),
   [
-    ({"latent_channels": 0}, "latent_channels is 0; something like"),
+    ({"latent_channels": 0}, "latent_channels is 0; only 1 or more is supported"),
     ({"latent_channels": -4}, "latent_channels is -4; something like"),
     ({"latent_channels": True}, "latent_channels is True; something like"),
     ({"scaling_factor": 0}, "scaling_factor is 0; something like"),

@@ -167,7 +167,7 @@ def test_sizes_that_contradict_each_other_are_refused(change, message):
 @pytest.mark.parametrize(
   ("change", "message"),
   [
-    ({"z_dim": 0}, "z_dim is 0; something like 16"),
+    ({"z_dim": 0}, "z_dim is 0; only 1 or more is supported"),
     ({"dim_mult": [1, 2, "4", 4]}, "dim_mult is .*; something like"),
     ({"latents_mean": list("ab")}, "latents_mean is .*; something like"),
     ({"latents_mean": [0.0] * 3}, "latents_mean has 3 values for 2 channels"),

@@ -19,7 +19,12 @@ from video_dit.models.autoencoder.inside import Inside
 
 Config = TypeVar("Config")
 _REMEDY = "Give the config.json that belongs to the weights."
+_OTHERS = "Autoencoders with others are not supported."
 Span = tuple[int, int]  # first frame, and one past the last
+
+
+class NotSupportedError(ValueError):
+  """A value that the peer allows and this project does not."""
 
 
 def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
@@ -47,6 +52,10 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     if type(default) is int and isinstance(value, float) and value.is_integer():
       value = int(value)  # as a peer's config may have it
     is_scale = isinstance(default, float)
+    if type(default) is int and type(value) is int and value == 0:
+      raise ValueError(
+        f"{where}: {field.name} is 0; only 1 or more is supported. {_OTHERS}"
+      )
     if not _is_like(default, value) or (is_scale and value <= 0):
       rule = " and above 0" if is_scale or type(default) is int else ""
       raise ValueError(
@@ -56,6 +65,8 @@ def parse(cls: type[Config], values: Mapping[str, Any], where: str) -> Config:
     found[field.name] = value
   try:
     return cls(**found)
+  except NotSupportedError as error:
+    raise ValueError(f"{where}: {error} {_OTHERS}") from error
   except ValueError as error:
     raise ValueError(f"{where}: {error} {_REMEDY}") from error
 
@@ -102,7 +113,7 @@ def check_levels(
   for (key, only), names in zip(known.items(), kinds, strict=True):
     for name in names:
       if name != only:
-        raise ValueError(f"{key} has {name!r}; only {only!r} is supported.")
+        raise NotSupportedError(f"{key} has {name!r}; only {only!r} is supported.")
     if names and len(names) != len(widths):
       raise ValueError(
         f"{key} has {len(names)} entries, block_out_channels {len(widths)}: there must"
@@ -113,13 +124,13 @@ def check_levels(
 def check_activation(name: str) -> None:
   """Refuses an `act_fn` that is not SiLU."""
   if name not in ("silu", "swish"):
-    raise ValueError(f"act_fn is {name!r}; only 'silu' (or 'swish') is supported.")
+    raise NotSupportedError(f"act_fn is {name!r}; only 'silu' (or 'swish') is supported.")
 
 
 def power_of_two(key: str, value: int) -> int:
   """The exponent of a compression ratio."""
   if value < 1 or value & (value - 1):
-    raise ValueError(f"{key} is {value}: a power of two is expected.")
+    raise NotSupportedError(f"{key} is {value}: a power of two is expected.")
   return int(value).bit_length() - 1
 
 
