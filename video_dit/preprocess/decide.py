@@ -158,6 +158,8 @@ def _of_clip(line: inputs.Line, known: Mapping[str, Any], clip: cuts.Clip) -> Ro
   return _times(line, known, clip.first_frame, clip.frames) | {
     "key": clip.key,
     "content": f"{known['sha256']} {line.start_seconds} {line.end_seconds}",
+    "sha256": known["sha256"],
+    "stamp": known.get("stamp", ""),
     "frames_dropped": clip.frames_dropped,
     "shot": clip.shot,
     "height": clip.height,

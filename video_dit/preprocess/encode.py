@@ -136,8 +136,7 @@ def make(
           made.add(other)
         disk.refresh()
       team.finish(word)
-    for key, reason, message in failures:
-      facts.fail(key, reason, message, media.timeout_seconds)
+    _keep_failures(facts, plan, failures, media)
     if made.written or made.reused:
       writer.finish()
   return made
@@ -231,6 +230,19 @@ def add(
       failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
       bar.wrote(batch, len(bad))
   return failures
+
+
+def _keep_failures(
+  facts: facts_lib.Facts,
+  plan: plan_lib.Plan,
+  failures: Sequence[hosts_lib.Failure],
+  media: config_lib.Media,
+) -> None:
+  why = {key.encode(): (reason, message) for key, reason, message in failures}
+  for i in np.flatnonzero(np.isin(plan.key, np.array(list(why), "S32"))):
+    reason, message = why[plan.key[i]]
+    seconds, line = media.timeout_seconds, int(plan.line[i])
+    facts.fail(plan.key[i].decode(), reason, message, seconds=seconds, line=line)
 
 
 def _work(

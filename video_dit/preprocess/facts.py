@@ -26,6 +26,8 @@ from video_dit.preprocess import inputs
 # Increment when the same file gives different facts.
 VERSION = 5
 _INGEST = config_lib.Ingest()
+# Reasons that need not hold for the next run, though nothing seems to have changed.
+_ELSEWHERE = ("unreachable", "changed")
 _PAGE = 512
 _COMMIT_SECONDS = 1.0
 # A remote output's facts are kept on this machine, which may be gone tomorrow.
@@ -52,9 +54,10 @@ class Facts:
       """
       CREATE TABLE IF NOT EXISTS facts (
         id BLOB PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
-      CREATE TABLE IF NOT EXISTS failures (
+      CREATE TABLE IF NOT EXISTS failed (
         key TEXT PRIMARY KEY, reason TEXT NOT NULL, message TEXT NOT NULL,
-        seconds REAL NOT NULL) WITHOUT ROWID;
+        seconds REAL NOT NULL, id BLOB) WITHOUT ROWID;
+      DROP TABLE IF EXISTS failures; -- of earlier versions, without the file's id
       CREATE TABLE IF NOT EXISTS lines (
         number INTEGER PRIMARY KEY, id BLOB, line TEXT NOT NULL);
       """
@@ -94,14 +97,29 @@ class Facts:
     """
     execute = self._database.execute
     execute("DELETE FROM lines")
-    execute("DELETE FROM failures WHERE reason = 'unreachable'")
     count = 0
     for count, line in enumerate(lines, 1):
       text = json.dumps(vars(line), ensure_ascii=True)
       row = (count, _identity(line, media, ingest), text)
       execute("INSERT INTO lines VALUES (?, ?, ?)", row)
+    self._forget_passed()
     self._database.commit()
     return count
+
+  def _forget_passed(self) -> None:
+    """Forgets failures of files that have changed since, or may be there again.
+
+    A file that changed after it was examined is examined again, even where it looks as
+    before: its facts may be those of what it was in between.
+    """
+    self._database.execute(
+      """DELETE FROM facts
+        WHERE id IN (SELECT id FROM failed WHERE reason = 'changed')"""
+    )
+    self._database.execute(
+      f"""DELETE FROM failed WHERE reason IN {_ELSEWHERE}
+        OR id NOT IN (SELECT id FROM lines WHERE id IS NOT NULL)"""
+    )
 
   def unseen(self, media: config_lib.Media) -> Iterator[tuple[bytes, inputs.Line]]:
     """Yields each file without facts once, in the order of the lines.
@@ -176,22 +194,34 @@ class Facts:
 
   def forget_failures(self) -> None:
     """Lets failures whose cause may lie outside the file be retried."""
-    self._database.execute("DELETE FROM failures")
+    self._database.execute("DELETE FROM failed")
     self._database.execute(
       """DELETE FROM facts
         WHERE json_extract(facts, '$.reason') IN ('timeout', 'crashed', 'error')"""
     )
     self.commit()
 
-  def fail(self, key: str, reason: str, message: str, seconds: float) -> None:
-    """Records why a clip could not be decoded though its file had passed."""
-    row = (key, reason, message, seconds)
-    self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
+  def fail(
+    self, key: str, reason: str, message: str, *, seconds: float, line: int
+  ) -> None:
+    """Records why a clip could not be decoded though its file had passed.
+
+    Args:
+      key: of the clip.
+      reason, message: why.
+      seconds: the limit on its time.
+      line: number of its file's line; as long as that file stays the same, so does this.
+    """
+    self._database.execute(
+      """INSERT OR REPLACE INTO failed
+        VALUES (?, ?, ?, ?, (SELECT id FROM lines WHERE number = ?))""",
+      (key, reason, message, seconds, line),
+    )
     self.commit()
 
   def failure(self, key: str, media: config_lib.Media) -> tuple[str, str] | None:
     """Reason and message of a clip that could not be decoded."""
-    query = "SELECT reason, message, seconds FROM failures WHERE key = ?"
+    query = "SELECT reason, message, seconds FROM failed WHERE key = ?"
     row = self._database.execute(query, (key,)).fetchone()
     if row is None or (row[0] == "timeout" and media.timeout_seconds > row[2]):
       return None
@@ -226,7 +256,7 @@ class Facts:
   def _retry(self, facts: dict[str, Any], media: config_lib.Media) -> bool:
     if facts.get("reason") == "timeout":
       return media.timeout_seconds > facts["timeout_seconds"]
-    return facts.get("reason") == "unreachable"
+    return facts.get("reason") in _ELSEWHERE
 
   def _pages(self, query: str) -> Iterator[tuple]:
     """Reads page by page, so that rows may be written in between."""

@@ -84,10 +84,10 @@ def preprocess(
   """Makes `latents/`, or `pixels/` if the autoencoder is to be trained.
 
   A killed run continues where it was; rerunning a finished run decodes and encodes
-  nothing, but lists the input and makes the tables anew. New files are added. A data set of other settings, or whose
-  records were removed or captioned anew in the input, is refused without `overwrite`,
-  and the tables stay with it; with `overwrite`, what depends on the change is removed or
-  remade, and only that.
+  nothing, but lists the input and makes the tables anew. New files are added. A data set
+  of other settings, or whose records were removed or captioned anew in the input, is
+  refused without `overwrite`, and the tables stay with it; with `overwrite`, what depends
+  on the change is removed or remade, and only that.
 
   Args:
     config: `objective` decides the kind of the data set.
