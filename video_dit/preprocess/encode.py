@@ -264,7 +264,9 @@ def _records(done: Generator, maker: makers.Maker) -> Iterator[Encoded]:
 
 
 def _remove(folder: pathlib.Path, disk: disk_lib.Disk) -> None:
-  for path in folder.rglob("*"):
+  # Last what says whose records these are, in case that this is interrupted.
+  found = sorted(folder.rglob("*"), key=lambda path: path.name == schema.PROVENANCE)
+  for path in found:
     if path.is_file():
       disk.remove(path)
   shutil.rmtree(folder)
