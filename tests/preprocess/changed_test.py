@@ -99,6 +99,7 @@ def test_a_clip_that_failed_is_tried_again_when_its_file_is_repaired(pixels, tmp
   path.write_bytes(bytes(stat.st_size))
   os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
   for written in (1, 0):
-    assert run.preprocess(pixels, folder, out).made.written == written
+    made = run.preprocess(pixels, folder, out).made
+    assert (made.written, made.frames) == (written, 9 * written)
   path.write_bytes(whole)
   assert run.preprocess(pixels, folder, out).made.written == 1

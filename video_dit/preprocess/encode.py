@@ -219,16 +219,21 @@ def add(
       _records(shared.run(clips, made.wait), maker), left.set, _BATCHES_AHEAD
     ) as encoded,
   ):
-    for batch, records, failed in encoded:
-      bad = {i: (reason, message) for i, reason, message in failed}
-      for i, record in zip(batch.indices.tolist(), records, strict=True):
-        if i not in bad and record is None:
-          bad[i] = "not_finite", "the encoder produced values that float16 cannot hold"
-        if i not in bad:
-          assert record is not None
-          writer.write(record, "validation" if plan.is_validation[i] else "train")
-      failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
-      bar.wrote(batch, len(bad))
+    try:
+      for batch, records, failed in encoded:
+        bad = {i: (reason, message) for i, reason, message in failed}
+        for i, record in zip(batch.indices.tolist(), records, strict=True):
+          if i not in bad and record is None:
+            bad[i] = "not_finite", "the encoder produced values that float16 cannot hold"
+          if i not in bad:
+            assert record is not None
+            writer.write(record, "validation" if plan.is_validation[i] else "train")
+        failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
+        bar.wrote(batch, bad)
+    except KeyboardInterrupt:
+      if shared.is_busy:
+        bar.say("stopping when the batches that are being encoded are done")
+      raise
   return failures
 
 
