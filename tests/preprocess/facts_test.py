@@ -205,3 +205,30 @@ def test_a_full_disk_is_named_and_costs_only_what_was_not_kept(tmp_path):
   with facts_lib.Facts(path) as facts:
     facts.set_lines(_lines(folder), MEDIA)
     assert _unseen(facts) == ["b"]
+
+
+def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, caplog):
+  for name in "abc":
+    (tmp_path / name).write_text(name)
+  lines = [inputs.Line(path=n, file=str(tmp_path / n)) for n in "abc"]
+  path = tmp_path / "work" / "facts.sqlite"
+
+  def fill():
+    with facts_lib.Facts(path) as facts:
+      facts.set_lines(lines, MEDIA)
+      unseen = _unseen(facts)
+      for id, _ in list(facts.unseen(MEDIA)):
+        facts.put(id, {"frames": 1, "message": "long " * 5000})
+    return unseen
+
+  fill()
+  assert fill() == []
+  whole = path.read_bytes()
+  path.write_bytes(b"no database " * 999)
+  assert fill() == ["a", "b", "c"]
+  assert "facts.sqlite.damaged: all files are examined anew" in caplog.text
+  # One that only shows later, when it is read.
+  path.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
+  with pytest.raises(ValueError, match=r"was damaged .*facts.sqlite.damaged. Run again"):
+    fill()
+  assert fill() == ["a", "b", "c"]

@@ -46,10 +46,22 @@ class Facts:
     """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     self.path = str(path)
-    self._database = sqlite3.connect(path, timeout=60)
     self._disk = disk
+    try:
+      self._open()
+    except sqlite3.DatabaseError as error:
+      if not _is_damage(error):
+        raise
+      logging.warning(
+        "%s is damaged (%s) and set aside as %s: all files are examined anew.",
+        *(self.path, error, self._set_aside()),
+      )
+      self._open()
     self._committed = time.monotonic()
     self._publish_at = self._committed + _PUBLISH_SECONDS
+
+  def _open(self) -> None:
+    self._database = sqlite3.connect(self.path, timeout=60)
     self._database.executescript(
       """
       CREATE TABLE IF NOT EXISTS facts (
@@ -69,10 +81,15 @@ class Facts:
   def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
     try:
       self._database.commit()
-    except sqlite3.OperationalError as late:
+    except sqlite3.DatabaseError as late:
       error = error or late
     finally:
       self._database.close()
+    if _is_damage(error):
+      raise ValueError(
+        f"{self.path}: was damaged ({error}), and is set aside as {self._set_aside()}."
+        " Run again: all files are examined anew."
+      ) from error
     if error is not None:
       with contextlib.suppress(Exception):  # The first error is the one reported.
         self._publish()
@@ -82,6 +99,16 @@ class Facts:
         " known some seconds ago is safe. Make room, or give write access, and run"
         " again."
       ) from error
+
+  def _set_aside(self) -> pathlib.Path:
+    """Gives a damaged file another name, which is returned."""
+    self._database.close()
+    path = pathlib.Path(self.path)
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    path.with_name(path.name + "-journal").unlink(missing_ok=True)
+    self._disk.remove(path)
+    return aside
 
   def set_lines(
     self,
@@ -264,6 +291,11 @@ class Facts:
     while rows := self._database.execute(query, (last, _PAGE)).fetchall():
       yield from rows
       last = rows[-1][0]
+
+
+def _is_damage(error: BaseException | None) -> bool:
+  """Whether an error of SQLite says that its file is damaged."""
+  return type(error) is sqlite3.DatabaseError
 
 
 def _identity(
