@@ -10,7 +10,7 @@ from tests.preprocess import sets
 from tests.preprocess.files import moving
 from video_dit import config as config_lib
 from video_dit.media import errors, write
-from video_dit.preprocess import encode, examine, run, unchanged
+from video_dit.preprocess import encode, examine, run, statistics, summary, unchanged
 
 MEDIA = config_lib.Media(frames_per_second=8.0)
 _FIELDS = {"frames": 9, "size": (32, 32), "first_frame": 0, "frames_per_second": 8.0}
@@ -76,6 +76,8 @@ def test_a_file_replaced_after_ingest_is_made_by_the_next_run(
   first = run.preprocess(pixels, folder, out)
   assert (first.made.written, first.made.failed) == (1, 1)
   assert first.counts.reasons == {"changed": 1}
+  assert statistics.stages(first.counts)[-1] == ("encode", 1, 1)
+  assert "changed: run the same command again" in summary.text(first, pixels)
   second = run.preprocess(pixels, folder, out)
   assert (second.examined, second.made.written, second.made.reused) == (1, 1, 1)
   rows = {r["key"]: r["path"] for r in sets.table(out, "clips.parquet")}

@@ -78,7 +78,8 @@ def same(rows: list[Row], path: str) -> list[Row]:
   """The rows of a line whose bytes another line has, at `path`, with taken clips."""
   row = rows[0] | {"reason": "duplicate", "message": f"the same as {path}"}
   # The key is the kept clip's.
-  return [row | {"key": None, "start_seconds": row["line_start_seconds"]}]
+  row = row | {"key": None, "start_seconds": row["line_start_seconds"]}
+  return [row | {"at_encoding": False}]
 
 
 def alike(row: Row, other: str, bits: float) -> Row:
