@@ -117,7 +117,7 @@ def _examine(job: Examine) -> dict[str, Any]:
   if kind == "video" and seen.ticks == 1:
     own_rate = dataclasses.replace(job.media, frames_per_second=0.0)
     kind = "image" if sum(1 for _ in _look(job, own_rate, (16, 16))) == 1 else kind
-  rate = job.media.frames_per_second or probe.frames_per_second or 0.0
+  rate = job.media.frames_per_second or seen.rate(probe.frames_per_second or 0.0)
   return {
     "sha256": digest,
     "kind": kind,

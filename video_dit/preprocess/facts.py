@@ -316,7 +316,9 @@ def _identity(
       return None
     parts += [stat.st_size, stat.st_mtime_ns]
   parts += [line.start_seconds, line.end_seconds]
-  parts += [media.frames_per_second, media.min_side, media.max_source_pixels]
+  # Without a rate that is wanted, facts have the file's own, which once was as declared.
+  parts += [media.frames_per_second or "as decoded", media.min_side]
+  parts += [media.max_source_pixels]
   parts += [media.max_seconds, media.keep_truncated]
   parts += [ingest.measure, ingest.side, ingest.samples_per_second, ingest.shots]
   if ingest.shots != "off":
