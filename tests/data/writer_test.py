@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -402,3 +403,13 @@ def test_a_copy_beside_the_shards_stays(tmp_path):
   copy.write_text("kept")
   _write(tmp_path, 4, start=8)
   assert copy.read_text() == "kept"
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named_so(tmp_path):
+  folder = tmp_path / "set"
+  w = writer.ShardWriter(folder, clips.metadata(), shard_records=4)
+  with pytest.raises(writer.DiskError, match=r"set: was removed while"):
+    for i, (record, _) in enumerate(clips.records(4)):
+      if i == 2:
+        shutil.rmtree(folder)
+      w.write(record, "train")

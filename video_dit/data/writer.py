@@ -330,6 +330,11 @@ class ShardWriter:
     self._keys.remove([line["key"] for line in part.lines])
     for path in (part.path, self._data(part.name)):
       path.unlink(missing_ok=True)
+    if not self._parts.is_dir():
+      return DiskError(
+        f"{self.folder}: was removed while it was written, or its disk is gone. Bring it"
+        " back, or run again to make it anew."
+      )
     number = len(self._keys)
     safe = "record before it is" if number == 1 else "records before it are"
     return DiskError(
