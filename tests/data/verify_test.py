@@ -144,7 +144,7 @@ def test_numbers_that_are_not_finite_are_faults(tmp_path):
       lambda lines: lines[:-1],
       [
         "holds 4 records but 3 were written",
-        "lists 4 records but the shards' lists have 3",
+        "lists 4 records but the shards' lists have 3; run again, which makes it anew",
       ],
     ),
   ],
@@ -188,3 +188,50 @@ def test_a_set_with_room_for_one_caption_refuses_several(tmp_path):
   with pytest.raises(ValueError, match="several"):
     writer.ShardWriter(tmp_path, clips.metadata(several=True))
   assert schema.Metadata.load(tmp_path).several is False
+
+
+def _break(path):
+  path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(
+  ("name", "harm"),
+  [
+    (schema.INDEX, pathlib.Path.unlink),
+    (schema.INDEX, _break),
+    (schema.EMPTY, pathlib.Path.unlink),
+    ("features.json", pathlib.Path.unlink),
+  ],
+)
+def test_what_is_made_from_the_records_is_made_anew(tmp_path, name, harm):
+  clips.write(tmp_path, 40)
+  before = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+  harm(tmp_path / name)
+  (fault,) = verify.verify(tmp_path).faults
+  assert fault.where == str(tmp_path / name) and "run again" in fault.message
+  with writer.ShardWriter(tmp_path, clips.metadata()) as w:
+    w.finish()
+  assert verify.verify(tmp_path).faults == []
+  assert {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()} == before
+
+
+@pytest.mark.parametrize("as_folder", [False, True])
+def test_a_damaged_list_is_named_and_only_its_clips_are_made_anew(tmp_path, as_folder):
+  clips.write(tmp_path, 40)
+  path = tmp_path / "parts" / "train-00001.parquet"
+  _break(path)
+  if as_folder:
+    path.unlink()
+    path.mkdir()
+  with pytest.raises(ValueError, match=r"train-00001.parquet: is no list .*Remove it"):
+    writer.ShardWriter(tmp_path, clips.metadata())
+  path.rmdir() if as_folder else path.unlink()
+  with writer.ShardWriter(tmp_path, clips.metadata(), shard_records=16) as w:
+    present = w.written_keys()
+    for record, split in clips.records(40):
+      if record.key not in present:
+        w.write(record, split)
+    w.finish()
+  assert len(present) == 24
+  report = verify.verify(tmp_path)
+  assert (report.faults, report.records, report.finished) == ([], 40, True)

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import os
 import pathlib
+import shutil
 import subprocess
 import sys
 
@@ -417,3 +418,30 @@ def test_a_part_that_holds_fewer_records_than_were_written_is_refused(tmp_path):
   part.lines.append(record.line())
   with pytest.raises(OSError, match="2 of 3 records arrived"):
     parts.close(part)
+
+
+def test_records_of_unknown_origin_are_refused_and_stay(tmp_path):
+  _write(tmp_path, 8)
+  (tmp_path / schema.PROVENANCE).unlink()
+  before = {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()}
+  with pytest.raises(ValueError, match=r"no provenance.json .*Restore that file"):
+    writer.ShardWriter(tmp_path, clips.metadata())
+  assert {p: p.read_bytes() for p in tmp_path.rglob("*") if p.is_file()} == before
+
+
+def test_a_copy_beside_the_shards_stays(tmp_path):
+  _write(tmp_path, 8)
+  copy = tmp_path / "latents-train.array_record-00000.bak"
+  copy.write_text("kept")
+  _write(tmp_path, 4, start=8)
+  assert copy.read_text() == "kept"
+
+
+def test_a_folder_that_is_removed_meanwhile_is_named_so(tmp_path):
+  folder = tmp_path / "set"
+  w = writer.ShardWriter(folder, clips.metadata(), shard_records=4)
+  with pytest.raises(writer.DiskError, match=r"set: was removed while"):
+    for i, (record, _) in enumerate(clips.records(4)):
+      if i == 2:
+        shutil.rmtree(folder)
+      w.write(record, "train")

@@ -192,6 +192,13 @@ def test_bombs_are_refused_by_their_header(tmp_path):
   limit = config.Media(max_source_pixels=10_000)
   Image.new("P", (200, 100)).save(tmp_path / "a.png")
   assert reason(tmp_path / "a.png", limit) == "too_large"
+  bomb = bytearray((tmp_path / "a.png").read_bytes())  # beyond Pillow's limit, too
+  bomb[16:24] = struct.pack(">II", 60000, 60000)
+  bomb[29:33] = struct.pack(">I", zlib.crc32(bomb[12:29]))
+  (tmp_path / "b.png").write_bytes(bomb)
+  with pytest.raises(MediaError, match=r"media.max_source_pixels=10000") as caught:
+    probe(tmp_path / "b.png", limit)
+  assert caught.value.reason == "too_large"
   canvas = struct.pack("<I", 16383)[:3]
   chunk = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0" + canvas + canvas
   body = b"WEBP" + chunk + b"ANIM" + struct.pack("<IIH", 6, 0, 0)

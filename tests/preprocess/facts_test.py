@@ -92,7 +92,7 @@ def test_what_took_too_long_is_tried_again_with_more_time(tmp_path):
     ((id, _),) = facts.unseen(MEDIA)
     late = {"reason": "timeout", "message": "", "timeout_seconds": MEDIA.timeout_seconds}
     facts.put(id, late)
-    facts.fail("key", "timeout", "late", MEDIA.timeout_seconds)
+    facts.fail("key", "timeout", "late", seconds=MEDIA.timeout_seconds, line=1)
     more = dataclasses.replace(MEDIA, timeout_seconds=2 * MEDIA.timeout_seconds)
     assert _unseen(facts) == []
     assert _unseen(facts, more) == ["a"]
@@ -111,13 +111,32 @@ def test_what_could_not_be_reached_is_tried_again(tmp_path):
     facts.set_lines(lines, MEDIA)
     ((id, _),) = facts.unseen(MEDIA)
     facts.put(id, {"reason": "unreachable", "message": ""})
-    facts.fail("key", "unreachable", "gone", MEDIA.timeout_seconds)
-    facts.fail("other", "damaged", "bad", MEDIA.timeout_seconds)
+    facts.fail("key", "unreachable", "gone", seconds=MEDIA.timeout_seconds, line=1)
+    facts.fail("other", "damaged", "bad", seconds=MEDIA.timeout_seconds, line=1)
     assert facts.failure("key", MEDIA) == ("unreachable", "gone")
     facts.set_lines(lines, MEDIA)  # the next run
     assert _unseen(facts) == ["a"]
     assert facts.failure("key", MEDIA) is None
     assert facts.failure("other", MEDIA) == ("damaged", "bad")
+    (tmp_path / "a").write_text("whole again")
+    facts.set_lines(lines, MEDIA)
+    assert facts.failure("other", MEDIA) is None
+
+
+def test_what_changed_after_a_look_is_looked_at_again(tmp_path):
+  (tmp_path / "a").write_text("a")
+  lines = [inputs.Line(path="a", file=str(tmp_path / "a"))]
+  with facts_lib.Facts(tmp_path / "work" / "facts.sqlite") as facts:
+    facts.set_lines(lines, MEDIA)
+    ((id, _),) = facts.unseen(MEDIA)
+    facts.put(id, {"reason": "changed", "message": ""})
+    assert _unseen(facts) == ["a"]
+    facts.put(id, {"frames": 1})
+    facts.fail("key", "changed", "", seconds=MEDIA.timeout_seconds, line=1)
+    assert _unseen(facts) == []
+    facts.set_lines(lines, MEDIA)
+    assert _unseen(facts) == ["a"]
+    assert facts.failure("key", MEDIA) is None
 
 
 def test_facts_are_published_from_time_to_time(tmp_path, monkeypatch):
@@ -186,3 +205,30 @@ def test_a_full_disk_is_named_and_costs_only_what_was_not_kept(tmp_path):
   with facts_lib.Facts(path) as facts:
     facts.set_lines(_lines(folder), MEDIA)
     assert _unseen(facts) == ["b"]
+
+
+def test_a_damaged_file_is_set_aside_and_made_anew(tmp_path, caplog):
+  for name in "abc":
+    (tmp_path / name).write_text(name)
+  lines = [inputs.Line(path=n, file=str(tmp_path / n)) for n in "abc"]
+  path = tmp_path / "work" / "facts.sqlite"
+
+  def fill():
+    with facts_lib.Facts(path) as facts:
+      facts.set_lines(lines, MEDIA)
+      unseen = _unseen(facts)
+      for id, _ in list(facts.unseen(MEDIA)):
+        facts.put(id, {"frames": 1, "message": "long " * 5000})
+    return unseen
+
+  fill()
+  assert fill() == []
+  whole = path.read_bytes()
+  path.write_bytes(b"no database " * 999)
+  assert fill() == ["a", "b", "c"]
+  assert "facts.sqlite.damaged: all files are examined anew" in caplog.text
+  # One that only shows later, when it is read.
+  path.write_bytes(whole[:8192] + bytes(len(whole) - 8192))
+  with pytest.raises(ValueError, match=r"was damaged .*facts.sqlite.damaged. Run again"):
+    fill()
+  assert fill() == ["a", "b", "c"]

@@ -245,7 +245,7 @@ def test_what_looks_like_a_clip_that_failed_is_kept(tmp_path):
   (row,), _, _ = _ingest(folder, out, config)
   assert row["name"] == "a"
   with facts_lib.Facts(out / "facts.sqlite") as facts:
-    facts.fail(row["key"], "damaged", "after all", 60.0)
+    facts.fail(row["key"], "damaged", "after all", seconds=60.0, line=1)
   (row,), rejects, _ = _ingest(folder, out, config)
   assert row["name"] == "b"
   assert _reasons(rejects) == {"a": "damaged", "c": "near_duplicate"}

@@ -166,6 +166,20 @@ def test_columns_twice_are_refused_and_those_not_read_are_named(tmp_path, name, 
   assert "ignored columns: 'captoin', 'id'" in caplog.text
 
 
+def test_names_that_are_not_read_of_a_jsonl_are_reported_once(tmp_path, caplog):
+  path = tmp_path / "m.jsonl"
+  rows = [{"Path": "x.mp4", "captoin": "a", f"id{i % 2}": i} for i in range(5)]
+  path.write_text("\n".join(map(json.dumps, rows)))
+  assert len(list(sources.lines(path))) == 5
+  assert caplog.text.count("ignored columns") == 1
+  assert "ignored columns: 'captoin', 'id0', 'id1'\n" in caplog.text
+  caplog.clear()
+  rows = [{"path": "x.mp4", f"{i} {'long' * 99}": i} for i in range(99)]
+  path.write_text("\n".join(map(json.dumps, rows)))
+  assert len(list(sources.lines(path))) == 99
+  assert " and more\n" in caplog.text and len(caplog.text) < 1200
+
+
 @pytest.mark.parametrize(
   ("row", "reason"),
   [

@@ -1,8 +1,10 @@
 """One pass over a file: cuts and measures fall on the clips' frames."""
 
 import dataclasses
+import fractions
 import json
 
+import av
 import numpy as np
 import pytest
 
@@ -52,6 +54,37 @@ def test_a_part_of_a_file_is_measured_from_its_start(tmp_path):
   frames = list(decode.frames(path, MEDIA, start_seconds=3.0, end_seconds=4.0))
   for sample in samples:
     assert abs(int(sample["level"]) - frames[sample["tick"]].mean()) < 7
+
+
+def _write_at(path, stamps, base):
+  """A video whose frames have these time stamps, in units of `base` seconds."""
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("mpeg4", rate=round(1 / base))
+    stream.width = stream.height = 64
+    stream.codec_context.time_base = base
+    for i, stamp in enumerate(stamps):
+      pixels_HWC = np.full((64, 64, 3), 4 * i % 250, np.uint8)
+      frame = av.VideoFrame.from_ndarray(pixels_HWC, format="rgb24")
+      frame.pts, frame.time_base = stamp, base
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("name", ["a.mkv", "a.mp4"])
+@pytest.mark.parametrize(
+  ("stamps", "base", "rate"),
+  [
+    (range(100), fractions.Fraction(1, 1000), 1000),  # more than anyone declares
+    ([*range(0, 20, 2), *range(20, 100, 8)], fractions.Fraction(1, 10), 2),
+  ],
+)
+def test_a_rate_that_is_no_mean_gives_way_to_what_was_decoded(
+  tmp_path, name, stamps, base, rate
+):
+  _write_at(tmp_path / name, stamps, base)
+  known = _examine(tmp_path / name, dataclasses.replace(MEDIA, frames_per_second=0.0))
+  assert known["frames"] == len(stamps)
+  assert known["frames_per_second"] == pytest.approx(rate, rel=0.1)
 
 
 def test_an_image_is_one_sample(tmp_path):

@@ -20,6 +20,9 @@ def _work(job):
     ctypes.PyDLL(None).sleep(60)
   if kind == "die":
     os._exit(3)
+  if kind == "die once" and not os.path.exists(value):
+    open(value, "w").close()
+    os.kill(os.getpid(), signal.SIGKILL)
   if kind == "raise":
     raise RuntimeError("no luck")
   if kind == "blocked":
@@ -60,6 +63,58 @@ def test_what_hangs_or_dies_costs_only_itself():
   assert got[2].reason == "crashed"
   assert "status 3" in got[2].message
   assert got[3] == (3, None)
+
+
+def test_a_job_whose_process_was_killed_is_done_once_more(tmp_path):
+  jobs = [(1, ("value", i)) for i in range(6)]
+  jobs[2] = (1, ("die once", str(tmp_path / "2")))
+  jobs[3] = (1, ("die", 3))
+  with workers.Pool(_work, 2, timeout_seconds=60) as pool:
+    got = [result for _, result in pool.run(jobs, limit=3)]
+  crash = workers.Failure("crashed", "the decoder process died with status 3, twice")
+  assert got.pop(3) == crash
+  assert got == [(jobs[i][1][1], None) for i in (0, 1, 2, 4, 5)]
+
+
+def test_a_process_that_is_killed_while_it_waits_is_replaced():
+  with workers.Pool(_work, 2, timeout_seconds=60) as pool:
+    for _ in range(3):
+      jobs = [(1, ("value", i)) for i in range(4)]
+      assert [found for _, found in pool.run(jobs, 9)] == [(i, None) for i in range(4)]
+      for worker in pool._workers:
+        worker.process.kill()
+        worker.process.join()
+
+
+class _Killed:
+  """Stands for `_work`; in other processes, the first few of which it kills."""
+
+  def __init__(self, file, times):
+    self._parts = str(file), times
+
+  def __reduce__(self):
+    return _kill, self._parts
+
+
+def _kill(file, times):
+  with open(file, "a+") as marks:
+    marks.write("x")
+    marks.flush()
+    marks.seek(0)
+    if len(marks.read()) <= times:
+      os.kill(os.getpid(), signal.SIGKILL)
+  return _work
+
+
+def test_processes_that_are_killed_at_their_start_are_replaced_a_few_times(tmp_path):
+  jobs = [(1, ("value", 1))]
+  with workers.Pool(_Killed(tmp_path / "a", 2), 1, timeout_seconds=60) as pool:
+    assert [found for _, found in pool.run(jobs, 1)] == [(1, None)]
+  with (
+    workers.Pool(_Killed(tmp_path / "b", 99), 1, timeout_seconds=60) as pool,
+    pytest.raises(RuntimeError, match=r"3 worker processes .* signal 9 .*media.workers"),
+  ):
+    list(pool.run(jobs, 1))
 
 
 def test_jobs_are_read_no_further_ahead_than_the_limit():

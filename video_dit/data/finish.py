@@ -12,7 +12,7 @@ from video_dit import files
 from video_dit.data import disk as disk_lib
 from video_dit.data import schema
 
-INFO = "dataset_info.json"
+INFO, FEATURES = "dataset_info.json", "features.json"
 LINES = pa.schema(
   [
     ("key", pa.string()),
@@ -29,13 +29,43 @@ LINES = pa.schema(
 
 
 def read_lines(path: pathlib.Path) -> pa.Table:
-  """The lines of a part; a part from before several captions has no list of them."""
-  table = pq.read_table(path)
+  """The lines of a part; a part from before several captions has no list of them.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  table = read_table(path)
   for name in (n for n in LINES.names if n not in table.schema.names):
     table = table.append_column(
       LINES.field(name), pa.nulls(len(table), LINES.field(name).type)
     )
   return table
+
+
+def read_table(path: pathlib.Path, columns: list[str] | None = None) -> pa.Table:
+  """The lines of a part, or some columns of them, as they are.
+
+  Raises:
+    ValueError: the file is damaged.
+  """
+  try:
+    with path.open("rb") as file:  # A folder would be read file by file.
+      return pq.read_table(file, columns=columns)
+  except (IsADirectoryError, pa.ArrowException) as error:
+    raise ValueError(
+      f"{path}: is no list of records, or damaged ({error}). Remove it, and run"
+      " preprocess again: the records of its shard are made anew."
+    ) from error
+
+
+def is_whole(folder: pathlib.Path, records: int) -> bool:
+  """Whether a finished set has all of its files: an index of so many records, too."""
+  try:
+    with pq.ParquetFile(folder / schema.INDEX) as file:
+      listed = sum(len(batch) for batch in file.iter_batches())
+  except (OSError, pa.ArrowException):
+    return False
+  return listed == records and (folder / FEATURES).is_file()
 
 
 def write_index(

@@ -125,7 +125,7 @@ def write_lines(path: pathlib.Path, lines: list[dict[str, Any]]) -> None:
 
 def keys(path: pathlib.Path) -> np.ndarray:
   """Keys in the list of a part, in order; `(n,)` bytes of 32 hexadecimal digits."""
-  return pq.read_table(path, columns=["key"])["key"].to_numpy().astype("S32")
+  return finish.read_table(path, ["key"])["key"].to_numpy().astype("S32")
 
 
 def _sync(path: pathlib.Path) -> None:

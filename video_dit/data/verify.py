@@ -7,6 +7,7 @@ import pathlib
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 
 from video_dit.data import disk as disk_lib
 from video_dit.data import finish, parts, schema, shards
@@ -75,8 +76,12 @@ def verify(
       path = folder / own
     with disk.whole(path):
       listed += _verify_shard(report, metadata, lines, path, seen)
+  if metadata.kind == "latents" and metadata.empty is None:
+    _lacks(report, folder / schema.EMPTY, "is missing")
   if report.finished:
     _verify_index(report, folder / schema.INDEX, listed)
+    if not (folder / finish.FEATURES).is_file():
+      _lacks(report, folder / finish.FEATURES, "is missing")
   return report
 
 
@@ -170,12 +175,16 @@ def _problem(record: schema.Record, line: dict[str, Any]) -> str | None:
 
 def _verify_index(report: Report, path: pathlib.Path, listed: int) -> None:
   try:
-    found = len(finish.read_lines(path))
+    with pq.ParquetFile(path) as file:
+      found = sum(len(batch) for batch in file.iter_batches())
   except Exception as error:
     shards.refuse_host_error(path, error)
-    report.faults.append(Fault(str(path), f"cannot be read ({error})"))
+    _lacks(report, path, f"cannot be read ({error})")
     return
   if found != listed:
-    report.faults.append(
-      Fault(str(path), f"lists {found} records but the shards' lists have {listed}")
-    )
+    _lacks(report, path, f"lists {found} records but the shards' lists have {listed}")
+
+
+def _lacks(report: Report, path: pathlib.Path, what: str) -> None:
+  """Reports a file that is made from others."""
+  report.faults.append(Fault(str(path), f"{what}; run again, which makes it anew"))

@@ -92,6 +92,10 @@ class ShardWriter:
       self.reopen()
     self._sweep()
     self._keys = keys_lib.Keys(map(parts_lib.keys, self._parts.glob("*.parquet")))
+    number = len(self._keys)
+    if host == 0 and self.finished and not finish_lib.is_whole(self.folder, number):
+      self.reopen()  # `finish` makes anew what is missing.
+      self._sweep()
 
   @property
   def finished(self) -> bool:
@@ -326,6 +330,11 @@ class ShardWriter:
     self._keys.remove([line["key"] for line in part.lines])
     for path in (part.path, self._data(part.name)):
       path.unlink(missing_ok=True)
+    if not self._parts.is_dir():
+      return DiskError(
+        f"{self.folder}: was removed while it was written, or its disk is gone. Bring it"
+        " back, or run again to make it anew."
+      )
     number = len(self._keys)
     safe = "record before it is" if number == 1 else "records before it are"
     return DiskError(
@@ -340,6 +349,8 @@ class ShardWriter:
         path.unlink()
     named = parts_lib.names(self.folder) if self.finished else {}
     for path in self.folder.glob("*.array_record-*"):
+      if not path.name[-1].isdigit():  # a copy that somebody made
+        continue
       part = parts_lib.part_name(path.name)
       committed = (self._parts / f"{part}.parquet").exists()
       if self._is_mine(path) and not committed and path.name not in named.values():
@@ -377,8 +388,8 @@ def check(folder: str | os.PathLike, metadata: schema.Metadata) -> schema.Metada
   """Who makes what is added to a set: `metadata`, and its room for several captions.
 
   Raises:
-    ValueError: the folder holds a set made by others or with other settings, or parts of
-      an earlier version, whose names would be misread.
+    ValueError: the folder holds a set made by others or with other settings, or records
+      of unknown origin, or parts of an earlier version, whose names would be misread.
   """
   folder = pathlib.Path(folder)
   if (folder / schema.PROVENANCE).exists():
@@ -386,6 +397,11 @@ def check(folder: str | os.PathLike, metadata: schema.Metadata) -> schema.Metada
     if found.kind == metadata.kind and not metadata.several:  # there is room
       metadata = dataclasses.replace(metadata, several=found.several)
     _refuse_other(found, metadata)
+  elif any((folder / parts_lib.PARTS).glob("*.parquet")):
+    raise ValueError(
+      f"{folder}: holds records, but no {schema.PROVENANCE} that says what made them."
+      " Restore that file, or choose another output folder."
+    )
   for path in (folder / parts_lib.PARTS).glob("*"):
     if path.suffix == ".array_record" or "-h" in path.name:
       raise ValueError(

@@ -14,6 +14,7 @@
 | `too_long`    | lasts longer than `media.max_seconds` |
 | `truncated`   | ends before the time that the file declares |
 | `damaged`     | the decoder met invalid bytes, or lost frames |
+| `changed`     | not what was examined; the next run examines it again |
 | `unreachable` | its bytes were refused or did not arrive; the next run tries again |
 | `timeout`     | took longer than `media.timeout_seconds` |
 """
@@ -31,6 +32,7 @@ REASONS = (
   "too_long",
   "truncated",
   "damaged",
+  "changed",
   "unreachable",
   "timeout",
 )

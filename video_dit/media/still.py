@@ -11,6 +11,7 @@ in place of its animation is not part of it. Concatenated JPEGs are a video.
 from collections.abc import Iterator
 import contextlib
 import os
+import re
 import struct
 import warnings
 
@@ -36,6 +37,17 @@ _UPRIGHT = {
   8: Image.Transpose.ROTATE_90,
 }
 _TURNS = {3: 180, 4: 180, 5: -90, 6: -90, 7: 90, 8: 90}  # counter-clockwise degrees
+
+
+def _too_large(path: str | os.PathLike, said: str, media: config.Media) -> MediaError:
+  """Of Pillow's own limit, which may be met before ours."""
+  numbers = [int(number) for number in re.findall(r"\d+", said)]
+  if not numbers or numbers[0] > media.max_source_pixels:
+    has = f"{numbers[0]:,} pixels" if numbers else "more pixels"
+    message = f"{has} exceed media.max_source_pixels={media.max_source_pixels}."
+  else:
+    message = f"{said} This is Pillow's limit; make the picture smaller."
+  return MediaError(path, "too_large", message)
 
 
 def check_size(
@@ -97,7 +109,7 @@ def open_image(
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         image = stack.enter_context(Image.open(file, formats=FORMATS))
     except Image.DecompressionBombError as error:
-      raise MediaError(path, "too_large", f"{error}") from None
+      raise _too_large(path, str(error), media) from None
     except UnidentifiedImageError:
       pass
     except MediaError:

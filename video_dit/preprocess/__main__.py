@@ -32,6 +32,7 @@ ends as clips or in rejects.parquet with its reason. Exit status 1: no clips, or
 """
 
 import os
+import pathlib
 import re
 import sys
 
@@ -39,7 +40,7 @@ from absl import flags as absl_flags
 import jax
 
 from video_dit import files, flags
-from video_dit.data import schema, verify
+from video_dit.data import parts, schema, verify
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.preprocess import remote, remote_disk, run, summary, ways
 
@@ -131,7 +132,7 @@ def _host(text: str) -> tuple[int, int]:
 def _verify(output: str) -> None:
   folder, disk = remote_disk.output(output, read_only=True)
   sets = [folder / kind for kind in ("latents", "pixels")]
-  found = [path for path in sets if (path / schema.PROVENANCE).is_file()]
+  found = [path for path in sets if _is_set(path)]
   if not found:
     raise ValueError(f"--output={output}: there is no data set to verify.")
   bad = False
@@ -148,11 +149,23 @@ def _verify(output: str) -> None:
     bad = bad or bool(report.faults)
   if bad:
     print(
-      "error: remove the shards named above and run again: only their clips are"
+      "error: remove the shards named above and run again: only what is missing is"
       " made anew.",
       file=sys.stderr,
     )
     sys.exit(1)
+
+
+def _is_set(folder: pathlib.Path) -> bool:
+  """Whether records are there, or what says who made them."""
+  if (folder / schema.PROVENANCE).is_file():
+    return True
+  if any((folder / parts.PARTS).glob("*.parquet")):
+    raise ValueError(
+      f"{folder}: holds records, but no {schema.PROVENANCE} that says what made them."
+      " Restore that file, or make the data set anew with --overwrite."
+    )
+  return False
 
 
 if __name__ == "__main__":

@@ -97,6 +97,8 @@ def _job(
     frames=int(plan.frames[run].sum()),
     size=(height, width),
     media=media,
+    sha256=row.get("sha256") or "",
+    stamp=row.get("stamp") or "",
   )
 
 

@@ -33,6 +33,7 @@ _PLACE = ("record", "line_start_seconds", "line_end_seconds", "first_frame", "fr
 _COLUMNS = (
   *("line", "path", "caption", "key", "kind", "file", "source_height", "source_width"),
   *("frames_per_second", "start_seconds", "end_seconds", *_PLACE),
+  *("sha256", "stamp"),
 )
 
 
@@ -250,4 +251,6 @@ def _job(row: dict[str, Any], config: config_lib.Config) -> examine.Decode:
     frames=1,
     size=size,
     media=config.media,
+    sha256=row["sha256"] or "",
+    stamp=row["stamp"] or "",
   )

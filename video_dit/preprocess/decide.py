@@ -78,7 +78,8 @@ def same(rows: list[Row], path: str) -> list[Row]:
   """The rows of a line whose bytes another line has, at `path`, with taken clips."""
   row = rows[0] | {"reason": "duplicate", "message": f"the same as {path}"}
   # The key is the kept clip's.
-  return [row | {"key": None, "start_seconds": row["line_start_seconds"]}]
+  row = row | {"key": None, "start_seconds": row["line_start_seconds"]}
+  return [row | {"at_encoding": False}]
 
 
 def alike(row: Row, other: str, bits: float) -> Row:
@@ -158,6 +159,8 @@ def _of_clip(line: inputs.Line, known: Mapping[str, Any], clip: cuts.Clip) -> Ro
   return _times(line, known, clip.first_frame, clip.frames) | {
     "key": clip.key,
     "content": f"{known['sha256']} {line.start_seconds} {line.end_seconds}",
+    "sha256": known["sha256"],
+    "stamp": known.get("stamp", ""),
     "frames_dropped": clip.frames_dropped,
     "shot": clip.shot,
     "height": clip.height,

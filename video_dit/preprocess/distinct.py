@@ -68,7 +68,9 @@ def _failed(
   row: decide.Row, facts: facts_lib.Facts, media: config_lib.Media
 ) -> decide.Row:
   failure = None if "reason" in row else facts.failure(row["key"], media)
-  return row if failure is None else row | {"reason": failure[0], "message": failure[1]}
+  if failure is None:
+    return row
+  return row | {"reason": failure[0], "message": failure[1], "at_encoding": True}
 
 
 def _alike(row: decide.Row, looks_like: dict[str, tuple[str, float]]) -> decide.Row:

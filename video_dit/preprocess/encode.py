@@ -136,8 +136,7 @@ def make(
           made.add(other)
         disk.refresh()
       team.finish(word)
-    for key, reason, message in failures:
-      facts.fail(key, reason, message, media.timeout_seconds)
+    _keep_failures(facts, plan, failures, media)
     if made.written or made.reused:
       writer.finish()
   return made
@@ -220,17 +219,35 @@ def add(
       _records(shared.run(clips, made.wait), maker), left.set, _BATCHES_AHEAD
     ) as encoded,
   ):
-    for batch, records, failed in encoded:
-      bad = {i: (reason, message) for i, reason, message in failed}
-      for i, record in zip(batch.indices.tolist(), records, strict=True):
-        if i not in bad and record is None:
-          bad[i] = "not_finite", "the encoder produced values that float16 cannot hold"
-        if i not in bad:
-          assert record is not None
-          writer.write(record, "validation" if plan.is_validation[i] else "train")
-      failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
-      bar.wrote(batch, len(bad))
+    try:
+      for batch, records, failed in encoded:
+        bad = {i: (reason, message) for i, reason, message in failed}
+        for i, record in zip(batch.indices.tolist(), records, strict=True):
+          if i not in bad and record is None:
+            bad[i] = "not_finite", "the encoder produced values that float16 cannot hold"
+          if i not in bad:
+            assert record is not None
+            writer.write(record, "validation" if plan.is_validation[i] else "train")
+        failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
+        bar.wrote(batch, bad)
+    except KeyboardInterrupt:
+      if shared.is_busy:
+        bar.say("stopping when the batches that are being encoded are done")
+      raise
   return failures
+
+
+def _keep_failures(
+  facts: facts_lib.Facts,
+  plan: plan_lib.Plan,
+  failures: Sequence[hosts_lib.Failure],
+  media: config_lib.Media,
+) -> None:
+  why = {key.encode(): (reason, message) for key, reason, message in failures}
+  for i in np.flatnonzero(np.isin(plan.key, np.array(list(why), "S32"))):
+    reason, message = why[plan.key[i]]
+    seconds, line = media.timeout_seconds, int(plan.line[i])
+    facts.fail(plan.key[i].decode(), reason, message, seconds=seconds, line=line)
 
 
 def _work(
@@ -252,7 +269,9 @@ def _records(done: Generator, maker: makers.Maker) -> Iterator[Encoded]:
 
 
 def _remove(folder: pathlib.Path, disk: disk_lib.Disk) -> None:
-  for path in folder.rglob("*"):
+  # Last what says whose records these are, in case that this is interrupted.
+  found = sorted(folder.rglob("*"), key=lambda path: path.name == schema.PROVENANCE)
+  for path in found:
     if path.is_file():
       disk.remove(path)
   shutil.rmtree(folder)

@@ -18,9 +18,8 @@ from video_dit.media import decode as decode_lib
 from video_dit.media import errors, video
 from video_dit.media import probe as probe_lib
 from video_dit.media import resize as resize_lib
-from video_dit.preprocess import fetched, measure, survey
+from video_dit.preprocess import fetched, measure, remote, survey, unchanged
 
-_READ_BYTES = 1 << 20
 # Errors of disks and networks; those of a file's content have other numbers or none.
 _ELSEWHERE = (
   *(errno.EACCES, errno.EPERM, errno.ENOENT, errno.EIO, errno.ESTALE, errno.ETIMEDOUT),
@@ -43,7 +42,10 @@ class Examine:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Decode:
-  """A clip to decode, or several that follow each other, as the table has them."""
+  """A clip to decode, or several that follow each other, as the table has them.
+
+  `sha256` and `stamp` are of the file when it was examined; "" for one that is unknown.
+  """
 
   file: str
   record: int | None
@@ -54,6 +56,8 @@ class Decode:
   frames: int
   size: tuple[int, int]
   media: config_lib.Media
+  sha256: str = ""
+  stamp: str = ""
 
 
 def work(
@@ -75,7 +79,13 @@ def work(
     with fetched.local(job.file, folder) as file:
       with open(file, "rb"):  # Check read permission here, not in the decoder.
         pass
-      return _work(dataclasses.replace(job, file=file))
+      with unchanged.while_read(file) as stamp:
+        if isinstance(job, Decode):
+          unchanged.check(file, stamp, job.stamp, job.sha256)
+        found, pixels = _work(dataclasses.replace(job, file=file))
+      if isinstance(job, Examine) and not remote.is_remote(job.file):
+        found = found | {"stamp": stamp}
+      return found, pixels
   except errors.MediaError as error:
     return {"reason": error.reason, "message": error.message}, None
   except OSError as error:
@@ -97,7 +107,7 @@ def _work(job: Examine | Decode) -> tuple[dict[str, Any], np.ndarray | None]:
 def _examine(job: Examine) -> dict[str, Any]:
   if job.record is not None:
     return _examine_record(job)
-  digest = _digest(job.file)
+  digest = unchanged.digest(job.file)
   probe = probe_lib.probe(job.file, job.media)
   kind = probe.kind
   seen = survey.Survey(job.ingest, job.start_seconds)
@@ -107,7 +117,7 @@ def _examine(job: Examine) -> dict[str, Any]:
   if kind == "video" and seen.ticks == 1:
     own_rate = dataclasses.replace(job.media, frames_per_second=0.0)
     kind = "image" if sum(1 for _ in _look(job, own_rate, (16, 16))) == 1 else kind
-  rate = job.media.frames_per_second or probe.frames_per_second or 0.0
+  rate = job.media.frames_per_second or seen.rate(probe.frames_per_second or 0.0)
   return {
     "sha256": digest,
     "kind": kind,
@@ -144,21 +154,11 @@ def _look(
   )
 
 
-def _digest(file: str) -> str:
-  digest = hashlib.sha256()
-  with open(file, "rb") as stream:
-    while data := stream.read(_READ_BYTES):
-      digest.update(data)
-  return digest.hexdigest()
-
-
 def _examine_record(job: Examine) -> dict[str, Any]:
   from video_dit.preprocess import tfds_source
 
   clip, rate, caption = tfds_source.read(job.file, job.record or 0, job.media)
   frames, height, width = clip.shape[:3]
-  digest = hashlib.sha256(f"{clip.shape} {rate}".encode())
-  digest.update(np.ascontiguousarray(clip).data)
   if min(height, width) < job.media.min_side:
     message = f"{width}x{height} pixels; config.media.min_side={job.media.min_side}."
     raise errors.MediaError(tfds_source.shown(job.file), "too_small", message)
@@ -166,7 +166,7 @@ def _examine_record(job: Examine) -> dict[str, Any]:
   size = measure.size(height, width, job.ingest.side)
   small = (resize_lib.resize(frame_HWC, size) for frame_HWC in clip)
   return {
-    "sha256": digest.hexdigest(),
+    "sha256": _digest(clip, rate),
     "kind": kind,
     "codec": "tfds",
     "height": height,
@@ -184,6 +184,13 @@ def _examine_record(job: Examine) -> dict[str, Any]:
     "caption": caption,
     **survey.of_clip(small, rate, job.ingest),
   }
+
+
+def _digest(clip_FHWC: np.ndarray, rate: float) -> str:
+  """SHA-256 of a record's clip."""
+  digest = hashlib.sha256(f"{clip_FHWC.shape} {rate}".encode())
+  digest.update(np.ascontiguousarray(clip_FHWC).data)
+  return digest.hexdigest()
 
 
 # ----------------------------------------------------------------------------- decoding
@@ -213,7 +220,9 @@ def _frames(job: Decode, skip_seconds: float) -> Iterator[np.ndarray]:
     )
   from video_dit.preprocess import tfds_source
 
-  clip, _, _ = tfds_source.read(job.file, job.record, job.media)
+  clip, rate, _ = tfds_source.read(job.file, job.record, job.media)
+  if job.sha256 and _digest(clip, rate) != job.sha256:
+    raise unchanged.changed(tfds_source.shown(job.file))
   return (resize_lib.resize(frame, job.size) for frame in clip)
 
 

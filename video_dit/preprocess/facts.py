@@ -26,6 +26,8 @@ from video_dit.preprocess import inputs
 # Increment when the same file gives different facts.
 VERSION = 5
 _INGEST = config_lib.Ingest()
+# Reasons that need not hold for the next run, though nothing seems to have changed.
+_ELSEWHERE = ("unreachable", "changed")
 _PAGE = 512
 _COMMIT_SECONDS = 1.0
 # A remote output's facts are kept on this machine, which may be gone tomorrow.
@@ -44,17 +46,30 @@ class Facts:
     """
     pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     self.path = str(path)
-    self._database = sqlite3.connect(path, timeout=60)
     self._disk = disk
+    try:
+      self._open()
+    except sqlite3.DatabaseError as error:
+      if not _is_damage(error):
+        raise
+      logging.warning(
+        "%s is damaged (%s) and set aside as %s: all files are examined anew.",
+        *(self.path, error, self._set_aside()),
+      )
+      self._open()
     self._committed = time.monotonic()
     self._publish_at = self._committed + _PUBLISH_SECONDS
+
+  def _open(self) -> None:
+    self._database = sqlite3.connect(self.path, timeout=60)
     self._database.executescript(
       """
       CREATE TABLE IF NOT EXISTS facts (
         id BLOB PRIMARY KEY, facts TEXT NOT NULL) WITHOUT ROWID;
-      CREATE TABLE IF NOT EXISTS failures (
+      CREATE TABLE IF NOT EXISTS failed (
         key TEXT PRIMARY KEY, reason TEXT NOT NULL, message TEXT NOT NULL,
-        seconds REAL NOT NULL) WITHOUT ROWID;
+        seconds REAL NOT NULL, id BLOB) WITHOUT ROWID;
+      DROP TABLE IF EXISTS failures; -- of earlier versions, without the file's id
       CREATE TABLE IF NOT EXISTS lines (
         number INTEGER PRIMARY KEY, id BLOB, line TEXT NOT NULL);
       """
@@ -66,10 +81,15 @@ class Facts:
   def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
     try:
       self._database.commit()
-    except sqlite3.OperationalError as late:
+    except sqlite3.DatabaseError as late:
       error = error or late
     finally:
       self._database.close()
+    if _is_damage(error):
+      raise ValueError(
+        f"{self.path}: was damaged ({error}), and is set aside as {self._set_aside()}."
+        " Run again: all files are examined anew."
+      ) from error
     if error is not None:
       with contextlib.suppress(Exception):  # The first error is the one reported.
         self._publish()
@@ -79,6 +99,16 @@ class Facts:
         " known some seconds ago is safe. Make room, or give write access, and run"
         " again."
       ) from error
+
+  def _set_aside(self) -> pathlib.Path:
+    """Gives a damaged file another name, which is returned."""
+    self._database.close()
+    path = pathlib.Path(self.path)
+    aside = path.with_name(path.name + ".damaged")
+    path.replace(aside)
+    path.with_name(path.name + "-journal").unlink(missing_ok=True)
+    self._disk.remove(path)
+    return aside
 
   def set_lines(
     self,
@@ -94,14 +124,29 @@ class Facts:
     """
     execute = self._database.execute
     execute("DELETE FROM lines")
-    execute("DELETE FROM failures WHERE reason = 'unreachable'")
     count = 0
     for count, line in enumerate(lines, 1):
       text = json.dumps(vars(line), ensure_ascii=True)
       row = (count, _identity(line, media, ingest), text)
       execute("INSERT INTO lines VALUES (?, ?, ?)", row)
+    self._forget_passed()
     self._database.commit()
     return count
+
+  def _forget_passed(self) -> None:
+    """Forgets failures of files that have changed since, or may be there again.
+
+    A file that changed after it was examined is examined again, even where it looks as
+    before: its facts may be those of what it was in between.
+    """
+    self._database.execute(
+      """DELETE FROM facts
+        WHERE id IN (SELECT id FROM failed WHERE reason = 'changed')"""
+    )
+    self._database.execute(
+      f"""DELETE FROM failed WHERE reason IN {_ELSEWHERE}
+        OR id NOT IN (SELECT id FROM lines WHERE id IS NOT NULL)"""
+    )
 
   def unseen(self, media: config_lib.Media) -> Iterator[tuple[bytes, inputs.Line]]:
     """Yields each file without facts once, in the order of the lines.
@@ -176,22 +221,34 @@ class Facts:
 
   def forget_failures(self) -> None:
     """Lets failures whose cause may lie outside the file be retried."""
-    self._database.execute("DELETE FROM failures")
+    self._database.execute("DELETE FROM failed")
     self._database.execute(
       """DELETE FROM facts
         WHERE json_extract(facts, '$.reason') IN ('timeout', 'crashed', 'error')"""
     )
     self.commit()
 
-  def fail(self, key: str, reason: str, message: str, seconds: float) -> None:
-    """Records why a clip could not be decoded though its file had passed."""
-    row = (key, reason, message, seconds)
-    self._database.execute("INSERT OR REPLACE INTO failures VALUES (?, ?, ?, ?)", row)
+  def fail(
+    self, key: str, reason: str, message: str, *, seconds: float, line: int
+  ) -> None:
+    """Records why a clip could not be decoded though its file had passed.
+
+    Args:
+      key: of the clip.
+      reason, message: why.
+      seconds: the limit on its time.
+      line: number of its file's line; as long as that file stays the same, so does this.
+    """
+    self._database.execute(
+      """INSERT OR REPLACE INTO failed
+        VALUES (?, ?, ?, ?, (SELECT id FROM lines WHERE number = ?))""",
+      (key, reason, message, seconds, line),
+    )
     self.commit()
 
   def failure(self, key: str, media: config_lib.Media) -> tuple[str, str] | None:
     """Reason and message of a clip that could not be decoded."""
-    query = "SELECT reason, message, seconds FROM failures WHERE key = ?"
+    query = "SELECT reason, message, seconds FROM failed WHERE key = ?"
     row = self._database.execute(query, (key,)).fetchone()
     if row is None or (row[0] == "timeout" and media.timeout_seconds > row[2]):
       return None
@@ -226,7 +283,7 @@ class Facts:
   def _retry(self, facts: dict[str, Any], media: config_lib.Media) -> bool:
     if facts.get("reason") == "timeout":
       return media.timeout_seconds > facts["timeout_seconds"]
-    return facts.get("reason") == "unreachable"
+    return facts.get("reason") in _ELSEWHERE
 
   def _pages(self, query: str) -> Iterator[tuple]:
     """Reads page by page, so that rows may be written in between."""
@@ -234,6 +291,11 @@ class Facts:
     while rows := self._database.execute(query, (last, _PAGE)).fetchall():
       yield from rows
       last = rows[-1][0]
+
+
+def _is_damage(error: BaseException | None) -> bool:
+  """Whether an error of SQLite says that its file is damaged."""
+  return type(error) is sqlite3.DatabaseError
 
 
 def _identity(
@@ -254,7 +316,9 @@ def _identity(
       return None
     parts += [stat.st_size, stat.st_mtime_ns]
   parts += [line.start_seconds, line.end_seconds]
-  parts += [media.frames_per_second, media.min_side, media.max_source_pixels]
+  # Without a rate that is wanted, facts have the file's own, which once was as declared.
+  parts += [media.frames_per_second or "as decoded", media.min_side]
+  parts += [media.max_source_pixels]
   parts += [media.max_seconds, media.keep_truncated]
   parts += [ingest.measure, ingest.side, ingest.samples_per_second, ingest.shots]
   if ingest.shots != "off":

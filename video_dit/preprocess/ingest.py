@@ -53,6 +53,7 @@ class Counts:
     extra: clips of long videos beyond each one's first;
       `lines + extra == clips + rejects`.
     reasons: rejects by reason.
+    at_encoding: those of them that failed only when they were to be encoded.
     splits, kinds: clips by split, and by kind.
     frames, frames_dropped, tokens: of all clips.
     captions_empty, captions_recoded: clips without caption; captions not in UTF-8.
@@ -64,6 +65,9 @@ class Counts:
   rejects: int = 0
   extra: int = 0
   reasons: collections.Counter = dataclasses.field(default_factory=collections.Counter)
+  at_encoding: collections.Counter = dataclasses.field(
+    default_factory=collections.Counter
+  )
   splits: collections.Counter = dataclasses.field(default_factory=collections.Counter)
   kinds: collections.Counter = dataclasses.field(default_factory=collections.Counter)
   frames: int = 0
@@ -247,6 +251,7 @@ def _count(counts: Counts, rows: list[decide.Row]) -> None:
   counts.clips += len(clips)
   counts.rejects += len(rows) - len(clips)
   counts.reasons.update(row["reason"] for row in rows if "reason" in row)
+  counts.at_encoding.update(r["reason"] for r in rows if r.get("at_encoding"))
   counts.captions_recoded += rows[0]["recoded"]
   for row in clips:
     counts.splits[row["split"]] += 1

@@ -30,7 +30,7 @@ _KNOWN = (
   *(*PATH_NAMES, *START_NAMES, *END_NAMES, "split"),
   *(*caption_lists.NAMES, *caption_lists.LIST_NAMES, *caption_lists.WEIGHT_NAMES),
 )
-_SHOWN = 8  # columns that are not read, by name
+_SHOWN, _MOST_NAME = 8, 80  # columns that are not read, and characters of their names
 _FIELD_BYTES = 1 << 24
 _MOST_HELD = 256  # lines of a field
 
@@ -94,7 +94,8 @@ def _stamped(stamp: Callable[[], str | None], line: inputs.Line) -> inputs.Line:
 
 
 def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
-  """Yields one mapping a line, or what is wrong with the line."""
+  """Yields one mapping a line, or what is wrong with the line; logs unread names."""
+  unread: dict[str, None] = {}  # in the order of the lines, as many as are shown
   with open(path, "rb") as file:
     for data in file:
       if not data.strip():
@@ -104,8 +105,14 @@ def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
       except (ValueError, RecursionError) as error:
         yield f"is not JSON ({error})"
         continue
-      is_object = isinstance(row, dict)
-      yield caption_lists.plain(row) if is_object else "is not a JSON object"
+      if not isinstance(row, dict):
+        yield "is not a JSON object"
+        continue
+      row = caption_lists.plain(row)
+      if len(unread) <= _SHOWN:
+        unread |= dict.fromkeys(name[:_MOST_NAME] for name in row if name not in _KNOWN)
+      yield row
+  _log_unread(path, list(unread), "")
 
 
 def _read_csv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
@@ -205,12 +212,17 @@ def _columns(path: pathlib.Path, names: Sequence[str]) -> list[str]:
   twice = [name for name in _KNOWN if found.count(name) > 1]
   if twice:
     raise ValueError(f"{path}: has several columns named {twice[0]!r}. Keep one of them.")
-  unread = [repr(name) for name in found if name not in _KNOWN]
-  if unread:
-    more = f" and {len(unread) - _SHOWN} more" if len(unread) > _SHOWN else ""
-    shown = ", ".join(unread[:_SHOWN])
-    logging.warning("%s: ignored columns: %s%s", path, shown, more)
+  unread = [name for name in found if name not in _KNOWN]
+  _log_unread(path, unread, f"{len(unread) - _SHOWN} ")
   return found
+
+
+def _log_unread(path: pathlib.Path, names: Sequence[str], number: str) -> None:
+  """Logs names that are not read; `number` of those that are not shown, if known."""
+  if names:
+    more = f" and {number}more" if len(names) > _SHOWN else ""
+    shown = ", ".join(map(repr, names[:_SHOWN]))
+    logging.warning("%s: ignored columns: %s%s", path, shown, more)
 
 
 def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[inputs.Line]:

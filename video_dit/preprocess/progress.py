@@ -1,9 +1,10 @@
 """How fast a data set is made, live and for the summary."""
 
 import collections
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 import dataclasses
 import math
+import sys
 import time
 from typing import Any
 
@@ -21,7 +22,7 @@ class Made:
     written: records of this run.
     reused: records that were already present.
     failed: clips that could not be decoded.
-    frames: of the clips of this run.
+    frames: of the records of this run.
     pixels, computed: pixels of their frames, and of everything computed for them.
     shapes: buffers that they were encoded in.
     shapes_each: the most that one of this host's devices compiled.
@@ -115,15 +116,21 @@ class Bar:
   def __exit__(self, *_: Any) -> None:
     self._bar.close()
 
-  def wrote(self, batch: batches_lib.Batch, failed: int) -> None:
-    """Counts a written batch, except for so many failed clips."""
+  def say(self, text: str) -> None:
+    """Prints a line above the bar."""
+    self._bar.write(text, sys.stderr)
+
+  def wrote(self, batch: batches_lib.Batch, failed: Collection[int]) -> None:
+    """Counts a written batch, except for its clips that failed."""
     made, plan = self._made, self._plan
-    made.failed += failed
-    made.written += len(batch.indices) - failed
-    made.frames += int(plan.frames[batch.indices].sum())
-    made.pixels += sum(math.prod(plan.shape(i)) for i in batch.indices)
-    made.computed += batch.pixels
+    written = [i for i in batch.indices.tolist() if i not in failed]
+    made.failed += len(failed)
+    made.written += len(written)
+    made.frames += int(plan.frames[written].sum())
+    made.pixels += sum(math.prod(plan.shape(i)) for i in written)
+    made.computed += batch.pixels if written else 0
     made.seconds = time.monotonic() - self._begun
     shown = f"{made.frames / made.seconds:.1f} frames/s, waits {made.waiting:.0%}"
     self._bar.set_postfix_str(shown, refresh=False)
-    self._bar.update(len(batch.indices))
+    self._bar.total -= len(failed)
+    self._bar.update(len(written))

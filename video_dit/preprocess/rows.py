@@ -11,7 +11,7 @@ import pyarrow.parquet
 
 COLUMNS = (
   *("path", "caption", "captions", "caption_weights"),
-  *("file", "record", "line_start_seconds", "line_end_seconds"),
+  *("file", "record", "line_start_seconds", "line_end_seconds", "sha256", "stamp"),
 )
 
 

@@ -84,8 +84,8 @@ def preprocess(
   """Makes `latents/`, or `pixels/` if the autoencoder is to be trained.
 
   A killed run continues where it was; rerunning a finished run decodes and encodes
-  nothing, but lists the input and makes the tables anew. New files are added. A data
-  set of other settings, or whose records were removed or captioned anew in the input, is
+  nothing, but lists the input and makes the tables anew. New files are added. A data set
+  of other settings, or whose records were removed or captioned anew in the input, is
   refused without `overwrite`, and the tables stay with it; with `overwrite`, what depends
   on the change is removed or remade, and only that.
 

@@ -24,7 +24,7 @@ STAGES = {
     *("frozen_seconds", "motion", "sharpness", "text", "caption"),
   ),
   "deduplicate": ("duplicate", "near_duplicate"),
-  "encode": ("not_finite",),
+  "encode": (),  # whatever fails there
 }
 _TABLE = pa.schema(
   [
@@ -121,14 +121,17 @@ def _columns(batch: pa.RecordBatch, config: config_lib.Config) -> dict[str, np.n
 
 def stages(counts: ingest.Counts) -> list[tuple[str, int, int]]:
   """Each stage, what it rejected and what it kept, in rows of the tables."""
+  before = counts.reasons - counts.at_encoding
   known = {reason for reasons in STAGES.values() for reason in reasons}
   left = counts.clips + counts.rejects
   rows = [("lines of the input and clips cut from them", 0, left)]
   for stage, reasons in STAGES.items():
     mine = set(reasons)
     if stage == "probe and decode":
-      mine |= set(counts.reasons) - known
-    rejected = sum(counts.reasons[reason] for reason in mine)
+      mine |= set(before) - known
+    rejected = sum(before[reason] for reason in mine)
+    if stage == "encode":
+      rejected = counts.at_encoding.total()
     left -= rejected
     rows.append((stage, rejected, left))
   return rows

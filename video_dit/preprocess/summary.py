@@ -8,6 +8,7 @@ from video_dit.models.text import encoder as encoder_lib
 from video_dit.preprocess import data_report, ingest, run
 
 Rows = Iterator[tuple[str, str]]
+_PERHAPS = ("crashed", "error", "timeout")  # whose cause may lie outside the file
 
 
 def text(outcome: run.Outcome, config: config_lib.Config) -> str:
@@ -77,8 +78,10 @@ def _rejects(outcome: run.Outcome) -> Rows:
   yield "rejects", f"{counts.rejects:,}"
   for reason, number in sorted(counts.reasons.items(), key=lambda item: (-item[1], item)):
     yield f"  {reason}", f"{number:,}"
-  if counts.reasons["unreachable"]:
-    yield "", "unreachable: run the same command again to retry them"
+  if again := [name for name in ("changed", "unreachable") if counts.reasons[name]]:
+    yield "", f"{', '.join(again)}: run the same command again to retry them"
+  if again := [name for name in _PERHAPS if counts.reasons[name]]:
+    yield "", f"{', '.join(again)}: --overwrite tries them again"
   if counts.rejects:
     yield "", f"each with its reason in {_path(outcome, ingest.REJECTS)}"
   yield "report", _path(outcome, data_report.HTML)

@@ -17,6 +17,7 @@ from video_dit.media import video
 from video_dit.preprocess import measure, shots
 
 _NOTHING = np.zeros((1, 1, 3), np.uint8)
+_AGREES = 0.02  # share by which a rate may be off, because a file ends within a frame
 _SLACK_SECONDS = 0.01  # Time stamps are rounded.
 
 
@@ -26,7 +27,7 @@ class Survey:
   Attributes:
     ticks: frames at the clips' rate so far; the caller counts them.
     decoded: frames of the file.
-    end_seconds: of the last frame decoded.
+    begin_seconds, end_seconds: of the frames decoded.
   """
 
   def __init__(self, ingest: config_lib.Ingest, start_seconds: float = 0.0):
@@ -36,7 +37,8 @@ class Survey:
       ingest: what to examine.
       start_seconds: frames that end before it are not examined.
     """
-    self.ticks, self.decoded, self.end_seconds = 0, 0, 0.0
+    self.ticks, self.decoded = 0, 0
+    self.begin_seconds, self.end_seconds = 0.0, 0.0
     self._ingest, self._start = ingest, start_seconds
     self._detector = None if ingest.shots == "off" else shots.Detector(ingest)
     self._detected: list[int] = []  # Numbers of the frames that the detector saw.
@@ -51,6 +53,8 @@ class Survey:
   def watch(self, shown: video.Shown) -> video.Shown:
     """Examines a frame; passes on its times, without the picture."""
     number, self.decoded = self.decoded, self.decoded + 1
+    if not number:
+      self.begin_seconds = shown.seconds
     self.end_seconds = shown.seconds + shown.duration
     show = functools.partial(self._show, number)
     if self.end_seconds >= self._start:
@@ -65,6 +69,12 @@ class Survey:
         if is_due:
           self._look(frame_HWC, shown.seconds, number)
     return video.Shown(shown.seconds, shown.duration, show)
+
+  def rate(self, declared: float) -> float:
+    """Mean frames per second of what was decoded; the declared rate where they agree."""
+    seconds = self.end_seconds - self.begin_seconds
+    mean = self.decoded / seconds if seconds > 0 else declared
+    return declared if abs(mean - declared) <= _AGREES * declared else mean
 
   def finish(self) -> dict[str, Any]:
     """What was seen: `cuts`, in frames at the clips' rate, and packed `samples`."""

@@ -42,6 +42,9 @@ CLIPS = pa.schema(
     ("record", pa.int64()),
     ("line_start_seconds", pa.float64()),
     ("line_end_seconds", pa.float64()),
+    # By which `encode` knows that the file is still the same; size and time of change.
+    ("sha256", pa.string()),
+    ("stamp", pa.string()),
     # What the file's metadata says, and what decoding it showed.
     ("rotation", pa.int32()),
     ("bit_depth", pa.int32()),

@@ -2,7 +2,9 @@
 
 A decoder that hangs cannot be interrupted from within, so every job has a time limit
 after which its process is killed and replaced. Each process also sets an alarm that
-ends it should its parent be gone.
+ends it should its parent be gone. A process may also be killed from outside, by the
+kernel where memory is short: so a job whose process died is done once more, alone,
+before it counts as crashed, and a process that dies without a job is replaced.
 """
 
 import collections
@@ -26,6 +28,8 @@ _START_SECONDS = 300.0
 # The parent's limit comes first; the worker's own alarm is for a missing parent.
 _ALARM_SECONDS = 10.0
 _POLL_SECONDS = 0.5
+# Processes in a row, for each of the pool's, that may be killed before they are ready.
+_MOST_STARTS = 3
 
 # A worker function's result: a picklable value, and one array or None.
 Result = tuple[Any, np.ndarray | None]
@@ -67,6 +71,7 @@ class Pool:
     self._context = multiprocessing.get_context("spawn")
     self._workers: list[_Worker] = []
     self._numbers = itertools.count()  # of jobs; one run never takes another's answer
+    self._stillborn = 0  # processes in a row that ended before they were ready
 
   def __enter__(self) -> "Pool":
     return self
@@ -94,6 +99,8 @@ class Pool:
     order: collections.deque[int] = collections.deque()
     begun: dict[int, tuple[float, Any]] = {}
     done: dict[int, Result | Failure] = {}
+    crashed: list[int] = []  # to be done again
+    retried: set[int] = set()
     held, waiting = 0.0, next(queue, None)
     try:
       while (order or waiting is not None) and not stopped.is_set():
@@ -102,30 +109,56 @@ class Pool:
           weight, job = begun.pop(first)
           yield job, done.pop(first)
           held -= weight
-        while waiting is not None and (not order or held + waiting[0] <= limit):
-          worker = self._idle()
-          if worker is None:
-            break
+        if crashed and not self._is_busy:
+          self._give(crashed[0], begun[crashed[0]][1])
+        while (
+          not crashed
+          and waiting is not None
+          and (not order or held + waiting[0] <= limit)
+        ):
           number = next(self._numbers)
-          worker.pipe.send(waiting[1])
-          worker.job, worker.deadline = number, time.monotonic() + self._timeout
+          if not self._give(number, waiting[1]):
+            break
           begun[number] = waiting
           order.append(number)
           held += waiting[0]
           waiting = next(queue, None)
-        if order and order[0] not in done:
-          done.update(self._collect())
+        if order and (crashed or order[0] not in done):
+          for number, result in self._collect().items():
+            if _is_crash(result) and number not in retried:
+              retried.add(number)
+              crashed.append(number)
+              continue
+            done[number] = result
+            if number in crashed:
+              crashed.remove(number)
     finally:  # also where the caller takes no more, or the jobs end with an error
       for worker in [w for w in self._workers if w.job in begun]:
         self._remove(worker)
 
+  @property
+  def _is_busy(self) -> bool:
+    return any(worker.job is not None for worker in self._workers)
+
+  def _give(self, number: int, job: Any) -> bool:
+    """Gives a job to an idle worker; False where all of them are busy."""
+    while (worker := self._idle()) is not None:
+      try:
+        worker.pipe.send(job)
+      except ConnectionError:  # It was killed while it waited.
+        self._remove(worker)
+        continue
+      worker.job, worker.deadline = number, time.monotonic() + self._timeout
+      return True
+    return False
+
   def _idle(self) -> _Worker | None:
     """A worker without a job, or None where all of them are busy."""
-    while len(self._workers) < self._count:
-      self._workers.append(self._start())
     while True:
+      while len(self._workers) < self._count:
+        self._workers.append(self._start())
       idle = next((w for w in self._workers if w.ready and w.job is None), None)
-      if idle is not None or any(w.job is not None for w in self._workers):
+      if idle is not None or self._is_busy:
         return idle
       self._collect()
 
@@ -163,17 +196,17 @@ class Pool:
         worker.process.join()
         code = worker.process.exitcode
         if not worker.ready:
-          raise RuntimeError(
-            f"a worker process ended with status {code} before its first job; its"
-            " message is above."
-          ) from None
+          self._remove(worker)
+          self._died_early(code)
+          continue
         how = f"signal {-code}" if code and code < 0 else f"status {code}"
-        self._end(worker, "crashed", f"the decoder process died with {how}", done)
+        message = f"the decoder process died with {how}, twice"
+        self._end(worker, "crashed", message, done)
         continue
       if worker.ready:
         done[worker.job] = result  # type: ignore[index]
         worker.job = None
-      worker.ready = True
+      worker.ready, self._stillborn = True, 0
     now = time.monotonic()
     for worker in busy.values():
       if now > worker.deadline:
@@ -186,6 +219,25 @@ class Pool:
         self._end(worker, "timeout", message, done)
     return done
 
+  def _died_early(self, code: int | None) -> None:
+    """Counts a process that ended before it was ready.
+
+    Raises:
+      RuntimeError: another would end as this one did.
+    """
+    if code is None or code >= 0:
+      raise RuntimeError(
+        f"a worker process ended with status {code} before its first job; its message is"
+        " above."
+      )
+    self._stillborn += 1
+    if self._stillborn >= _MOST_STARTS * self._count:
+      raise RuntimeError(
+        f"{self._stillborn} worker processes in a row were killed by signal {-code}"
+        " before their first job. Something outside ends them, such as the kernel where"
+        " memory is short: lower config.media.workers, or make room, and run again."
+      )
+
   def _end(self, worker: _Worker, reason: str, message: str, done: dict) -> None:
     done[worker.job] = Failure(reason, message)
     self._remove(worker)
@@ -193,6 +245,10 @@ class Pool:
   def _remove(self, worker: _Worker) -> None:
     self._workers.remove(worker)
     _stop(worker)
+
+
+def _is_crash(result: Result | Failure) -> bool:
+  return isinstance(result, Failure) and result.reason == "crashed"
 
 
 def _stop(worker: _Worker) -> None:
@@ -224,7 +280,7 @@ def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None
   while True:
     try:
       job = pipe.recv()
-    except EOFError:
+    except (EOFError, ConnectionError):  # The parent is gone.
       return
     signal.setitimer(signal.ITIMER_REAL, timeout + _ALARM_SECONDS)
     try:
@@ -239,5 +295,5 @@ def _serve(pipe: Any, function: Callable[[Any], Result], timeout: float) -> None
       pipe.send(answer)
       if array is not None and array.size:
         pipe.send_bytes(np.ascontiguousarray(array).data.cast("B"))
-    except BrokenPipeError:
+    except ConnectionError:
       return
