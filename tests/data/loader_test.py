@@ -8,7 +8,7 @@ import pytest
 
 from tests.data import clips
 from video_dit import config
-from video_dit.data import loader, reader, schema, writer
+from video_dit.data import loader, patchify, reader, schema, writer
 
 _CONFIG = config.Config(
   name="test",
@@ -121,6 +121,29 @@ def test_long_clips_are_split_when_asked(dataset):
     loader.loader(dataset, _with(row_length=32))
   batch = next(loader.loader(dataset, _with(row_length=32, long="split", row_text=96)))
   assert batch.patches.shape == (4, 32, 12)
+
+
+def test_the_runs_of_an_epoch_are_its_clips(dataset):
+  settings = _with(row_length=12, long="split", caption_dropout=0.0)
+  plan = loader.steps(dataset, settings)
+  rows = len(plan.plan(0))
+  batches = _take(loader.loader(dataset, settings, plan=plan), -(-rows // 4))
+  first = jax.tree.map(lambda *arrays: np.concatenate(arrays)[:rows], *batches)
+  found: dict[bytes, list] = {}
+  for row, segment in zip(*first.tokens.nonzero(), strict=True):
+    here = first.segments[row] == segment + 1
+    text = first.text[row][first.text_segments[row] == segment + 1]
+    run = first.frames[row][here], first.patches[row][here]
+    found.setdefault(text.tobytes(), []).append(run)
+  for i in range(len(dataset)):
+    runs = sorted(found.pop(dataset[i].text.tobytes()), key=lambda run: run[0][0])
+    frames, patches = (np.concatenate(arrays) for arrays in zip(*runs, strict=True))
+    latent = dataset[i].latent
+    np.testing.assert_array_equal(patches, patchify.patchify(latent, (1, 2, 2)))
+    np.testing.assert_array_equal(np.unique(frames), np.arange(len(latent)))
+  assert not found
+  keys = _keys([first])
+  assert len(keys) == len(set(keys)) == len(plan.pieces) > len(dataset)
 
 
 def test_held_out_batches_have_every_clip_once_with_its_caption(folder):

@@ -109,6 +109,28 @@ def test_steps_are_as_mixed_as_their_balance_allows():
   assert spread[8] < 1.5 * plain < 4 * plain < spread[1]
 
 
+def test_sorted_steps_come_in_no_order_of_their_work():
+  work = np.arange(1.0, 801.0)
+  arranged = balance.arrange(work, 4, 1, 0, 400.0, np.random.default_rng(0))
+  steps = work[arranged[:796]].reshape(-1, 4)
+  assert np.median(np.ptp(steps, axis=1)) < 20  # each has like rows
+  means = steps.mean(axis=1)
+  assert abs(np.corrcoef(means[1:], means[:-1])[0, 1]) < 0.3
+
+
+@pytest.mark.parametrize("head", range(4))
+def test_rows_of_one_level_share_the_steps_with_the_epochs_beside(head):
+  num, level = 101, 40.0
+  work = np.arange(1.0, num + 1.0)
+  arranged = balance.arrange(work, 4, 1, head, level, np.random.default_rng(0))
+  np.testing.assert_array_equal(np.sort(arranged), np.arange(num))
+  rest = (num - head) % 4
+  ends = work[np.r_[arranged[:head], arranged[num - rest :]]]
+  assert np.abs(ends - level).max() <= 8
+  steps = work[arranged[head : num - rest]].reshape(-1, 4)
+  assert np.ptp(steps, axis=1).max() < 10
+
+
 def test_much_text_waits_for_the_next_row():
   tokens = np.full(300, 8, np.int32)
   text = np.full(300, 100, np.int32)

@@ -57,12 +57,43 @@ def test_a_damaged_record_is_named(tmp_path):
   assert report.records == 40
 
 
+def test_records_that_are_read_some_at_a_time_are_set_against_their_own_lines(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(verify, "_TOGETHER", 3)
+  clips.write(tmp_path, 20)  # 15 and 4, and one more
+  report = verify.verify(tmp_path)
+  assert (report.records, report.faults) == (20, [])
+  shard = tmp_path / "latents-train.array_record-00000"
+  keys_ = [reader.Dataset(tmp_path)[i].key for i in range(8)]
+  data = bytearray(shard.read_bytes())
+  for i in (4, 7):
+    data[data.index(keys_[i].encode())] ^= 255
+  shard.write_bytes(data)
+  report = verify.verify(tmp_path)
+  found = [fault.where.partition(", ")[2] for fault in report.faults]
+  assert found == [f"record {i}, clip {keys_[i]}" for i in (4, 7)]
+  assert report.records == 20
+
+
+def test_damage_behind_the_last_record_is_named(tmp_path):
+  clips.write(tmp_path, 4)
+  shard = tmp_path / "latents-train.array_record-00000"
+  data = bytearray(shard.read_bytes())
+  data[1 << 16] ^= 255  # of what follows the records, in a block of its own
+  shard.write_bytes(data)
+  number, damage = _messages(tmp_path)
+  assert number == "holds 0 records but 4 were written"
+  assert damage.startswith("the shard is damaged (Corrupted")
+
+
 def test_a_lost_shard_is_named_and_only_its_clips_are_made_anew(tmp_path):
   clips.write(tmp_path, 40)
   lost = tmp_path / "latents-train.array_record-00001"
   lost.unlink()
   (fault,) = verify.verify(tmp_path).faults
-  assert str(lost.name) in fault.where or "missing" in fault.message
+  assert fault.where == str(lost)
+  assert fault.message == "the shard is missing, with 16 records"
   with writer.ShardWriter(tmp_path, clips.metadata(), shard_records=16) as w:
     done = clips.committed(tmp_path)
     assert len(done) == 24
@@ -141,6 +172,17 @@ def test_numbers_that_are_not_finite_are_faults(tmp_path):
     ),
     (lambda lines: [lines[0] | {"h": 1}, *lines[1:]], ["has h 4 but 1 was written"]),
     (
+      lambda lines: [lines[0] | {"text_tokens": 9}, *lines[1:]],
+      ["has text_tokens 2 but 9 was written"],
+    ),
+    (
+      lambda lines: [
+        *(lines[i] | {"key": lines[1 - i]["key"]} for i in range(2)),
+        *lines[2:],
+      ],
+      [f"has key {clips.key(i)!r} but {clips.key(1 - i)!r} was written" for i in (0, 1)],
+    ),
+    (
       lambda lines: lines[:-1],
       [
         "holds 4 records but 3 were written",
@@ -148,7 +190,7 @@ def test_numbers_that_are_not_finite_are_faults(tmp_path):
       ],
     ),
   ],
-  ids=["caption", "extent", "number"],
+  ids=["caption", "extent", "text", "keys", "number"],
 )
 def test_a_list_that_does_not_match_its_records_is_a_fault(change, said, tmp_path):
   with writer.ShardWriter(tmp_path, clips.metadata()) as w:

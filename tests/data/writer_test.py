@@ -219,6 +219,52 @@ def test_gaps_between_the_parts_of_hosts_are_filled_by_the_last(tmp_path):
     assert found.key == data[i].key
 
 
+class _Meanwhile(disk.Disk):
+  """Another host of the set begins whenever a file is complete."""
+
+  def __init__(self, folder):
+    self.folder = folder
+
+  def wrote(self, path):
+    writer.ShardWriter(self.folder, clips.metadata(), host=1, hosts=3)
+
+
+def test_a_host_that_begins_disturbs_no_other_that_writes_or_finishes(tmp_path):
+  writer.ShardWriter(tmp_path, clips.metadata())
+  for host, num in ((1, 4), (0, 8)):
+    with writer.ShardWriter(
+      tmp_path,
+      clips.metadata(),
+      shard_records=2,
+      host=host,
+      hosts=3,
+      disk=disk.LOCAL if host else _Meanwhile(tmp_path),
+    ) as w:
+      for record, _ in clips.records(num, 10 * host):
+        w.write(record, "train")
+      if not host:
+        w.finish()
+  report = verify.verify(tmp_path)
+  assert (report.records, report.faults, report.finished) == (12, [], True)
+
+
+def test_the_list_of_a_part_comes_after_its_shard(tmp_path):
+  made = []
+
+  class Watched(disk.Disk):
+    def wrote(self, path):
+      if "train" in path.name:
+        lists = [other.name for other in (tmp_path / "parts").glob("*.parquet")]
+        made.append((path.name, lists))
+
+  with writer.ShardWriter(tmp_path, clips.metadata(), disk=Watched()) as w:
+    w.write(next(clips.records(1))[0], "train")
+  assert made == [
+    ("latents-train.array_record-00000", []),
+    ("train-00000.parquet", ["train-00000.parquet"]),
+  ]
+
+
 class _Breaks(disk.Disk):
   """Ends after so many changes, as a kill would."""
 

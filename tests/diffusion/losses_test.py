@@ -12,10 +12,10 @@ TARGET = jax.random.normal(KEYS[1], (9, 4))
 SQUARES = np.mean((np.asarray(PREDICTION) - np.asarray(TARGET) - 1e-3) ** 2, axis=-1)
 
 
-def pack(values_NP, layout):
+def pack(values_NP, layout, padding):
   """Rows of 9 tokens; `layout` names the clip tokens of each row in order."""
   index = np.array([[*tokens, *[9] * (9 - len(tokens))] for tokens in layout])
-  return jnp.pad(values_NP, ((0, 1), (0, 0)), constant_values=7.0)[index]
+  return jnp.pad(values_NP, ((0, 1), (0, 0)), constant_values=padding)[index]
 
 
 # Clips of 2, 3 and 4 tokens: all in one row; or in three rows; weights 1, 2, 1.
@@ -40,7 +40,10 @@ def loss_of(prediction_NP, packing, **more):
   @jax.jit
   def compiled(prediction_NP, packing, more):
     return losses.weighted_sum(
-      pack(prediction_NP, layout), pack(TARGET, layout) + 1e-3, **packing, **more
+      pack(prediction_NP, layout, 7.0),
+      pack(TARGET, layout, -7.0) + 1e-3,
+      **packing,
+      **more,
     )
 
   return compiled(prediction_NP, packing, more)

@@ -107,6 +107,18 @@ def test_an_older_checkpoint_leaves_nothing(shard_bytes, sharded):
   _equal(open_tensors(sharded), ARRAYS)
 
 
+def test_an_export_that_fails_leaves_the_file_that_was_there(tmp_path):
+  path = tmp_path / "model.safetensors"
+  _save(path, ARRAYS)
+  before = path.read_bytes()
+  broken = _outgoing(ARRAYS)
+  last = sorted(broken)[-1]
+  broken[last] = Outgoing(broken[last].shape, broken[last].dtype, lambda: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    safetensors_file.write(path, broken)
+  assert path.read_bytes() == before
+
+
 def test_weights_without_a_config_do_not_get_that_of_others(tmp_path):
   safetensors_file.write_safetensors(tmp_path, _outgoing(ARRAYS), {"eps": 1e-3})
   before = sorted(tmp_path.iterdir())

@@ -1,6 +1,7 @@
 """Where torch's files say that their tensors lie, and what they are not believed."""
 
 import pickle
+import struct
 import zipfile
 
 import numpy as np
@@ -20,7 +21,7 @@ def _save(path, tensor: bytes):
   """A file of one tensor `a`, by its opcodes, in a storage of 4 float32."""
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr("archive/data.pkl", b"\x80\x02}" + _text("a") + tensor + b"s.")
-    archive.writestr("archive/data/0", bytes(16))
+    archive.writestr("archive/data/0", np.arange(4, dtype="<f4").tobytes())
   return path
 
 
@@ -34,7 +35,60 @@ def _tensor(offset=b"K\0", shape=b"K\x04\x85", strides=b"K\x01\x85", name=_text(
 def test_a_tensor_is_where_it_says(tmp_path):
   (extent,) = torch_file.extents(_save(tmp_path / "a.pt", _tensor())).values()
   assert (extent.shape, extent.strides, extent.dtype) == ((4,), (1,), np.float32)
-  np.testing.assert_array_equal(extent.read(), np.zeros(4))
+  np.testing.assert_array_equal(extent.read(), [0, 1, 2, 3])
+  # A view begins so many of its own elements into the storage.
+  _save(tmp_path / "b.pt", _tensor(offset=b"K\x01", shape=b"K\x02\x85"))
+  (extent,) = torch_file.extents(tmp_path / "b.pt").values()
+  np.testing.assert_array_equal(extent.read(), [1, 2])
+
+
+def test_storages_that_are_aligned_by_extra_fields_are_found(tmp_path):
+  extra = b"FB" + struct.pack("<H", 300) + bytes(300)
+  arrays = {"a": _ARRAY, "b": _ARRAY[0] + 9}
+  torch_files.save(tmp_path / "a.pt", arrays, extra=extra)
+  found = torch_file.extents(tmp_path / "a.pt")
+  for name, array in arrays.items():
+    np.testing.assert_array_equal(found[name].read(), array)
+
+
+def test_numbers_in_the_order_of_other_machines_are_refused(tmp_path):
+  torch_files.save(tmp_path / "a.pt", {"a": _ARRAY}, order="big")
+  with pytest.raises(ValueError, match=r"a\.pt: its tensors are big-endian"):
+    torch_file.extents(tmp_path / "a.pt")
+
+
+def test_files_before_zips_are_little_endian_whatever_wrote_them(tmp_path):
+  torch_files.save_legacy(tmp_path / "a.pt", {"a": _ARRAY})
+  machine = pickle.dumps({"protocol_version": 1001, "little_endian": False}, 2)
+  content = (tmp_path / "a.pt").read_bytes().replace(b"\x80\x02}.", machine, 1)
+  (tmp_path / "b.pt").write_bytes(content)
+  found = torch_file.extents(tmp_path / "b.pt")["a"].read()
+  np.testing.assert_array_equal(found, _ARRAY)
+
+
+def test_a_part_of_a_storage_is_read_from_where_it_begins(tmp_path):
+  arrays = {"a": np.arange(4, dtype=np.float32), "b": _ARRAY + 9}
+  torch_files.save_legacy(tmp_path / "a.pt", arrays)
+  content = (tmp_path / "a.pt").read_bytes()
+  # Of the first tensor alone, and its storage is the second one's from element 5 on.
+  whole = _text("0") + _text("cpu") + b"J" + struct.pack("<i", 4) + b"N"
+  part = b"(" + _text("view") + b"K\x05K\x04t"
+  assert content.count(whole) == 1
+  other = content.replace(whole, whole.replace(_text("0"), _text("1"))[:-1] + part)
+  keys = b"](" + _text("0") + _text("1") + b"e."
+  first = struct.pack("<q", 4) + arrays["a"].tobytes()
+  assert other.count(keys) == other.count(first) == 1
+  other = other.replace(keys, b"](" + _text("1") + b"e.").replace(first, b"")
+  (tmp_path / "b.pt").write_bytes(other)
+  found = torch_file.extents(tmp_path / "b.pt")
+  np.testing.assert_array_equal(found["a"].read(), arrays["b"].ravel()[5:9])
+  np.testing.assert_array_equal(found["b"].read(), arrays["b"])
+  (tmp_path / "c.pt").write_bytes(other.replace(b"K\x05K\x04t", b"K\x09K\x04t"))
+  with pytest.raises(ValueError, match=r"c\.pt: 'a' .* reaches outside its storage"):
+    torch_file.extents(tmp_path / "c.pt")
+  (tmp_path / "d.pt").write_bytes(other.replace(b"K\x05K\x04t", b"NK\x04t"))
+  with pytest.raises(ValueError, match=r"d\.pt: .*a part of a storage from None"):
+    torch_file.extents(tmp_path / "d.pt")
 
 
 @pytest.mark.parametrize(

@@ -54,13 +54,30 @@ def _bytes(array: np.ndarray) -> bytes:
   return array.tobytes(order)
 
 
-def save(path: pathlib.Path, arrays: dict[str, np.ndarray], more: bytes = b"") -> None:
-  """As torch 1.6 and later."""
+def save(
+  path: pathlib.Path,
+  arrays: dict[str, np.ndarray],
+  more: bytes = b"",
+  *,
+  order: str = "little",
+  extra: bytes = b"",
+) -> None:
+  """As torch 1.6 and later.
+
+  Args:
+    path: of the file.
+    arrays: by name.
+    more: opcodes of more keys and values.
+    order: of the bytes, as the file says it.
+    extra: field of each storage's header, by which torch aligns what follows.
+  """
   with zipfile.ZipFile(path, "w") as archive:
     archive.writestr("archive/data.pkl", pickle(arrays, more=more))
-    archive.writestr("archive/byteorder", "little")
+    archive.writestr("archive/byteorder", order)
     for i, array in enumerate(arrays.values()):
-      archive.writestr(f"archive/data/{i}", _bytes(array))
+      entry = zipfile.ZipInfo(f"archive/data/{i}")
+      entry.extra = extra
+      archive.writestr(entry, _bytes(array))
 
 
 def save_legacy(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:

@@ -123,7 +123,8 @@ def test_encoders_are_split_and_frames_cut():
   assert lines(20e9, 1)[-1].endswith("--mesh=fsdp=8,tensor=1,context=1")
   assert lines(20e9, 2)[-1].endswith("--config.text.dtype=bfloat16")
   assert "tile_pixels=131072" in lines(7.5e9, 1)[-1]
-  assert "tile_pixels=" in lines(18e9, 2)[-1] or "bfloat16" in lines(18e9, 2)[-1]
+  both = "--config.text.dtype=bfloat16 --config.media.tile_pixels=131072"
+  assert lines(18e9, 2)[-1] == f"By estimate it fits with: {both}"
   (once,) = (line for line in lines(20e9, 1) if "needed" in line)
   assert once.startswith("26.0 GB are needed")
   assert "still does not fit" in lines(1e9, 1)[-1]

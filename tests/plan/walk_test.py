@@ -254,6 +254,138 @@ def test_kernels_count_by_their_share_of_the_peak():
   assert _walk(call).unknown == ["y.3"]
 
 
+def test_kernels_count_by_their_pace_and_by_what_they_read():
+  call = entry(
+    "%x = f32[1000]{0} parameter(0)",
+    'ROOT %y.3 = f32[1000]{0} custom-call(%x), custom_call_target="tpu_custom_call"',
+  )
+  cost = _walk(call, lambda *_: Kernel(1e9, False, 128, pace=0.25))
+  assert cost.seconds["kernel"] == pytest.approx(8.0)
+  cost = _walk(call, lambda *_: Kernel(1e3, False, 128))
+  assert cost.seconds["kernel"] == pytest.approx(8000 / _CHIP.bandwidth)
+  assert cost.bytes == 8000
+
+
+# A chip of whose products the compiler has no estimate: half of its peak is reached.
+_PLAIN = dataclasses.replace(_CHIP, clock=0.0, matrix=0.5)
+_GPU = dataclasses.replace(_PLAIN, network=1e5)
+
+
+def _walk_on(chip: Chip, text: str):
+  return Walker(hlo.parse(text), chip, _MESH, lambda *_: None).entry()
+
+
+def _product(dtype: str) -> str:
+  return entry(
+    f"%x = {dtype}[100,200]{{1,0}} parameter(0)",
+    f"%w = {dtype}[200,50]{{1,0}} parameter(1)",
+    f"ROOT %y = {dtype}[100,50]{{1,0}} dot(%x, %w), lhs_contracting_dims={{1}},"
+    " rhs_contracting_dims={0}",
+  )
+
+
+@pytest.mark.parametrize(
+  ("chip", "dtype", "share", "size"),
+  [
+    (_PLAIN, "bf16", 0.5, 2),
+    (_PLAIN, "f32", 0.5, 4),
+    (_GPU, "bf16", 0.5, 2),
+    (_GPU, "f32", 0.25, 4),  # as TensorFloat-32
+    # With a clock the compiler's estimates are of the peak itself.
+    (dataclasses.replace(_PLAIN, clock=1e3), "bf16", 1.0, 2),
+  ],
+)
+def test_products_without_an_estimate_reach_a_share_of_the_peak(chip, dtype, share, size):
+  cost = _walk_on(chip, _product(dtype))
+  assert cost.flops == 2 * 100 * 200 * 50
+  assert cost.bytes == size * (100 * 200 + 200 * 50 + 100 * 50)
+  assert cost.seconds == {"matrix": pytest.approx(cost.flops / (share * chip.peak))}
+
+
+def test_products_that_wait_for_memory_take_as_long_as_it():
+  cost = _walk_on(dataclasses.replace(_PLAIN, bandwidth=1e6), _product("bf16"))
+  assert cost.seconds == {"matrix": pytest.approx(2 * 35_000 / 1e6)}
+
+
+_NESTED_FUSIONS = """HloModule test
+
+%product (p0: f32[8,16], p1: f32[16,4]) -> f32[8,4] {
+  %p0 = f32[8,16]{1,0} parameter(0)
+  %p1 = f32[16,4]{1,0} parameter(1)
+  ROOT %dot.1 = f32[8,4]{1,0} dot(%p0, %p1), lhs_contracting_dims={1}, \
+rhs_contracting_dims={0}
+}
+
+%outer (p0: f32[8,16], p1: f32[16,4]) -> f32[8,4] {
+  %p0 = f32[8,16]{1,0} parameter(0)
+  %p1 = f32[16,4]{1,0} parameter(1)
+  %inner = f32[8,4]{1,0} fusion(%p0, %p1), kind=kOutput, calls=%product
+  ROOT %twice = f32[8,4]{1,0} add(%inner, %inner)
+}
+
+ENTRY %main (x: f32[8,16], w: f32[16,4]) -> f32[8,4] {
+  %x = f32[8,16]{1,0} parameter(0)
+  %w = f32[16,4]{1,0} parameter(1)
+  ROOT %y = f32[8,4]{1,0} fusion(%x, %w), kind=kOutput, calls=%outer
+}
+"""
+
+
+def test_products_in_fusions_in_fusions_count():
+  chip = dataclasses.replace(_GPU, bandwidth=1e12)
+  cost = _walk_on(chip, _NESTED_FUSIONS)
+  assert cost.flops == 2 * 8 * 4 * 16
+  assert cost.bytes == 4 * (8 * 16 + 16 * 4 + 8 * 4)
+  assert cost.seconds == {"matrix": pytest.approx(cost.flops / (0.25 * chip.peak))}
+
+
+@pytest.mark.parametrize(
+  ("line", "moved"),
+  [
+    ("f32[8,100]{1,0} add(%x, %x)", 3 * 3200),
+    ("f32[8,100]{1,0:S(1)} copy(%x)", 3200),  # into memory that is not the main one
+    # What is taken is read and written, and what is put likewise.
+    ("f32[2,100]{1,0} slice(%x), slice={[1:3], [0:100]}", 2 * 800),
+    ("f32[1,100]{1,0} dynamic-slice(%x, %i, %i), dynamic_slice_sizes={1,100}", 2 * 400),
+    ("f32[8,100]{1,0} dynamic-update-slice(%x, %u, %i, %i)", 2 * 400),
+  ],
+)
+def test_an_operation_takes_as_long_as_what_it_reads_and_writes(line, moved):
+  cost = _walk_on(
+    _PLAIN,
+    entry(
+      "%x = f32[8,100]{1,0} parameter(0)",
+      "%u = f32[1,100]{1,0} parameter(1)",
+      "%i = s32[] parameter(2)",
+      f"ROOT %y = {line}",
+    ),
+  )
+  assert cost.bytes == moved and cost.flops == 0
+  assert cost.seconds == {"vector": pytest.approx(moved / _PLAIN.bandwidth)}
+
+
+_OVERLAPPING = """HloModule test
+
+%both (p: f32[100]) -> f32[80] {
+  %p = f32[100]{0} parameter(0)
+  %a = f32[80]{0} slice(%p), slice={[0:80]}
+  %b = f32[80]{0} slice(%p), slice={[20:100]}
+  ROOT %c = f32[80]{0} add(%a, %b)
+}
+
+ENTRY %main (x: f32[100]) -> f32[80] {
+  %x = f32[100]{0} parameter(0)
+  ROOT %y = f32[80]{0} fusion(%x), kind=kLoop, calls=%both
+}
+"""
+
+
+def test_slices_of_one_operand_are_no_more_than_it():
+  assert _walk_on(_PLAIN, _OVERLAPPING).bytes == 400 + 320
+  apart = _OVERLAPPING.replace("80", "30").replace("[20:100]", "[20:50]")
+  assert _walk_on(_PLAIN, apart).bytes == 2 * 120 + 120
+
+
 _STACKS = """HloModule test
 
 %take (p: f32[8,100], i: s32[]) -> f32[1,100] {{

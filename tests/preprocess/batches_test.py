@@ -1,5 +1,6 @@
 """Few shapes, little waste, every wanted clip in exactly one batch."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -130,6 +131,29 @@ def test_hosts_share_the_work_evenly_and_wholly(tmp_path):
   assert indices == list(range(len(plan)))
   work = [sum(b.pixels for b in share) for share in shares]
   assert max(work) < 1.05 * min(work)
+
+
+def test_the_largest_work_is_shared_first():
+  batches = [
+    batches_lib.Batch(indices=np.array([i]), buffer=(n, 16, 16), size=1, is_exact=True)
+    for i, n in enumerate([1, 1, 1, 1, 4])
+  ]
+  shares = [batches_lib.share(batches, host, 2) for host in range(2)]
+  assert sorted(sum(b.buffer[0] for b in share) for share in shares) == [4, 4]
+
+
+def test_clips_of_one_shape_follow_their_files_and_their_places_in_them(tmp_path):
+  plan = plan_of(tmp_path, [(9, 32, 48)] * 4)
+  places = {"line": np.array([2, 1, 2, 1]), "first_frame": np.array([0, 9, 9, 0])}
+  plan = dataclasses.replace(plan, **places)
+  (batch,) = batches_lib.plan(plan, np.ones(4, bool), _rules())
+  assert batch.indices.tolist() == [3, 1, 0, 2]
+
+
+def test_few_clips_are_enough_for_all_devices_of_all_hosts(tmp_path):
+  plan = plan_of(tmp_path, [(9, 32, 48)] * 8)
+  made = batches_lib.plan(plan, np.ones(8, bool), _rules(devices=2, hosts=4))
+  assert len(made) == 8
 
 
 def test_thousands_of_sizes_are_still_chosen_from_quickly():

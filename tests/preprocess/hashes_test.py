@@ -72,6 +72,23 @@ def test_what_drifts_does_not_end_in_its_first_clip():
   assert found[7] == (4, 3.0)
 
 
+def test_a_clip_of_one_scene_is_not_like_one_that_has_others_too():
+  several, one = [2**60 - 1, 2**50 + 1, 2**40 + 5, 2**63 + 2**33], [2**60 - 1] * 4
+  for clips in ([several, one], [one, several]):
+    assert _found(np.array(clips, np.uint64), 6.0) == {}
+
+
+def test_frames_that_show_nothing_bring_no_clips_together():
+  rng = np.random.default_rng(0)
+  clips_NF = rng.integers(1, 2**63, (2, hashes.FRAMES), np.uint64)
+  # A bit of each 16 apart, so that no frame brings them together but the first.
+  clips_NF[1] = clips_NF[0] ^ np.uint64(0x0001_0001_0001_0001)
+  clips_NF[:, 0] = 7
+  assert _found(clips_NF, 6.0) == {1: (0, 3.0)}
+  clips_NF[:, 0] = 0
+  assert _found(clips_NF, 6.0) == {}
+
+
 def test_no_clips_and_one_clip():
   alike = hashes.Alike()
   assert alike.find(6.0) == {}
@@ -86,6 +103,18 @@ def test_half_of_the_frequencies_of_a_frame_are_above_the_others():
     bits = hashes.perceptual(grey)
     # The first bit is set, so that no frame's hash is 0.
     assert bits >> 63 == 1 and (bits & (2**63 - 1)).bit_count() == 31
+
+
+def test_the_bits_are_those_of_the_lowest_frequencies_row_by_row():
+  rng = np.random.default_rng(0)
+  places = np.pi / 32 * (np.arange(32) + 0.5)
+  waves_FX = np.cos(np.arange(8)[:, None] * places[None])
+  signs = rng.permutation([1] * 31 + [-1] * 32)
+  signs_FF = np.concatenate([[0], signs]).reshape(8, 8)  # the mean says nothing
+  picture_HW = 128 + 2 * waves_FX.T @ signs_FF @ waves_FX
+  assert picture_HW.min() > 0 and picture_HW.max() < 255
+  found = hashes.perceptual(Image.fromarray(picture_HW.round().astype(np.uint8)))
+  assert f"{found:064b}" == "1" + "".join("1" if sign > 0 else "0" for sign in signs)
 
 
 def test_a_frame_of_another_size_and_brightness_has_the_same_hash():

@@ -16,9 +16,10 @@ from tests.preprocess.files import moving
 from tests.preprocess.plan_test import plan_of
 from video_dit import config as config_lib
 from video_dit import lock
-from video_dit.data import reader, verify
+from video_dit.data import reader, schema, verify
+from video_dit.data import writer as writer_lib
 from video_dit.media import write
-from video_dit.preprocess import hosts, progress, run
+from video_dit.preprocess import encode, hosts, makers, progress, run
 
 _NAMES = ("config", "more")
 REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
@@ -117,6 +118,37 @@ def _announce(team, plan, clips=(0, 1)) -> hosts.Word:
 
 def _done(team, word) -> None:
   team.done(word, progress.Made(), [("key", "reason", "message")])
+
+
+def test_a_host_that_begins_again_makes_what_it_had_not_made(tmp_path, monkeypatch):
+  sizes = [(16, 16), (16, 32), (32, 16), (32, 32)]  # which share no batch
+  plan = plan_of(tmp_path, [(1, *size) for size in sizes])
+  zero, one = _team(tmp_path, 0), _team(tmp_path, 1)
+  word = _announce(zero, plan, clips=range(4))
+  maker = makers.Pixels(plan, None)
+  shares = []
+
+  def add(writer, maker, plan, batches, *rest):
+    shares.append(sorted(int(i) for batch in batches for i in batch.indices))
+    return []
+
+  monkeypatch.setattr(encode, "add", add)
+  folder = tmp_path / "pixels"
+
+  def join():
+    encode.join(folder, maker, plan, None, None, conftest.CONFIG.media, one, word)
+    return shares[-1]
+
+  first, *others = join()
+  record = schema.PixelRecord(
+    key=plan.key[first].decode(),
+    clip=np.zeros((1, 16, 16, 3), np.uint8),
+    caption=f"caption {plan.row[first]}",
+    frames_per_second=8.0,
+  )
+  with writer_lib.ShardWriter(folder, maker.metadata, host=1, hosts=2) as writer:
+    writer.write(record, "validation" if plan.is_validation[first] else "train")
+  assert others and join() == others
 
 
 def test_a_host_that_ended_is_not_waited_for(tmp_path, plan):

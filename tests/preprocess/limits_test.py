@@ -48,9 +48,39 @@ def test_motion_across_the_ends_of_a_clip_does_not_count():
   assert _numbers([0, 4, 8], motion=[9, 1, 1], onward=[1, 1, 9])["motion"] == 1
 
 
+def test_the_first_sample_stands_for_what_comes_before_it_too():
+  found = _numbers([3, 6], level=[0, 200])
+  assert found["black_seconds"] == 6 and found["black_share"] == 0.5
+
+
+def test_what_is_at_its_level_is_black_or_frozen():
+  found = _numbers([0, 3, 6], level=[16, 17, 16], change=[9, 1, 9], next_change=[9] * 3)
+  assert (found["black_seconds"], found["black_share"]) == (6, 0.75)
+  assert _numbers([0, 3, 6], change=[9, 1, 1.5])["frozen_seconds"] == 3
+
+
+_IMAGE = {"source_height": 9, "source_width": 9, "kind": "image", "caption": "b"}
+
+
+def test_the_length_that_is_limited_is_the_clips_and_not_the_files():
+  row = _IMAGE | {"kind": "video", "start_seconds": 7.0, "end_seconds": 9.0}
+  assert not limits.broken(row, config_lib.Ingest(min_seconds=2.0))
+  ((reason, said),) = limits.broken(row, config_lib.Ingest(min_seconds=3.0))
+  assert reason == "seconds" and "the length is 2;" in said
+
+
+@pytest.mark.parametrize("name", ["black", "frozen", "text"])
+def test_a_share_may_be_limited_to_none(name):
+  column = f"{name}_share"
+  strict = config_lib.Ingest(**{f"max_{name}": 0.0})
+  assert not limits.broken(_IMAGE | {column: 0.0}, strict)
+  assert not limits.broken(_IMAGE | {column: 0.1}, config_lib.Ingest())
+  ((reason, _),) = limits.broken(_IMAGE | {column: 0.1}, strict)
+  assert reason == name
+
+
 def test_the_longest_of_several_captions_is_what_is_limited():
-  row = {"source_height": 9, "source_width": 9, "kind": "image"}
-  row |= {"caption": "b", "captions": ["a caption", "b"]}
+  row = _IMAGE | {"captions": ["a caption", "b"]}
   assert not limits.broken(row, config_lib.Ingest(min_caption=5))
   ((reason, _),) = limits.broken(row, config_lib.Ingest(min_caption=10))
   assert reason == "caption"

@@ -15,6 +15,7 @@ from tests.preprocess.files import moving
 from video_dit.data import reader, schema
 from video_dit.media import decode, write
 from video_dit.models.autoencoder import store
+from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.models.text import encoder as text_lib
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.preprocess import captions, run, summary
@@ -226,7 +227,16 @@ def test_clips_of_several_sizes_and_captions_are_encoded_in_few_shapes(config, t
   assert (again.written, again.reused) == (0, 8)
 
 
-def test_several_devices_waste_no_more_than_one_and_write_the_same(config, tmp_path):
+def test_several_devices_waste_no_more_than_one_and_write_the_same(
+  config, tmp_path, monkeypatch
+):
+  encode, used = Frozen.encode_batch, set()
+
+  def noted(self, *args):
+    used.update(jax.tree.leaves(self._params)[0].devices())
+    return encode(self, *args)
+
+  monkeypatch.setattr(Frozen, "encode_batch", noted)
   folder = tmp_path / "in"
   folder.mkdir()
   for i in range(7):
@@ -235,6 +245,7 @@ def test_several_devices_waste_no_more_than_one_and_write_the_same(config, tmp_p
   config = sets.change(config, "media", max_pixels=64 * 64)
   mesh = mesh_lib.make(jax.devices()[:4], (4, 1, 1, 1))
   several = run.preprocess(config, folder, tmp_path / "several", mesh=mesh)
+  assert used == set(jax.devices()[:4])
   alone = run.preprocess(config, folder, tmp_path / "alone")
   assert several.made.written == alone.made.written > 7
   assert several.made.wasted <= alone.made.wasted < 0.1

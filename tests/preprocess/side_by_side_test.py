@@ -2,20 +2,21 @@
 
 import threading
 import time
+import weakref
 
 import pytest
 
 from video_dit.preprocess import side_by_side
 
 
-def devices(work, shares, *, room=100, stopped=None):
-  """Of devices that take turns, with items of size 1."""
+def devices(work, shares, *, size=lambda item: 1, room=100, stopped=None):
+  """Of devices that take turns."""
   count = len(shares)
   return side_by_side.Devices(
     work,
     lambda item: item % count,
     shares,
-    lambda item: 1,
+    size,
     room,
     stopped or threading.Event(),
   )
@@ -74,6 +75,104 @@ def test_a_busy_device_stops_others_only_where_there_is_no_room():
 
   found = devices(held, [8], room=2).run(watched(), lambda _: None)
   assert list(found) == list(range(12))
+
+
+@pytest.mark.parametrize(
+  ("room", "taken"),
+  [
+    (0, 2),  # at work, and one without room
+    (3, 3),  # one of size 3 waits
+    (5, 3),  # another of size 3 would be too many
+    (6, 4),
+    (7, 5),  # one of size 1 has room too
+  ],
+)
+def test_items_wait_as_far_as_their_sizes_have_room(room, taken):
+  fetched: list[int] = []
+
+  def items():
+    for i in range(9):
+      fetched.append(i)
+      yield i
+
+  def work(item):
+    if item == 0:
+      end = time.monotonic() + 60
+      while len(fetched) < taken and time.monotonic() < end:
+        time.sleep(0.01)
+      time.sleep(0.1)
+      assert len(fetched) == taken
+    return item
+
+  done = devices(work, [9], size=lambda item: 1 if item % 3 == 0 else 3, room=room)
+  assert list(done.run(items(), lambda _: None)) == list(range(9))
+
+
+def test_what_is_worked_on_waits_no_longer():
+  fetched: list[int] = []
+
+  def items():
+    for i in range(9):
+      fetched.append(i)
+      yield i
+
+  def work(item):
+    # At work, two that wait, and one without room.
+    end = time.monotonic() + 60
+    while len(fetched) < min(item + 4, 9):
+      assert time.monotonic() < end
+      time.sleep(0.01)
+    return item
+
+  done = devices(work, [9], size=lambda item: 3, room=6)
+  assert list(done.run(items(), lambda _: None)) == list(range(9))
+
+
+def test_what_was_worked_on_is_let_go_before_its_result_is_taken():
+  class Item:
+    def __init__(self, number):
+      self.number = number
+
+    def __mod__(self, count):
+      return self.number % count
+
+  second: list[weakref.ref] = []
+
+  def items():
+    for i in range(2):
+      item = Item(i)
+      if i:
+        second.append(weakref.ref(item))
+      yield item
+
+  def work(item):
+    end = time.monotonic() + 60
+    while not item.number and not (second and second[0]() is None):
+      assert time.monotonic() < end
+      time.sleep(0.01)
+    return item.number
+
+  assert list(devices(work, [1, 1]).run(items(), lambda _: None)) == [0, 1]
+
+
+def test_waiting_is_a_mean_over_the_devices():
+  left = threading.Semaphore(0)
+
+  def items():
+    yield from (0, 1)
+    for _ in range(2):
+      assert left.acquire(timeout=60)
+    time.sleep(0.5)  # in which both have nothing to do
+    yield from (2, 3)
+
+  def work(item):
+    left.release()
+    return item
+
+  waited: list[float] = []
+  begun = time.monotonic()
+  list(devices(work, [2, 2]).run(items(), waited.append))
+  assert 0.2 < sum(waited) <= time.monotonic() - begun
 
 
 def test_only_waiting_for_items_counts_as_waiting():

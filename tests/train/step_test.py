@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 
 from tests.train import line
+from video_dit import config as config_lib
+from video_dit.models.dit.model import DiT
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.parallel import partition
 from video_dit.train import metrics
@@ -151,6 +153,29 @@ def test_the_rate_of_a_step_is_that_of_a_schedule_over_the_whole_run():
   schedule = {"warmup_steps": 0, "schedule": "cosine", "final_fraction": 0.0}
   optimizer = dataclasses.replace(config.optimizer, learning_rate=0.1, **schedule)
   config = dataclasses.replace(config, optimizer=optimizer)
-  _, seen = _run(steps=3, config=config)
+  # A step that is skipped has had its rate.
+  _, seen = _run(steps=3, config=config, nan_at=[0])
+  assert [int(m.skipped) for m, _ in seen] == [1, 0, 0]
   expected = [0.05 * (1 + np.cos(np.pi * step / 7)) for step in (1, 2, 3)]  # of 7 steps
   np.testing.assert_allclose([m.learning_rate for m, _ in seen], expected, rtol=1e-5)
+
+
+def test_of_the_transformer_matrices_alone_decay_stacked_in_layers_or_not():
+  dit = config_lib.DiT(width=32, depth=2, heads=2, mlp_ratio=2.0)
+  config = line.config()
+  settings = dataclasses.replace(config.optimizer, weight_decay=0.5)
+  trainer = Trainer(
+    line.objective(build=lambda rngs: DiT(dit, 6, 5, rngs=rngs)),
+    dataclasses.replace(config, optimizer=settings),
+    mesh_lib.make(jax.devices()[:1], (1, 1, 1, 1)),
+  )
+
+  @jax.jit
+  def decay(params):
+    zeros = jax.tree.map(jnp.zeros_like, params)
+    return trainer.direction.update(zeros, trainer.direction.init(params), params)[0]
+
+  ones = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), trainer.abstract.params)
+  for path, found in jax.tree.leaves_with_path(decay(ones)):
+    expected = 0.5 if path[-1].key == "kernel" else 0.0
+    np.testing.assert_array_equal(found, expected, err_msg=jax.tree_util.keystr(path))

@@ -149,6 +149,19 @@ def test_each_step_and_seed_gives_a_clip_other_times_and_noise(std):
     assert np.abs(np.corrcoef(noise, other_noise)[0, 1]) < 0.2
 
 
+def test_larger_clips_are_trained_at_noisier_times():
+  settings = config_lib.Diffusion(shift=2.0, shift_tokens=6, max_shift=9.0)
+  config = dataclasses.replace(_CONFIG, diffusion=settings)
+  batch = _batch(2)
+  plain = dataclasses.replace(config, diffusion=dataclasses.replace(settings, shift=0.0))
+  _, _, times_RS = jax.device_get(_loss(batch, config))
+  _, _, plain_RS = jax.device_get(_loss(batch, plain))
+  shift_RS = 2.0 * np.sqrt(batch.tokens / 6)
+  expected_RS = shift_RS * plain_RS / (1 + (shift_RS - 1) * plain_RS)
+  assert len(set(shift_RS[0])) > 1 and shift_RS.min() > 1
+  np.testing.assert_allclose(times_RS, expected_RS, rtol=1e-5)
+
+
 def test_whether_frames_are_given_says_nothing_of_the_time():
   settings = config_lib.Diffusion(time_std=0.0, shift=0.0, given_probability=0.5)
   config = dataclasses.replace(_CONFIG, diffusion=settings)

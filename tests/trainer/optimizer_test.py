@@ -122,6 +122,25 @@ def test_moments_in_bfloat16_resume_bit_for_bit_and_change_little(tmp_path):
     assert np.linalg.norm(end.params[name] - whole.params[name]) < 0.01 * moved
 
 
+def test_moments_in_bfloat16_are_rounded_once_a_step():
+  config = Optimizer(moments_dtype="bfloat16", clip_norm=0.0, weight_decay=0.0)
+  rng = np.random.default_rng(0)
+  params = {"kernel": np.zeros((40, 40), np.float32)}
+  direction = optimizer.direction(config, {"kernel": 2})
+  state, update = direction.init(params), jax.jit(direction.update)
+  mean = square = np.zeros((40, 40), np.float32)
+  for step in (1, 2, 3):
+    grad = rng.normal(size=mean.shape).astype(np.float32)
+    updates, state = update({"kernel": grad}, state, params)
+    mean = config.beta1 * mean + (1 - config.beta1) * grad
+    square = config.beta2 * square + (1 - config.beta2) * grad**2
+    root = np.sqrt(square / (1 - config.beta2**step)) + config.epsilon
+    expected = mean / (1 - config.beta1**step) / root
+    np.testing.assert_allclose(updates["kernel"], expected, rtol=1e-4, atol=1e-6)
+    # What the next step begins with.
+    mean, square = (x.astype(jnp.bfloat16).astype(np.float32) for x in (mean, square))
+
+
 def test_moments_in_bfloat16_need_a_second_moment_that_rounding_lets_move():
   config = dataclasses.replace(
     line.config(), optimizer=Optimizer(moments_dtype="bfloat16", beta2=0.999)

@@ -50,11 +50,19 @@ _REMEDY = "Copy the file again."
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-  """A run of elements, named by the pickle, stored elsewhere in the file."""
+  """A run of elements, named by the pickle, stored elsewhere in the file.
+
+  Attributes:
+    key: by which what is stored is found.
+    dtype: of the elements.
+    count: of the elements.
+    first: of the elements, where the run is a part of what is stored.
+  """
 
   key: str
   dtype: np.dtype
   count: int
+  first: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,11 +139,12 @@ def _place(path: pathlib.Path, name: str, tensor: _Tensor, places) -> Extent:
     raise ValueError(f"{path}: the storage of {name!r} is missing. {_REMEDY}")
   start, length = places[storage.key]
   strides = tuple(tensor.strides)
-  extent = Extent(path, start + tensor.offset * size, tensor.shape, tensor.dtype, strides)
+  first = storage.first * storage.dtype.itemsize + tensor.offset * size
+  extent = Extent(path, start + first, tensor.shape, tensor.dtype, strides)
   sound = len(strides) == len(tensor.shape) and min((*strides, *tensor.shape, 0)) == 0
   most = max(length, _MOST_REPEATED)
   sound = sound and tensor.offset >= 0 and math.prod(tensor.shape) * size <= most
-  if not sound or tensor.offset * size + extent.span > length:
+  if not sound or first + extent.span > length:
     raise ValueError(
       f"{path}: {name!r} of shape {tensor.shape} reaches outside its storage of"
       f" {length:,} bytes. The file is corrupt or malicious; refusing to read it."
@@ -210,7 +219,11 @@ def _zipped(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
 
 
 def _chained(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
-  """The pickles of a file from before torch 1.6, and where the storages behind lie."""
+  """The pickles of a file from before torch 1.6, and where the storages behind lie.
+
+  The storages are little-endian on any machine; what the third pickle says of the
+  machine's own order is not about them.
+  """
   size = path.stat().st_size
   with path.open("rb") as file:
     # The storages are not read: the pickles lie before them.
@@ -225,7 +238,8 @@ def _chained(path: pathlib.Path) -> tuple[Any, dict[str, tuple[int, int]]]:
 
   def storage(key) -> _Storage:
     made = _storage(key)
-    return storages.setdefault(made.key, made)
+    storages.setdefault(made.key, made)
+    return made
 
   for _ in range(5):  # magic number, version, machine, the tensors, keys of storages
     value, at = pickles.load(text, at, path, _ADMITTED, storage)
@@ -251,10 +265,15 @@ def _storage(key: Any) -> _Storage:
   """The storage that a persistent id of the pickle names."""
   if not isinstance(key, tuple) or len(key) < 5 or key[0] != "storage":
     raise ValueError(f"refers to {reprlib.repr(key)}, which is not a storage")
-  _, kind, name, _, count, *_ = key
+  _, kind, name, _, count, *part = key
   if not (isinstance(kind, np.dtype) and isinstance(name, str)):
     raise ValueError(f"has a storage of {reprlib.repr(kind)}")
-  return _Storage(name, kind, int(count))
+  first = 0
+  if part and part[0] is not None:  # a part of the storage, of the earliest versions
+    _, first, count = part[0]
+    if not (type(first) is int and 0 <= first < 1 << 63):
+      raise ValueError(f"has a part of a storage from {reprlib.repr(first)}")
+  return _Storage(name, kind, int(count), first)
 
 
 def _tensor(storage, offset, shape, strides, *_) -> _Tensor:

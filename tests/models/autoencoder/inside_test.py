@@ -37,9 +37,8 @@ _MODELS = {
 }
 
 
-def frozen(name: str) -> Frozen:
-  """An autoencoder with random weights, so that every tap of a kernel counts."""
-  made = published.abstract(lambda rngs: _MODELS[name](rngs=rngs))
+def weights(made) -> dict:
+  """Random ones for an abstract model, so that every tap of a kernel counts."""
   rng = np.random.default_rng(0)
 
   def draw(path, leaf):
@@ -48,9 +47,14 @@ def frozen(name: str) -> Frozen:
     return values + (path[-1].key == "scale")
 
   state = nnx.to_pure_dict(nnx.state(made, nnx.Param))
-  params = jax.tree_util.tree_map_with_path(draw, state)
-  statistics = getattr(made, "statistics", (np.zeros(3), np.ones(3)))
-  return Frozen(made, params, statistics, "mark")
+  return jax.tree_util.tree_map_with_path(draw, state)
+
+
+def frozen(name: str, std: float = 1.0) -> Frozen:
+  """An autoencoder with random weights; `std` is of its own latents, if it has none."""
+  made = published.abstract(lambda rngs: _MODELS[name](rngs=rngs))
+  statistics = getattr(made, "statistics", (np.zeros(3), np.full(3, std)))
+  return Frozen(made, weights(made), statistics, "mark")
 
 
 @pytest.mark.parametrize("name", _MODELS)
