@@ -221,13 +221,11 @@ def test_given_tokens_stay_and_are_told_to_be_clean(kind):
     # What the network says of them is not asked for.
     return jnp.where(given_RN[..., None], 77.0, out)
 
-  # Where it predicts the sample, Heun's second look sees what it said of them.
-  ways = [samplers.euler, samplers.DDIM()] + [samplers.heun] * (kind != "sample")
-  for sampler in ways:
+  for sampler in (samplers.euler, samplers.heun, samplers.DDIM()):
     end = samplers.sample(
       denoise,
       NOISE,
-      samplers.schedule_times(5, start=samplers.start_time(kind)),
+      samplers.schedule_times(5, start=samplers.start_time(kind, p)),
       sampler,
       process=p,
       prediction=kind,

@@ -198,14 +198,15 @@ def sample(
     tokens = jnp.where(given_RN, 0.0, jnp.broadcast_to(tokens, given_RN.shape))
     return Moment(tokens, tokens)
 
-  def estimate(x, at: Moment):
-    out = denoise(x, at.network).astype(jnp.float32)
-    return predictions.to_sample_and_noise(process, prediction, out, x, at.tokens)
-
   def keep(x):
     if given is None or given_RN is None:
       return x
     return jnp.where(given_RN[..., None], given, x)
+
+  def estimate(x, at: Moment):
+    x = keep(x)  # in Heun's guess too
+    out = denoise(x, at.network).astype(jnp.float32)
+    return predictions.to_sample_and_noise(process, prediction, out, x, at.tokens)
 
   def body(x, step):
     now, then, index = step
