@@ -220,13 +220,14 @@ def test_gaps_between_the_parts_of_hosts_are_filled_by_the_last(tmp_path):
 
 
 class _Meanwhile(disk.Disk):
-  """Another host of the set begins whenever a file is complete."""
+  """The other hosts of the set begin whenever a file is complete."""
 
   def __init__(self, folder):
     self.folder = folder
 
   def wrote(self, path):
-    writer.ShardWriter(self.folder, clips.metadata(), host=1, hosts=3)
+    for host in (1, 2):
+      writer.ShardWriter(self.folder, clips.metadata(), host=host, hosts=3)
 
 
 def test_a_host_that_begins_disturbs_no_other_that_writes_or_finishes(tmp_path):

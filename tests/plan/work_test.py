@@ -15,6 +15,12 @@ from video_dit.plan import hlo, work
       " dim_labels=b01f_01io->b01f",
       2 * 2 * 8 * 4 * (3 * 3 + 2 * 2) ** 2,
     ),
+    # Of four images, each half makes half of the channels (a gradient of groups of taps).
+    (
+      "f32[2,5,5,8]{3,2,1,0} convolution(%g, %b), window={size=3x3 pad=1_1x1_1},"
+      " dim_labels=b01f_01io->b01f, batch_group_count=2",
+      2 * 2 * 8 * 4 * (3 * 3 + 2 * 2) ** 2,
+    ),
     # A product of 6 pairs written as a convolution that dilates: 6 taps, one meets.
     (
       "f32[6,7,8]{2,1,0} convolution(%c, %d), window={size=6 stride=5 pad=0_0"
@@ -30,6 +36,7 @@ def test_convolutions_count_what_meets(line, flops):
       "%b = f32[3,3,4,8]{3,2,1,0} parameter(1)",
       "%c = f32[6,7,9]{2,1,0} parameter(2)",
       "%d = f32[6,9,8]{2,1,0} parameter(3)",
+      "%g = f32[4,5,5,4]{3,2,1,0} parameter(4)",
       f"ROOT %y = {line}",
     )
   )

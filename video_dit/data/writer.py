@@ -347,7 +347,7 @@ class ShardWriter:
     for path in self._parts.glob("*.unfinished"):
       if self._is_mine(path):
         path.unlink()
-    named = parts_lib.names(self.folder) if self.finished else {}
+    named = parts_lib.names(self.folder)  # of a set that the first host finishes, too
     for path in self.folder.glob("*.array_record-*"):
       if not path.name[-1].isdigit():  # a copy that somebody made
         continue

@@ -61,9 +61,8 @@ def _convolution(where: Computation, convolution: Instruction) -> float:
       output[out.index(label)],
       *(window[key][number] if window.get(key) else default for key, default in _KEYS),
     )
-  groups = int(convolution.attribute("batch_group_count") or 1)
   others = output[out.index("b")] * output[out.index("f")] * kernel[taps.index("i")]
-  return 2.0 * others * pairs / groups
+  return 2.0 * others * pairs
 
 
 _KEYS = (("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
