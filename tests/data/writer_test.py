@@ -376,6 +376,7 @@ def test_parts_are_counted_once_and_not_for_each_new_one(tmp_path, monkeypatch):
   def names():
     return sorted(path.stem for path in (tmp_path / "parts").glob("*.parquet"))
 
+  writer.ShardWriter(tmp_path, clips.metadata())  # the first host begins
   for start in (0, 4):
     with writer.ShardWriter(
       tmp_path, clips.metadata(), shard_records=1, host=1, hosts=3
