@@ -7,7 +7,7 @@ and only added files cost anything. What another maker, or other captions, left 
 data set is refused, or replaced with `overwrite`.
 """
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Sequence
 import contextlib
 import functools
 import os
@@ -29,6 +29,7 @@ from video_dit.preprocess import plan as plan_lib
 from video_dit.preprocess import rows as rows_lib
 
 _EXAMPLES = 3
+_SAY_SECONDS = 0.3  # after Ctrl-C
 _BATCHES_AHEAD = 2  # encoded, not yet written
 # Of batches that wait for their devices, so that one which compiles does not stop others.
 _WAITING_PIXELS = 1 << 28
@@ -214,6 +215,7 @@ def add(
   failures: list[tuple[str, str, str]] = []
   with (
     progress.Bar(writer.metadata.kind, plan, batches, made) as bar,
+    _saying(bar, "stopping when what is being encoded is done") as say_soon,
     ahead.in_thread(decoded, left.set) as clips,
     ahead.in_thread(
       _records(shared.run(clips, made.wait), maker), left.set, _BATCHES_AHEAD
@@ -231,10 +233,19 @@ def add(
         failures += [(plan.key[i].decode(), *why) for i, why in bad.items()]
         bar.wrote(batch, bad)
     except KeyboardInterrupt:
-      if shared.is_busy:
-        bar.say("stopping when the batches that are being encoded are done")
+      say_soon()
       raise
   return failures
+
+
+@contextlib.contextmanager
+def _saying(bar: progress.Bar, text: str) -> Iterator[Callable[[], None]]:
+  """Yields what says a text soon, unless the block is left before."""
+  timer = threading.Timer(_SAY_SECONDS, bar.say, [text])
+  try:
+    yield timer.start
+  finally:
+    timer.cancel()
 
 
 def _keep_failures(

@@ -62,11 +62,6 @@ class Devices(Generic[T, R]):
     """Whether no more work is to begin."""
     return self._closed or self._error is not None or self._stopped.is_set()
 
-  @property
-  def is_busy(self) -> bool:
-    """Whether some device is at work on an item."""
-    return any(self._at_work)
-
   def run(
     self, items: Iterator[T], waited: Callable[[float], None]
   ) -> Generator[R, None, None]:
