@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from video_dit.data import schema, writer
+from video_dit.data import existing, schema, writer
 
 CHANNELS = 3
 TEXT_WIDTH = 5
@@ -53,7 +53,7 @@ def records(num: int, start: int = 0) -> Iterator[tuple[schema.LatentRecord, str
 
 def committed(folder: pathlib.Path) -> set[str]:
   """The keys that a set holds, finished or not."""
-  return {key for _, keys, _ in writer.committed(folder) for key in keys}
+  return {key for _, keys, _ in existing.committed(folder) for key in keys}
 
 
 def write(folder: pathlib.Path, num: int, shard_records: int = 16) -> pathlib.Path:

@@ -12,8 +12,7 @@ Several hosts may write one set at a time: the numbers go round among them, and 
 leaves the parts of others alone; the first of them begins and finishes the set.
 """
 
-from collections.abc import Collection, Iterator
-import dataclasses
+from collections.abc import Collection
 import json
 import os
 import pathlib
@@ -27,10 +26,10 @@ import tensorflow_datasets as tfds
 
 from video_dit import files
 from video_dit.data import disk as disk_lib
+from video_dit.data import existing, schema
 from video_dit.data import finish as finish_lib
 from video_dit.data import keys as keys_lib
 from video_dit.data import parts as parts_lib
-from video_dit.data import schema
 
 
 class DiskError(ValueError):
@@ -41,7 +40,7 @@ class ShardWriter:
   """Adds records to a data set; safe to kill and to run again.
 
       with ShardWriter(folder, metadata) as writer:
-        done = {key for _, keys, _ in committed(folder) for key in keys}
+        done = {key for _, keys, _ in existing.committed(folder) for key in keys}
         for record in (make(clip) for clip in clips if clip.key not in done):
           writer.write(record, split="train")
         writer.finish()
@@ -77,7 +76,7 @@ class ShardWriter:
     self._parts = self.folder / parts_lib.PARTS
     self._open: dict[str, parts_lib.Part] = {}
     self._next: dict[str, int] = {}  # number of the next part of a split, once known
-    self.metadata = metadata = check(self.folder, metadata)
+    self.metadata = metadata = existing.check(self.folder, metadata)
     self._features = schema.features(metadata)
     self._serializer = tfds.core.example_serializer.ExampleSerializer(
       self._features.get_serialized_info()
@@ -115,7 +114,7 @@ class ShardWriter:
     if record.key in self._keys:
       raise ValueError(
         f"{self.folder}: key {record.key} is in the set already. Skip what"
-        " `writer.committed` names, and what was written since."
+        " `existing.committed` names, and what was written since."
       )
     values = schema.fields(self.metadata, record)
     message = self._serializer.get_tf_example(self._features.encode_example(values))
@@ -362,61 +361,3 @@ class ShardWriter:
         self._disk.remove(path)
     for path in self.folder.glob("*.unfinished"):
       shutil.rmtree(path) if path.is_dir() else path.unlink()
-
-
-def committed(
-  folder: str | os.PathLike,
-) -> Iterator[tuple[str, list[str], list[tuple[list[str], list[float]]]]]:
-  """What a set holds, finished or not; reads no record.
-
-  Args:
-    folder: of the set; need not exist.
-
-  Yields:
-    Split, keys, and captions with their weights, for some records at a time.
-  """
-  for path in sorted((pathlib.Path(folder) / parts_lib.PARTS).glob("*-*.parquet")):
-    rows = finish_lib.read_lines(path).to_pylist()
-    captions = [
-      (row["captions"] or [row["caption"]], row["caption_weights"] or [1.0])
-      for row in rows
-    ]
-    yield path.name.split("-")[0], [row["key"] for row in rows], captions
-
-
-def check(folder: str | os.PathLike, metadata: schema.Metadata) -> schema.Metadata:
-  """Who makes what is added to a set: `metadata`, and its room for several captions.
-
-  Raises:
-    ValueError: the folder holds a set made by others or with other settings, or records
-      of unknown origin, or parts of an earlier version, whose names would be misread.
-  """
-  folder = pathlib.Path(folder)
-  if (folder / schema.PROVENANCE).exists():
-    found = schema.Metadata.load(folder)
-    if found.kind == metadata.kind and not metadata.several:  # there is room
-      metadata = dataclasses.replace(metadata, several=found.several)
-    _refuse_other(found, metadata)
-  elif any((folder / parts_lib.PARTS).glob("*.parquet")):
-    raise ValueError(
-      f"{folder}: holds records, but no {schema.PROVENANCE} that says what made them."
-      " Restore that file, or choose another output folder."
-    )
-  for path in (folder / parts_lib.PARTS).glob("*"):
-    if path.suffix == ".array_record" or "-h" in path.name:
-      raise ValueError(
-        f"{path}: the set is of an earlier version, which named parts differently."
-        " Add to it with that version, or choose another output folder. A finished set"
-        " can be trained on as it is."
-      )
-  return metadata
-
-
-def _refuse_other(found: schema.Metadata, wanted: schema.Metadata) -> None:
-  for field in dataclasses.fields(wanted):
-    old, new = getattr(found, field.name), getattr(wanted, field.name)
-    if field.compare and not field.name.endswith("_path") and old != new:
-      raise ValueError(
-        f"{found.folder}: the set here has {field.name} {old!r}, this run has {new!r}; a"
-        " data set cannot mix them. Choose another output folder, or delete this one."
-      )

@@ -19,7 +19,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.data import disk as disk_lib
-from video_dit.data import schema
+from video_dit.data import existing, schema
 from video_dit.data import writer as writer_lib
 from video_dit.preprocess import ahead, makers, progress, side_by_side, workers
 from video_dit.preprocess import batches as batches_lib
@@ -57,7 +57,7 @@ def stale(
   """
   folder = pathlib.Path(folder)
   try:
-    writer_lib.check(folder, maker.metadata)
+    existing.check(folder, maker.metadata)
   except ValueError as error:
     if overwrite:
       return None

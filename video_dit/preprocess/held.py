@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from video_dit.data import writer
+from video_dit.data import existing
 from video_dit.preprocess import rows as rows_lib
 
 
@@ -20,7 +20,7 @@ class Held:
       folder: of the set; need not exist. None holds nothing.
     """
     keys, marks = [np.empty(0, "S32")], [np.empty(0, "S8")]
-    for split, its, captions in writer.committed(folder) if folder is not None else ():
+    for split, its, captions in existing.committed(folder) if folder is not None else ():
       keys.append(np.array(its, "S32"))
       marks.append(np.array([_mark(split, texts[0]) for texts, _ in captions], "S8"))
     found = np.concatenate(keys)

@@ -8,7 +8,7 @@ import pathlib
 import numpy as np
 import pyarrow.parquet
 
-from video_dit.data import schema, writer
+from video_dit.data import existing, schema
 from video_dit.preprocess import rows as rows_lib
 
 _COLUMNS = {
@@ -122,7 +122,7 @@ def compare(plan: Plan, folder: pathlib.Path) -> tuple[np.ndarray, dict[str, str
   order = np.argsort(plan.key)
   present = np.zeros(len(plan), bool)
   stale = {}
-  for split, keys, captions in writer.committed(folder):
+  for split, keys, captions in existing.committed(folder):
     marks = _marks(captions, [split] * len(keys))
     found = np.array(keys, "S32")
     wanted = same = np.zeros(len(found), bool)
