@@ -134,6 +134,7 @@ def test_a_host_that_begins_again_makes_what_it_had_not_made(tmp_path, monkeypat
 
   monkeypatch.setattr(encode, "add", add)
   folder = tmp_path / "pixels"
+  writer_lib.ShardWriter(folder, maker.metadata, hosts=2)  # the first host's
 
   def join():
     encode.join(folder, maker, plan, None, None, conftest.CONFIG.media, one, word)
