@@ -1,5 +1,6 @@
 """TFDS data sets as input, without TensorFlow."""
 
+import os
 import sys
 
 from array_record.python import array_record_module
@@ -10,6 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from video_dit import config as config_lib
+from video_dit.data import shards
 from video_dit.media import errors
 from video_dit.preprocess import sources, tfds_source
 
@@ -17,20 +19,21 @@ f = tfds.features
 VIDEO = f.Tensor(shape=(None, None, None, 3), dtype=np.uint8, encoding="bytes")
 
 
-def _write(folder, features, examples):
+def _write(folder, features, examples, num_shards=1):
   """A data set in ArrayRecord format, as TFDS lays it out."""
   folder.mkdir(parents=True)
   features = f.FeaturesDict(features)
   serializer = tfds.core.example_serializer.ExampleSerializer(
     features.get_serialized_info()
   )
-  file = array_record_module.ArrayRecordWriter(
-    str(folder / "toy-test.array_record-00000-of-00001"), "group_size:1"
-  )
-  for example in examples:
-    message = serializer.get_tf_example(features.encode_example(example))
-    file.write(message.SerializeToString())
-  file.close()
+  parts = np.array_split(np.arange(len(examples)), num_shards)
+  for number, part in enumerate(parts):
+    name = f"toy-test.array_record-{number:05d}-of-{num_shards:05d}"
+    file = array_record_module.ArrayRecordWriter(str(folder / name), "group_size:1")
+    for i in part:
+      message = serializer.get_tf_example(features.encode_example(examples[i]))
+      file.write(message.SerializeToString())
+    file.close()
   template = tfds.core.ShardedFileTemplate(
     data_dir=epath.Path(folder),
     dataset_name="toy",
@@ -43,7 +46,10 @@ def _write(folder, features, examples):
   info = tfds.core.DatasetInfo(builder=identity, description="", features=features)
   info.set_file_format("array_record")
   split = tfds.core.SplitInfo(
-    name="test", shard_lengths=[len(examples)], num_bytes=1, filename_template=template
+    name="test",
+    shard_lengths=[len(part) for part in parts],
+    num_bytes=1,
+    filename_template=template,
   )
   info.set_splits(tfds.core.splits.SplitDict([split]))
   info.write_to_directory(folder)
@@ -84,6 +90,20 @@ def test_videos_are_brought_to_the_wanted_rate(tmp_path):
     assert clip[:, 0, 0, 0].tolist() == list(wanted)
   with pytest.raises(errors.MediaError, match="max_source_pixels"):
     tfds_source.read(line.file, 0, config_lib.Media(max_source_pixels=10))
+
+
+def test_few_shards_are_open_at_a_time(tmp_path, monkeypatch):
+  monkeypatch.setattr(shards, "_MOST", 3)
+  examples = [
+    {"video": np.full((2, 16, 16, 3), i, np.uint8), "fps": 8.0} for i in range(20)
+  ]
+  features = {"video": VIDEO, "fps": f.Scalar(np.float32)}
+  _write(tmp_path / "toy", features, examples, num_shards=20)
+  before = len(os.listdir("/proc/self/fd"))
+  for i, line in enumerate(sources.lines(tmp_path / "toy")):
+    clip, _, _ = tfds_source.read(line.file, line.record, config_lib.Media())
+    assert (clip == i).all()
+    assert len(os.listdir("/proc/self/fd")) <= before + 3
 
 
 def test_video_without_a_rate_needs_one(tmp_path):

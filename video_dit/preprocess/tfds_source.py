@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit.data import shards
 from video_dit.media import errors
 from video_dit.preprocess import inputs
 
@@ -87,7 +88,7 @@ def read(
   source = _source(name, split)
   features = _builder(name).info.features
   try:
-    example = source[record]
+    example = features.deserialize_example_np(source[record])
   except Exception as error:
     raise errors.MediaError(where, "unreadable", str(error)) from error
   clip = np.asarray(example[_media_name(name, _builder(name))])
@@ -154,15 +155,18 @@ def _builder(name: str) -> Any:
 
 
 @functools.cache
-def _source(name: str, split: str) -> Any:
+def _source(name: str, split: str) -> shards.Shards:
+  """The bytes of the records of a split."""
   try:
-    return _builder(name).as_data_source(split)
+    _builder(name).as_data_source(split)  # which would keep all shards open
   except Exception as error:
     text = str(error).strip().split("\n")[0]
     raise ValueError(
       f"--input=tfds:{name}: split {split!r} cannot be read at random ({text})."
       " Prepare it in ArrayRecord format: tfds build --file_format=array_record."
     ) from error
+  info = _builder(name).info.splits[split]
+  return shards.Shards([os.fspath(path) for path in info.filepaths], info.shard_lengths)
 
 
 def _media_name(name: str, builder: Any) -> str:
