@@ -111,7 +111,7 @@ class Generator:
     Numbers of rows are doubled from one to the next, so that few are ever compiled.
     """
     tokens, num_text = rows_lib.sizes(requests, self.grid, self.encoder)
-    rows = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
+    rows = partition.row_ways(self.mesh.shape)
     while rows < self.shape.rows:
       shape = dataclasses.replace(self.shape, rows=rows)
       if sum(tokens) <= rows * shape.length:

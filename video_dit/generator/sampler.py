@@ -26,7 +26,7 @@ def shape(config: config_lib.Config, mesh: jax.sharding.Mesh) -> rows_lib.Shape:
     segments=config.data.row_segments,
     text=config.data.row_text,
   )
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  ways = partition.row_ways(mesh.shape)
   if found.rows % ways:
     raise ValueError(
       f"config.sample.rows={found.rows} does not divide over data x fsdp ="

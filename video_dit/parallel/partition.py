@@ -3,6 +3,8 @@
 Nothing in a model names a mesh axis; nothing in the table names a layer.
 """
 
+from collections.abc import Mapping
+import math
 from typing import Any
 
 from flax import nnx
@@ -36,6 +38,11 @@ _SETTINGS = {
 }
 
 ROWS = ("data", "fsdp")  # the mesh axes that split the rows of a batch
+
+
+def row_ways(sizes: Mapping[str, int]) -> int:
+  """Over how many devices the rows of a batch are split, by the sizes of the axes."""
+  return math.prod(sizes[axis] for axis in ROWS)
 
 
 def spec_for(

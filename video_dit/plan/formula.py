@@ -18,6 +18,7 @@ import numpy as np
 
 from video_dit import config as config_lib
 from video_dit.models.dit import flops
+from video_dit.parallel import partition
 from video_dit.plan import checks, programs
 from video_dit.plan import mix as mix_lib
 from video_dit.plan.chips import Chip
@@ -54,7 +55,7 @@ def figures(
   dit = config.dit
   item = 2 if config.train.compute_dtype == "bfloat16" else 4
   peak = chip.peak * 2 / item  # float32 as TensorFloat-32
-  rows = config.data.rows * config.train.accumulate / (mesh["data"] * mesh["fsdp"])
+  rows = config.data.rows * config.train.accumulate / partition.row_ways(mesh)
   split = mesh["context"] * mesh["tensor"]
   linear = _linear(config, mix) * rows / split
   attention = _attention(dit, mix.tokens, mix.text) * rows / split
@@ -158,7 +159,7 @@ def memory(
   batch = programs.step_batch(config, checks.abstract_mesh(mesh))
   mine = params / mesh["tensor"] / mesh["fsdp"] / mesh["context"]
   moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
-  rows = config.data.rows / (mesh["data"] * mesh["fsdp"])
+  rows = config.data.rows / partition.row_ways(mesh)
   width = rows * config.data.row_length / mesh["context"] * dit.width * item
   hidden = dit.mlp_width / dit.width / mesh["tensor"]
   found = {

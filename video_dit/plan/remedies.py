@@ -5,9 +5,11 @@ the rest as the formulas of `formula` say.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+import math
 from typing import Any
 
 from video_dit import config as config_lib
+from video_dit.parallel import partition
 from video_dit.plan import formula, ways
 from video_dit.plan.ways import GB, Way
 
@@ -48,7 +50,7 @@ def of_training(
   devices = _count(axes)
   for times in _MORE:
     wider = start.on(fsdp=axes["fsdp"] * times)
-    rows = max(config.data.rows, wider.axes["data"] * wider.axes["fsdp"])
+    rows = max(config.data.rows, partition.row_ways(wider.axes))
     wider = wider.having("data", rows=rows, balance_rows=1)
     end, _ = ways.follow(wider, moves, need, memory["available"])
     if ways.fits(end, need, memory["available"]):
@@ -71,7 +73,7 @@ def of_sampling(
   def extents(way: Way) -> tuple[float, float]:
     sample, sizes = way.config.sample, way.axes
     length = sample.row_length or way.config.data.row_length
-    over = sizes["data"] * sizes["fsdp"]
+    over = partition.row_ways(sizes)
     rows = -(-sample.rows // over)
     split = sizes["fsdp"] * sizes["tensor"] * sizes["context"]
     return 1 / split, rows * length / sizes["context"] / sizes["tensor"]
@@ -85,7 +87,7 @@ def of_sampling(
     return memory["parameters"] * state + rest * work + memory.get("code", 0.0)
 
   def fewer_rows(way: Way) -> Iterator[tuple[Way, str]]:
-    over = way.axes["data"] * way.axes["fsdp"]
+    over = partition.row_ways(way.axes)
     if way.config.sample.rows > over:
       yield way.having("sample", rows=over), "gives each device one row"
 
@@ -180,13 +182,13 @@ def _told(
 
 
 def _count(axes: dict[str, int]) -> int:
-  return axes["data"] * axes["fsdp"] * axes["tensor"] * axes["context"]
+  return math.prod(axes.values())
 
 
 def _extents(way: Way, params: int) -> tuple[float, float, float]:
   """A device's state, batch and work, up to factors that no change touches."""
   config, axes = way.config, way.axes
-  over = axes["data"] * axes["fsdp"]
+  over = partition.row_ways(axes)
   batch = config.data.rows * config.train.accumulate / over
   moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
   state = (8 + 2 * moments) / (axes["fsdp"] * axes["tensor"] * axes["context"])
@@ -206,7 +208,7 @@ def _split_state(way: Way) -> Iterator[tuple[Way, str]]:
 
 def _rows_in_turn(way: Way) -> Iterator[tuple[Way, str]]:
   """Fewer rows at once, the same total."""
-  over = way.axes["data"] * way.axes["fsdp"]
+  over = partition.row_ways(way.axes)
   if way.config.data.rows > over:
     yield _turns(way, over), "has a device process its rows one by one"
 
@@ -226,7 +228,7 @@ def _split_rows(way: Way) -> Iterator[tuple[Way, str]]:
   for axis in ("data", "fsdp"):
     if axes[axis] % 2 == 0:
       new = way.on(**{axis: axes[axis] // 2, "context": axes["context"] * 2})
-      over = new.axes["data"] * new.axes["fsdp"]
+      over = partition.row_ways(new.axes)
       if new.config.data.rows > over:
         new = _turns(new, over)
       yield new, "halves the tokens of a device"

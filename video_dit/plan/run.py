@@ -122,7 +122,7 @@ def is_by_formula(topology: Topology) -> bool:
 
 def _filled(request: Request, mesh: dict[str, int]) -> tuple[Request, list[str]]:
   """Gives each device a row where the config has fewer rows than devices."""
-  config, ways = request.config, mesh["data"] * mesh["fsdp"]
+  config, ways = request.config, partition.row_ways(mesh)
   if config.data.rows >= ways:
     return request, []
   note = (
@@ -212,7 +212,7 @@ def _check_sampling(config: config_lib.Config) -> None:
 
 def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
   """Seconds of a group of rows, and of a clip of the config's own size."""
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  ways = partition.row_ways(mesh.shape)
   rows = -(-config.sample.rows // ways) * ways
   sample = dataclasses.replace(config.sample, rows=rows)
   config = dataclasses.replace(config, sample=sample)
@@ -297,7 +297,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   found |= {"parameters": params, "checkpoint_bytes": state}
   batch = programs.global_bytes(programs.step_batch(config, mesh))
   hosts = found["hosts"]
-  share = max(1 / hosts, 1 / (axes["data"] * axes["fsdp"]))
+  share = max(1 / hosts, 1 / partition.row_ways(axes))
   offloaded = found["memory"].get("host", 0.0) * math.prod(sizes)
   found["host_memory"] = estimate.host_figures(
     state, batch, config, hosts, share, offloaded

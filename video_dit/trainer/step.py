@@ -5,7 +5,6 @@ Parameters and optimiser are float32; the objective decides the dtype of the ari
 """
 
 import dataclasses
-import math
 from typing import Any, Generic, TypeVar, cast
 
 import einops
@@ -214,7 +213,7 @@ def micro_batches(batch: Any, parts: int, mesh: jax.sharding.Mesh) -> Any:
   Every device keeps its own rows, and a micro-batch takes neighbours of each: rows that
   `data.balance_rows` gave equal work run at once.
   """
-  ways = math.prod(mesh.shape[axis] for axis in partition.ROWS)
+  ways = partition.row_ways(mesh.shape)
   form = "(ways parts r) ... -> parts (ways r) ..."
   return jax.tree.map(lambda x: einops.rearrange(x, form, ways=ways, parts=parts), batch)
 

@@ -50,7 +50,7 @@ def check_mesh(config: config_lib.Config, mesh: jax.sharding.Mesh) -> None:
   Raises:
     ValueError: what does not divide, and the remedy.
   """
-  ways = mesh.shape["data"] * mesh.shape["fsdp"]
+  ways = partition.row_ways(mesh.shape)
   if config.data.rows % ways:
     raise ValueError(
       f"config.data.rows={config.data.rows} does not divide over data x fsdp = {ways}"
