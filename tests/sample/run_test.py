@@ -50,7 +50,7 @@ def test_files_records_and_gallery(workdir, tmp_path):
   listed = tmp_path / "prompts.jsonl"
   lines = [
     {"prompt": "a red circle", "frames": 5, "seed": 9, "colour": "red"},
-    {"prompt": "a <b>still</b>", "frames": 1},
+    {"prompt": "a <b>still</b>", "frames": 1, "negative": "a <i>circle"},
   ]
   listed.write_text("".join(json.dumps(line) + "\n" for line in lines))
   folder = tmp_path / "out"
@@ -72,6 +72,8 @@ def test_files_records_and_gallery(workdir, tmp_path):
     assert image.size == (32, 32) and image.text["prompt"] == "a <b>still</b>"
   page = (folder / "index.html").read_text()
   assert "<b>" not in page and samples[1].file in page
+  assert "away from" in page and "<i>" not in page
+  assert [r["negative"] for r in records] == ["", "", "a <i>circle"]
   assert not list(folder.glob("*.partial"))
 
 

@@ -33,8 +33,9 @@ def label(sample: records.Sample) -> str:
   if sample.frames > 1:
     length += f" at {sample.frames_per_second:g}/s"
   given = f", {sample.given} given" if sample.given else ""
+  away = f" away from {sample.negative!r}" if sample.negative else ""
   blank = " — blank: the model's values were not finite" if sample.blank else ""
   return (
     f"{prompt} — {sample.width}x{sample.height}, {length}{given},"
-    f" seed {sample.seed}, guidance {sample.guidance:g}{blank}"
+    f" seed {sample.seed}, guidance {sample.guidance:g}{away}{blank}"
   )
