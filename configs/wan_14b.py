@@ -56,6 +56,7 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c.train.steps = 10_000
   c.train.ema_decay = 0.999
 
+  c.sample.sampler = "unipc"
   c.sample.height = 720
   c.sample.width = 1280
   c.sample.frames = 81

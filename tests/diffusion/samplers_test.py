@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from video_dit import config
-from video_dit.diffusion import predictions, samplers, times
+from video_dit.diffusion import multistep, predictions, samplers, times
 from video_dit.diffusion import process as processes
 
 PROCESSES = {"flow": processes.flow(), "ddpm": processes.ddpm("linear")}
@@ -46,7 +46,9 @@ def run(sampler, steps, *, process="flow", kind="velocity", shift=1.0):
 @pytest.mark.parametrize(
   ("name", "kind"),
   [("euler", kind) for kind in predictions.KINDS]
-  + [("heun", "velocity"), ("heun", "noise"), ("ddim", "noise")],
+  + [("heun", "velocity"), ("heun", "noise"), ("ddim", "noise")]
+  + [("unipc", kind) for kind in predictions.KINDS]
+  + [("dpmpp_2m", "velocity")],
 )
 def test_noise_becomes_data(process, kind, name):
   sampler = samplers.from_config(config.Sample(sampler=name))
@@ -62,6 +64,18 @@ def test_heun_is_of_second_order_and_euler_of_first():
 
   assert 1.7 < error(samplers.euler, 16) / error(samplers.euler, 32) < 2.4
   assert 3.2 < error(samplers.heun, 16) / error(samplers.heun, 32) < 5.0
+
+
+@pytest.mark.parametrize("sampler", ["dpmpp_2m", "unipc"])
+@pytest.mark.parametrize("process", PROCESSES)
+def test_earlier_steps_save_evaluations(process, sampler):
+  exact = MEAN + DEVIATION * NOISE
+
+  def error(name, steps):
+    sampler = samplers.from_config(config.Sample(sampler=name))
+    return float(jnp.abs(run(sampler, steps, process=process) - exact).max())
+
+  assert error(sampler, 20) < 0.7 * error("euler", 40)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +195,8 @@ def test_ancestral_sampling_asks_for_noise():
     run(samplers.DDIM(eta=0.5), 2)
 
 
-def test_each_segment_follows_its_own_schedule():
+@pytest.mark.parametrize("sampler", [samplers.euler, multistep.UniPC()])
+def test_each_segment_follows_its_own_schedule(sampler):
   segments_RN = jnp.int32([[1, 1, 1, 2, 2, 0], [1, 1, 2, 2, 2, 2]])
   shift_RS = jnp.float32([[1.0, 5.0], [2.0, 3.0]])
   schedule = samplers.schedule_times(6, shift=shift_RS)
@@ -197,14 +212,14 @@ def test_each_segment_follows_its_own_schedule():
     denoise,
     NOISE,
     schedule,
-    samplers.euler,
+    sampler,
     process=p,
     prediction="velocity",
     segments_RN=segments_RN,
   )
-  alone = run(samplers.euler, 6, shift=5.0)
+  alone = run(sampler, 6, shift=5.0)
   np.testing.assert_allclose(together[0, 3:5], alone[0, 3:5], rtol=0, atol=1e-6)
-  alone = run(samplers.euler, 6, shift=2.0)
+  alone = run(sampler, 6, shift=2.0)
   np.testing.assert_allclose(together[1, :2], alone[1, :2], rtol=0, atol=1e-6)
 
 
@@ -221,7 +236,8 @@ def test_given_tokens_stay_and_are_told_to_be_clean(kind):
     # What the network says of them is not asked for.
     return jnp.where(given_RN[..., None], 77.0, out)
 
-  for sampler in (samplers.euler, samplers.heun, samplers.DDIM()):
+  ways = samplers.euler, samplers.heun, samplers.DDIM(), multistep.UniPC()
+  for sampler in ways:
     end = samplers.sample(
       denoise,
       NOISE,

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from video_dit.diffusion import predictions, samplers, times
+from video_dit.diffusion import multistep, predictions, samplers, times
 from video_dit.diffusion import process as processes
 
 
@@ -96,6 +96,93 @@ def test_flow_matching_euler(diffusers, name, toy):
   x, process = diffusers.inputs["x0"], processes.flow()
   states = run(denoise, x, schedule, samplers.euler, process, "velocity")
   diffusers.check(f"{name}/{toy}/traj", states)
+
+
+MULTISTEP = {"unipc": multistep.UniPC(), "dpmpp": multistep.UniPC(corrector=False)}
+
+
+def steps_of(schedule, numbers):
+  """The whole step that the peer names at a time: it cuts some that are whole, too."""
+  schedule, numbers = np.float32(schedule)[:-1], np.float32(numbers)
+  return lambda t: jnp.asarray(numbers)[jnp.abs(jnp.asarray(schedule) - t).argmin()]
+
+
+def watched(denoise, x, schedule, sampler, process, prediction):
+  """Every state of a sampler that has a past."""
+  states = []
+
+  def watch(x, t):
+    jax.debug.callback(lambda x: states.append(np.array(x)), x, ordered=True)
+    return denoise(x, t)
+
+  x, schedule = jnp.asarray(x), jnp.asarray(schedule, jnp.float32)
+  end = samplers.sample(
+    watch, x, schedule, sampler, process=process, prediction=prediction
+  )
+  jax.effects_barrier()
+  return np.stack([*states, end])
+
+
+@pytest.mark.parametrize("toy", ["lin", "tdep"])
+@pytest.mark.parametrize(
+  ("name", "sampler"), [("unipc_flow3_wan", "unipc"), ("dpmpp2m_flow3", "dpmpp")]
+)
+def test_flow_with_a_past(diffusers, name, sampler, toy):
+  schedule = diffusers[f"{name}/sigmas"]
+  denoise = toys(steps_of(schedule, diffusers[f"{name}/timesteps"]))[toy]
+  x, way = diffusers.inputs["x0"], MULTISTEP[sampler]
+  states = watched(denoise, x, schedule, way, processes.flow(), "velocity")
+  diffusers.check(f"{name}/{toy}/traj", states)
+
+
+@pytest.mark.parametrize("shift", ["3.0", "5.0"])
+@pytest.mark.parametrize("sampler", MULTISTEP)
+def test_wans_own_samplers(shared, sampler, shift):
+  wan = Fixture(shared / "parity" / "wan_schedulers_native")
+  name = f"{sampler}_shift{shift}"
+  x, schedule = wan.inputs["x0"], wan[f"{name}/sigmas"]
+  denoise = toys(steps_of(schedule, wan[f"{name}/timesteps"]))["tdep"]
+  states = watched(denoise, x, schedule, MULTISTEP[sampler], processes.flow(), "velocity")
+  wan.check(f"{name}/tdep/traj", states)
+
+
+@pytest.mark.parametrize("toy", ["lin", "tdep"])
+@pytest.mark.parametrize(
+  ("name", "sampler"), [("unipc_eps_sd", "unipc"), ("dpmpp2m_sd", "dpmpp")]
+)
+def test_ddpm_with_a_past(diffusers, name, sampler, toy):
+  process = processes.variance_preserving(scaled_linear())
+  schedule = np.append((diffusers[f"{name}/timesteps"] + 1) / 1000, 0.0)
+  denoise = toys(lambda t: t * 1000 - 1)[toy]
+  x, way = diffusers.inputs["x0"], MULTISTEP[sampler]
+  states = watched(denoise, x, schedule, way, process, "noise")
+  diffusers.check(f"{name}/{toy}/traj", states)
+
+
+@pytest.mark.parametrize("shift", [1.0, 5.0])
+@pytest.mark.parametrize("steps", [1, 2, 20, 50])
+def test_unipc_against_the_installed_peer(steps, shift):
+  """At the peer's times, which lead to 0.001 and from there to 0."""
+  torch = pytest.importorskip("torch")
+  peers = pytest.importorskip("diffusers")
+  peer = peers.UniPCMultistepScheduler(
+    prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift
+  )
+  peer.set_timesteps(steps)
+  x = np.random.default_rng(steps).normal(size=(2, 5)).astype(np.float32)
+  state = torch.from_numpy(x)
+  for sigma, t in zip(peer.sigmas, peer.timesteps, strict=False):
+    out = torch.sin(2 * state) * torch.cos(3 * sigma) + 0.2
+    state = peer.step(out, t, state, return_dict=False)[0]
+  found = samplers.sample(
+    lambda x, t: jnp.sin(2 * x) * jnp.cos(3 * t) + 0.2,
+    jnp.asarray(x),
+    jnp.asarray(peer.sigmas.numpy()),
+    multistep.UniPC(),
+    process=processes.flow(),
+    prediction="velocity",
+  )
+  np.testing.assert_allclose(found, state.numpy(), rtol=0, atol=2e-5)
 
 
 def test_flow_noise(diffusers):

@@ -347,7 +347,7 @@ class Sample:
   """How videos are generated.
 
   Attributes:
-    sampler: `euler`, `heun` or `ddim`.
+    sampler: `euler`, `heun`, `ddim`, `dpmpp_2m` (DPM-Solver++) or `unipc`.
     eta: fresh noise in each step of `ddim`, from 0 (none, which is `euler`) to 1
       (ancestral sampling, as in DDPM); Song et al., 2021, arXiv:2010.02502, equation 16.
     steps: sampler steps.
@@ -363,7 +363,7 @@ class Sample:
     row_length: tokens of a sampling row; 0 takes the training rows' length.
   """
 
-  sampler: Literal["euler", "heun", "ddim"] = "euler"
+  sampler: Literal["euler", "heun", "ddim", "dpmpp_2m", "unipc"] = "euler"
   eta: float = 0.0
   steps: int = 50
   guidance: float = 5.0

@@ -8,10 +8,11 @@ Divided by `alpha + sigma`, every process is the straight flow: with
 and both stay bounded at both ends. `euler` and `heun` are the first- and second-order
 methods for this equation; on the flow process they are the usual ones. An Euler step here
 is DDIM's step without noise (Song et al. 2021, arXiv:2010.02502, equation 12), for any
-process; with noise, `ddim` is another sampler.
+process; with noise, `ddim` is another sampler. Those of `multistep` use earlier steps,
+too.
 
-A sampler is a function `step(estimate, x, now, then, process, fresh)`; `sample` scans it
-over the times, so that any number of steps is compiled once.
+A sampler is a function `step(estimate, x, now, then, process, fresh)`, or has a past;
+`sample` scans it over the times, so that any number of steps is compiled once.
 """
 
 from collections.abc import Callable
@@ -23,7 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit import config
-from video_dit.diffusion import predictions
+from video_dit.diffusion import multistep, predictions
 from video_dit.diffusion import process as processes
 from video_dit.diffusion import times as times_lib
 
@@ -104,9 +105,15 @@ class DDIM:
     return alpha * x0 + rest * noise + deviation * fresh()
 
 
-def from_config(sample: config.Sample) -> Step:
+def from_config(sample: config.Sample) -> Step | multistep.UniPC:
   """The sampler that a config names."""
-  named: dict[str, Step] = {"euler": euler, "heun": heun, "ddim": DDIM(sample.eta)}
+  named: dict[str, Step | multistep.UniPC] = {
+    "euler": euler,
+    "heun": heun,
+    "ddim": DDIM(sample.eta),
+    "dpmpp_2m": multistep.UniPC(corrector=False),
+    "unipc": multistep.UniPC(),
+  }
   return named[sample.sampler]
 
 
@@ -156,7 +163,7 @@ def sample(
   denoise: Callable[[jax.Array, jax.Array], jax.Array],
   noise: jax.Array,
   times: jax.Array,
-  sampler: Step,
+  sampler: Step | multistep.UniPC,
   *,
   process: processes.Process,
   prediction: predictions.Kind,
@@ -173,7 +180,7 @@ def sample(
     noise: x at the first time, `(..., P)` float32.
     times: descending, `(steps + 1, ...)`; further axes are none, the first axes of
       `noise`, or `(R, S)` together with `segments_RN`.
-    sampler: `euler`, `heun`, `DDIM()`, or any function like them.
+    sampler: `euler`, `heun`, `DDIM()`, or any function like them; or `UniPC()`.
     process: that the network was trained on.
     prediction: what `denoise` returns.
     segments_RN: segment of each token, where `times` is per segment.
@@ -208,14 +215,22 @@ def sample(
     out = denoise(x, at.network).astype(jnp.float32)
     return predictions.to_sample_and_noise(process, prediction, out, x, at.tokens)
 
-  def body(x, step):
-    now, then, index = step
-    draw = None if fresh is None else lambda: fresh(index)
-    return keep(sampler(estimate, x, moment(now), moment(then), process, draw)), None
+  def body(state, step):
+    x, past = state
+    now, then, index = moment(step[0]), moment(step[1]), step[2]
+    if isinstance(sampler, multistep.UniPC):
+      last = index == len(times) - 2
+      x, past = sampler.step(estimate, x, now, then, process, past, index, last)
+    else:
+      draw = None if fresh is None else lambda: fresh(index)
+      x = sampler(estimate, x, now, then, process, draw)
+    return (keep(x), past), None
 
-  start = keep(noise.astype(jnp.float32))
-  indices = jnp.arange(times.shape[0] - 1, dtype=jnp.int32)
-  end, _ = jax.lax.scan(body, start, (times[:-1], times[1:], indices))
+  start, past = keep(noise.astype(jnp.float32)), None
+  if isinstance(sampler, multistep.UniPC):
+    past = sampler.start(start, moment(times[0]).tokens)
+  indices = jnp.arange(len(times) - 1, dtype=jnp.int32)
+  (end, _), _ = jax.lax.scan(body, (start, past), (times[:-1], times[1:], indices))
   return end
 
 

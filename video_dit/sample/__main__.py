@@ -18,9 +18,10 @@ Flags:
   --mesh       cpu:8 | gpu | tpu, then ,axis=size ...
   --distributed  join the other hosts of this run first
   --config     configs/X.py[:preset], in place of the workdir's own config
-  --config.sample.KEY=VALUE   sampler (euler, heun, ddim), eta (noise in ddim's steps, 0
-               to 1), steps, guidance, negative, guidance_interval, height, width, frames,
-               frames_per_second, format (mp4, gif, png), seed, rows, row_length
+  --config.sample.KEY=VALUE   sampler (euler, heun, ddim, dpmpp_2m, unipc), eta (noise in
+               ddim's steps, 0 to 1), steps, guidance, negative, guidance_interval,
+               height, width, frames, frames_per_second, format (mp4, gif, png), seed,
+               rows, row_length
 
 The i-th prompt has the seed config.sample.seed + i unless its line names another. The
 same seed and size give the same clip whatever else is generated with it, up to rounding:
