@@ -2,10 +2,10 @@
 
 import pytest
 
-from video_dit.data import reader
+from video_dit.data import split
 
 
 @pytest.fixture(autouse=True)
 def no_pauses(monkeypatch):
   """A damaged record is read again at once."""
-  monkeypatch.setattr(reader, "_PAUSES", (0.0, 0.0))
+  monkeypatch.setattr(split, "_PAUSES", (0.0, 0.0))

@@ -183,7 +183,7 @@ def test_a_bad_record_is_named_and_left_out(tmp_path, field, value):
   assert np.isfinite(batch.patches).all() and np.isfinite(batch.text).all()
   assert list(dataset.damaged) == [2]
   assert clips.key(2) in dataset.damaged[2]
-  del dataset._source  # it is not read again
+  del dataset.sets[0]._source  # it is not read again
   assert loader.read(dataset, 2) is None
   # Its place is kept, and all others are where they were planned to be.
   plan = loader.steps(dataset, config)

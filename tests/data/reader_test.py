@@ -140,15 +140,16 @@ class _Refusing:
 
 def test_a_read_that_fails_briefly_is_no_damage(tmp_path):
   dataset = reader.Dataset(clips.write(tmp_path, 30))
-  source = dataset._source
+  one = dataset.sets[0]
+  source = one._source
   hiccup = [OSError("no answer"), RuntimeError("Input/output error")]
-  dataset._source = _Refusing(source, hiccup)
+  one._source = _Refusing(source, hiccup)
   assert dataset[3].key == clips.key(3)
-  dataset._source = _Refusing(source, [*hiccup, OSError("gone")])
+  one._source = _Refusing(source, [*hiccup, OSError("gone")])
   # The second shard's fourth record: shards have sixteen.
   with pytest.raises(reader.RecordError, match=r"-00001: record 3 .*gone"):
     dataset[19]
-  dataset._source = _Refusing(source, [MemoryError()])
+  one._source = _Refusing(source, [MemoryError()])
   with pytest.raises(MemoryError):
     dataset[3]
   with pytest.raises(IndexError, match="no record 24 of 24"):

@@ -57,7 +57,7 @@ def samples(tmp_path_factory):
 
 
 def sources(workdir, samples, **changes) -> run.Sources:
-  clips = workdir.parent / "data" / "clips.parquet"
+  clips = [workdir.parent / "data" / "clips.parquet"]
   values = {"samples": samples, "prompts": None, "clips": clips, "nearest": 100}
   return run.Sources(**(values | changes))
 
@@ -95,7 +95,7 @@ def test_everything_is_measured_shown_and_named(workdir, generator, samples, tmp
 
 def test_the_held_out_loss_is_training_s_over_all_batches(workdir, generator):
   dataset = reader.Dataset(
-    reader.set_folder(generator.config.data.path, "latents"), "validation"
+    reader.set_folders(generator.config.data.path, "latents"), "validation"
   )
   mesh = mesh_lib.make(jax.devices()[:1], (1, 1, 1, 1))
 
@@ -189,7 +189,7 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
       run.judge(sources(workdir, samples, prompts=tmp_path / name), config)
   with pytest.raises(ValueError, match=r"none.jsonl: there is no such file"):
     run.judge(sources(workdir, samples, prompts=tmp_path / "none.jsonl"), config)
-  unnamed = sources(workdir, None, clips=tmp_path / "nowhere")
+  unnamed = sources(workdir, None, clips=[tmp_path / "nowhere"])
   assert run.judge(unnamed, config) == [] and run._clips(unnamed) is None
   other.with_suffix(".parquet").write_bytes(b"no table")
   for name, message in (
@@ -197,7 +197,7 @@ def test_mistakes_are_named(workdir, generator, samples, tmp_path):
     ("other.parquet", "not a Parquet file"),
   ):
     with pytest.raises(ValueError, match=rf"--training=.*{name}: .*{message}.*Name the"):
-      run.judge(sources(workdir, None, clips=tmp_path / name, named=True), config)
+      run.judge(sources(workdir, None, clips=[tmp_path / name], named=True), config)
   with pytest.raises(ValueError, match="--prompts needs samples"):
     run.judge(sources(workdir, None, prompts=other), config)
 

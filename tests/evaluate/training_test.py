@@ -21,7 +21,7 @@ def _table(folder: pathlib.Path, rows: list[dict]) -> pathlib.Path:
 
 
 def _paths(table: pathlib.Path, media: pathlib.Path) -> list[str]:
-  clips = training.Clips(table, "train", media)
+  clips = training.Clips([table], "train", media)
   return [str(clip.path) for clip in clips.take(range(len(clips)))]
 
 
@@ -63,7 +63,7 @@ def test_clips_are_read_as_they_are_asked_for(tmp_path):
   sizes = [(9, 32, 32), (1, 16, 32), (9, 32, 32), (5, 16, 32), (9, 8, 8), (9, 16, 32)]
   rows = [_row(f"/m/{i}.mp4", size=size) for i, size in enumerate(sizes)]
   rows.insert(2, _row("/m/other.mp4", "validation"))
-  clips = training.Clips(_table(tmp_path, rows), "train")
+  clips = training.Clips([_table(tmp_path, rows)], "train")
   assert len(clips) == 6
   taken = clips.take([5, 0, 0])
   assert [clip.path for clip in taken] == ["/m/5.mp4", "/m/0.mp4", "/m/0.mp4"]
@@ -76,4 +76,4 @@ def test_clips_are_read_as_they_are_asked_for(tmp_path):
   ]
   spread = [clip.path for clip in clips.spread(4, sizes=2)]
   assert spread == ["/m/1.mp4", "/m/0.mp4", "/m/3.mp4", "/m/2.mp4"]
-  assert not training.Clips(tmp_path / "clips.parquet", "test")
+  assert not training.Clips([tmp_path / "clips.parquet"], "test")

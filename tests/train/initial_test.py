@@ -50,7 +50,7 @@ def test_a_run_begins_with_the_held_out_loss_of_the_other(earlier, mesh, tmp_pat
   for weights in (state.params, state.ema):
     jax.tree.map(np.testing.assert_array_equal, *jax.device_get((weights, there.params)))
   found = HeldOut(trainer, 1)(state.ema)
-  dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "validation")
+  dataset = reader.Dataset(reader.set_folders(config.data.path, "latents"), "validation")
   expected = loss.by_level(there, dataset)
   for level in config.evaluate.times:
     np.testing.assert_allclose(found[f"heldout/loss/{level:g}"], expected[level], 1e-5)

@@ -95,6 +95,9 @@ def _check_ranges(values: Mapping[str, Any]) -> None:
   _require(0.01 <= rate <= 1000, "sample.frames_per_second", rate, "needs 0.01 to 1000")
   shift = values["diffusion.max_shift"]
   _require(shift >= 1, "diffusion.max_shift", shift, "must be at least 1, which is none")
+  weights = values["data.weights"]
+  fit = all(0.001 <= weight <= 1000 for weight in weights)
+  _require(fit, "data.weights", weights, "each must lie between 0.001 and 1000")
   times = values["evaluate.times"]
   _require(len(times) > 0, "evaluate.times", times, "names no noise level, like (0.5,)")
 

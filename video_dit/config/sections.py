@@ -223,7 +223,9 @@ class Data:
   """What a training step sees.
 
   Attributes:
-    path: folder that preprocess wrote.
+    path: folder that preprocess wrote; or several, separated by commas.
+    weights: of each folder, how often an epoch visits its clips: 0.25 each fourth epoch,
+      2 twice an epoch. () is once each.
     rows: rows of a step over all devices (windows, where pixels are trained on).
     row_length: tokens of a row.
     row_segments: most clips in a row.
@@ -240,6 +242,7 @@ class Data:
   """
 
   path: str = ""
+  weights: tuple[float, ...] = ()
   rows: int = 8
   row_length: int = 32_768
   row_segments: int = 64

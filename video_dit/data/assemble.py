@@ -21,12 +21,14 @@ class Segment:
     record: the clip.
     first, count: latent frames of the run.
     run: number of the run in its clip.
+    copy: how often the run has come before in its epoch.
   """
 
   record: schema.LatentRecord
   first: int
   count: int
   run: int = 0
+  copy: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,7 +86,7 @@ def assemble(
       latent = record.latent[segment.first : segment.first + segment.count]
       grid = patchify.grid(latent.shape[:3], dit.patch)
       here = slice(token, token := token + math.prod(grid))
-      key = segment_key(record.key, segment.run)
+      key = segment_key(record.key, segment.run, segment.copy)
       text = record.draw_text(draw(seed, step, key, b"caption"))
       if draw(seed, step, key) < data.caption_dropout:
         assert metadata.empty is not None, "loader.steps refuses such a set"
@@ -114,11 +116,12 @@ def _places(
   return positions, patchify.frames(grid, dit.patch, first)
 
 
-def segment_key(key: str, run: int = 0) -> np.ndarray:
-  """`(2,)` uint32: the first 8 bytes of a record's key; another for each later run."""
+def segment_key(key: str, run: int = 0, copy: int = 0) -> np.ndarray:
+  """`(2,)` uint32: 8 bytes of a record's key; others for each later run and copy."""
   words = bytes.fromhex(key[:16])
-  if run:
-    words = hashlib.blake2b(words + struct.pack(">q", run), digest_size=8).digest()
+  if run or copy:
+    number = struct.pack(">q", copy << 32 | run)
+    words = hashlib.blake2b(words + number, digest_size=8).digest()
   return np.frombuffer(words, ">u4").astype(np.uint32)
 
 

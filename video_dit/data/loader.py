@@ -22,6 +22,7 @@ from video_dit import config as config_lib
 from video_dit.data import assemble, batch, reader, schema, windows
 from video_dit.data import pieces as pieces_lib
 from video_dit.data import steps as steps_lib
+from video_dit.data import visits as visits_lib
 
 
 def steps(
@@ -35,11 +36,11 @@ def steps(
   Args:
     dataset: of latents.
     config: `data`, `dit` and `seed` are read.
-    shuffle: or keep the records' order.
+    shuffle: or keep the records' order, with each once whatever its set's weight.
 
   Raises:
-    ValueError: the set is not of latents, a clip or its caption fits no row, or the
-      empty caption's encoding cannot be used.
+    ValueError: the set is not of latents, a clip or its caption fits no row, the empty
+      caption's encoding cannot be used, or as `visits`.
   """
   reader.check(dataset.metadata)
   index, empty = dataset.index, dataset.metadata.empty
@@ -51,20 +52,44 @@ def steps(
     data=config.data,
     patch=config.dit.patch,
     empty_tokens=0 if empty is None else len(empty),
-    name=lambda i: f"{dataset.folder}: clip {index.key[i].decode()}",
+    name=dataset.clip,
   )
   if empty is None and config.data.caption_dropout:
     raise ValueError(
-      f"{dataset.folder}: no encoding of the empty caption ({schema.EMPTY}), so"
+      f"{dataset.metadata.folder}: no encoding of the empty caption ({schema.EMPTY}), so"
       f" data.caption_dropout={config.data.caption_dropout} has nothing to put in a"
       " caption's place. Preprocess again, or set data.caption_dropout=0."
     )
   if empty is not None and not _finite(empty):
     raise ValueError(
-      f"{dataset.folder}: the encoding of the empty caption ({schema.EMPTY}) is not"
-      " finite. Preprocess again with another text encoder."
+      f"{dataset.metadata.folder}: the encoding of the empty caption ({schema.EMPTY})"
+      " is not finite. Preprocess again with another text encoder."
     )
-  return steps_lib.Steps(pieces, config.data, config.seed, shuffle=shuffle)
+  chosen = visits(dataset, config) if shuffle else None
+  return steps_lib.Steps(pieces, config.data, config.seed, shuffle=shuffle, visits=chosen)
+
+
+def visits(
+  dataset: reader.Dataset, config: config_lib.Config
+) -> visits_lib.Visits | None:
+  """How often epochs visit each record; None where each comes once.
+
+  Args:
+    dataset: of any kind.
+    config: `data.weights` and `seed` are read.
+
+  Raises:
+    ValueError: there are more weights or fewer than sets, or as `Visits`.
+  """
+  weights = config.data.weights
+  if not weights:
+    return None
+  if len(weights) != len(dataset.sets):
+    raise ValueError(
+      f"config.data.weights={weights}: {len(weights)} weights for {len(dataset.sets)}"
+      " data sets. Give one for each folder of data.path, or none."
+    )
+  return visits_lib.Visits(dataset.set_of(), weights, config.seed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,13 +187,17 @@ class Batches:
     self, planned: steps_lib.Row, step: int, row: int
   ) -> Iterator[assemble.Segment | assemble.Gap]:
     pieces = self._steps.pieces
-    for i in planned.pieces:
+    for i, copy in zip(planned.pieces, planned.copies, strict=True):
       record = _read_for_row(self._dataset, int(pieces.clip[i]), self._share, step, row)
       if record is None:
         yield assemble.Gap(int(pieces.tokens[i]))
       else:
         yield assemble.Segment(
-          record, int(pieces.first[i]), int(pieces.count[i]), int(pieces.run[i])
+          record,
+          int(pieces.first[i]),
+          int(pieces.count[i]),
+          int(pieces.run[i]),
+          int(copy),
         )
 
 
@@ -234,7 +263,9 @@ class _Windows:
   ):
     self._dataset = dataset
     self._config = config
-    self._order = windows.Order(len(dataset), config.data.rows, config.seed)
+    self._order = windows.Order(
+      len(dataset), config.data.rows, config.seed, visits(dataset, config)
+    )
     self._share = share or Share.whole(config.data.rows)
 
   def __len__(self) -> int:
@@ -332,9 +363,7 @@ def read(dataset: reader.Dataset, i: int) -> Any:
         ("text", record.more_text),
       ):
         if array is not None and not _finite(array):
-          raise reader.RecordError(
-            f"{dataset.folder}: clip {record.key} has {name} that is not finite."
-          )
+          raise reader.RecordError(f"{dataset.clip(i)} has {name} that is not finite.")
     return record
   except reader.RecordError as error:
     dataset.damaged[i] = str(error)

@@ -29,6 +29,8 @@ class Plan:
 
   Attributes:
     order: `(n,)` int32, pieces in the order of the rows.
+    copies: `(n,)` int32 like `order`, how often each has come before in the epoch; None
+      where each comes once.
     starts: `(rows + 1,)` int32, where each row starts in `order`.
     fill: share of the rows' tokens that is data.
     text_fill: share of the rows' text tokens that is captions.
@@ -40,6 +42,7 @@ class Plan:
   fill: float
   text_fill: float
   work: np.ndarray
+  copies: np.ndarray | None = None
 
   def __len__(self) -> int:
     return len(self.starts) - 1

@@ -1,127 +1,91 @@
-"""Reads a data set: its index in a few bytes per clip, its records by random access."""
+"""Reads data sets: one, or several that are trained on together."""
 
-import functools
-import hashlib
+from collections.abc import Sequence
 import os
 import pathlib
-import time
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
-import tensorflow_datasets as tfds
 
-from video_dit.data import schema, shards
+from video_dit.data import schema
+from video_dit.data import split as split_lib
+from video_dit.data.split import RecordError
 
-# Seconds before what a file system refused is read again: a hiccup of a mounted bucket
-# is no damage, and leaving a record out for it would train on other batches.
-_PAUSES = (0.2, 1.0)
+__all__ = ["Dataset", "RecordError", "check", "held_out", "named", "set_folders"]
 
-
-class RecordError(ValueError):
-  """A record that cannot be read; names the shard and the record."""
+# Of the provenance, what data sets that are trained on together must share.
+_SHARED = ("kind", "autoencoder", "channels", "space", "time", "text", "text_width")
 
 
-class Index:
-  """Columns of `index.parquet` for one split, in the order of the records.
-
-  Attributes:
-    t, h, w: `(n,)` int32, latent extents (pixels' frames, height and width).
-    text_tokens: `(n,)` int32.
-  """
-
-  def __init__(self, path: pathlib.Path, split: str):
-    self._path = path
-    self._split = split
-    self.t, self.h, self.w, self.text_tokens = self._read("t", "h", "w", "text_tokens")
-
-  def __len__(self) -> int:
-    return len(self.t)
-
-  @functools.cached_property
-  def key(self) -> np.ndarray:
-    """`(n,)` bytes of 32 hexadecimal digits; read when first asked for."""
-    return self.column("key").astype("S32")
-
-  def digest_of_keys(self) -> str:
-    """Hash of all keys in order, 16 digits; they are not all held at once."""
-    digest = hashlib.sha256()
-    with pq.ParquetFile(self._path) as file:
-      for batch in file.iter_batches(columns=["key", "split"]):
-        rows = batch.filter(pc.equal(batch["split"], self._split))
-        digest.update(rows["key"].to_numpy(zero_copy_only=False).astype("S32").tobytes())
-    return digest.hexdigest()[:16]
-
-  def column(self, name: str) -> np.ndarray:
-    """Any column: key, t, h, w, text_tokens, frames_per_second, caption, shard, ..."""
-    return self._read(name)[0]
-
-  def _read(self, *names: str) -> list[np.ndarray]:
-    table = pq.read_table(self._path, columns=[*names, "split"])
-    rows = table.filter(pc.field("split") == self._split)
-    return [rows[name].to_numpy() for name in names]
+def named(path: str) -> list[pathlib.Path]:
+  """The folders that `data.path` names: one, or several separated by commas."""
+  names = [path] if os.path.exists(path) else path.split(",")
+  return [pathlib.Path(name).expanduser() for name in names if name]
 
 
-def set_folder(path: str, kind: schema.Kind) -> pathlib.Path:
-  """Folder of a data set: inside the output of preprocess, or the path itself.
+def set_folders(path: str, kind: schema.Kind) -> list[pathlib.Path]:
+  """Folders of data sets: inside outputs of preprocess, or these themselves.
+
+  Args:
+    path: as in `named`.
+    kind: of the sets.
 
   Raises:
-    ValueError: no path is configured.
+    ValueError: no path is configured, or one twice.
   """
-  if not path:
+  if not (outputs := named(path)):
     raise ValueError(
       "config.data.path is empty: it must name the folder that"
-      " `python -m video_dit.preprocess` wrote. Set --config.data.path=FOLDER."
+      " `python -m video_dit.preprocess` wrote, or several separated by commas. Set"
+      " --config.data.path=FOLDER."
     )
-  folder = pathlib.Path(path)
-  return folder if (folder / schema.PROVENANCE).is_file() else folder / kind
+  folders: list[pathlib.Path] = []
+  for folder in outputs:
+    found = folder if (folder / schema.PROVENANCE).is_file() else folder / kind
+    if any(os.path.realpath(found) == os.path.realpath(other) for other in folders):
+      raise ValueError(
+        f"config.data.path={path!r}: {folder} is named twice. To see its clips more often"
+        " than others, name it once and raise its entry of data.weights."
+      )
+    folders.append(found)
+  return folders
 
 
 class Dataset:
-  """One split of a data set; `len`, and `[i]` for the record. Thread-safe.
+  """One split of one data set or of several; `len`, and `[i]`. Thread-safe.
+
+  The records of several sets alternate evenly, so that any part of them is a sample of
+  all.
 
   Attributes:
-    metadata: what made the set.
+    sets: the split of each folder.
+    metadata: what made them: that of the first, with whose encoders all agree.
     index: the columns that planning needs.
     damaged: records found unusable so far, by number, and why.
   """
 
-  def __init__(self, folder: str | os.PathLike, split: str = "train"):
-    """Opens a finished set; no record is read yet.
+  def __init__(
+    self,
+    folders: str | os.PathLike | Sequence[str | os.PathLike],
+    split: str = "train",
+  ):
+    """Opens finished sets; no record is read yet.
 
     Raises:
-      ValueError: there is no set, it is unfinished, lacks a shard, or has no such split.
+      ValueError: as `Split`, or the sets were made by different encoders.
     """
-    self.folder = pathlib.Path(folder)
-    self.split = split
-    self.metadata = schema.Metadata.load(self.folder)
-    if not (self.folder / "dataset_info.json").exists():
-      raise ValueError(
-        f"{self.folder}: the data set is unfinished (no dataset_info.json). Run"
-        " `python -m video_dit.preprocess` again; it resumes where it stopped."
-      )
-    builder = tfds.builder_from_directory(str(self.folder))
-    if split not in builder.info.splits:
-      raise ValueError(
-        f"{self.folder}: no split {split!r}, only {sorted(builder.info.splits)}."
-        " Preprocess more files, raise media.validation_fraction, or name files for it"
-        " in the column `split` of a manifest."
-      )
-    info = builder.info.splits[split]
-    paths = [os.fspath(path) for path in info.filepaths]
-    names = set(os.listdir(self.folder))  # Once: to ask for each may take minutes.
-    for path in paths:
-      if os.path.basename(path) not in names:
-        raise ValueError(f"{path}: a shard of the data set is missing. Put it back.")
+    named = [folders] if isinstance(folders, (str, os.PathLike)) else folders
+    self.sets = [split_lib.Split(folder, split) for folder in named]
+    self.metadata = self.sets[0].metadata
+    for one in self.sets[1:]:
+      _check_together(self.metadata, one.metadata)
     self.damaged: dict[int, str] = {}
-    self._source = shards.Shards(paths, info.shard_lengths)
-    self.index = Index(self.folder / schema.INDEX, split)
-    if len(self.index) != len(self._source):
-      raise ValueError(
-        f"{self.folder / schema.INDEX}: {len(self.index)} lines for {len(self._source)}"
-        f" records of split {split!r}. Delete dataset_info.json and preprocess again."
-      )
+    self._starts = np.cumsum([0, *map(len, self.sets)])
+    self._order: np.ndarray | None = None
+    self.index = self.sets[0].index
+    if len(self.sets) > 1:
+      self._order = _alternating([len(one) for one in self.sets])
+      self.index = split_lib.Joined([one.index for one in self.sets], self._order)
 
   def __len__(self) -> int:
     return len(self.index)
@@ -134,26 +98,69 @@ class Dataset:
       HostError: as `shards.refuse_host_error`, also after them.
     """
     if not 0 <= i < len(self):
-      raise IndexError(f"{self.folder}: no record {i} of {len(self)}.")
-    path, offset = self._source.place(i)
-    try:
-      return schema.parse(self.metadata, self._bytes(int(i)))
-    except MemoryError:
-      raise
-    except Exception as error:
-      shards.refuse_host_error(path, error)
-      raise RecordError(
-        f"{path}: record {offset} of split {self.split!r} cannot be read"
-        f" ({type(error).__name__}: {error}). Restore the file or preprocess again."
-      ) from error
+      raise IndexError(f"{self.metadata.folder}: no record {i} of {len(self)}.")
+    number, place = self._locate(i)
+    return self.sets[number][place]
 
-  def _bytes(self, i: int) -> bytes:
-    for pause in _PAUSES:
-      try:
-        return self._source[i]
-      except (OSError, RuntimeError):  # ArrayRecord's own is the latter.
-        time.sleep(pause)
-    return self._source[i]
+  def clip(self, i: int) -> str:
+    """Which clip record i is, for messages."""
+    return f"{self.sets[self._locate(i)[0]].folder}: clip {self.index.key[i].decode()}"
+
+  def set_of(self) -> np.ndarray:
+    """`(n,)` int32: the number of each record's set."""
+    if self._order is None:
+      return np.zeros(len(self), np.int32)
+    found = np.searchsorted(self._starts, self._order, side="right") - 1
+    return found.astype(np.int32)
+
+  def _locate(self, i: int) -> tuple[int, int]:
+    """The number of a record's set, and its place there."""
+    place = i if self._order is None else int(self._order[i])
+    number = int(np.searchsorted(self._starts, place, side="right")) - 1
+    return number, place - int(self._starts[number])
+
+
+def held_out(folders: Sequence[str | os.PathLike]) -> Dataset:
+  """The validation clips of those sets that have some.
+
+  Raises:
+    ValueError: none has; or as `Dataset`.
+  """
+  if len(folders) == 1:
+    return Dataset(folders, "validation")
+  having, reasons = [], []
+  for folder in folders:
+    try:
+      if len(split_lib.Split(folder, "validation")):
+        having.append(folder)
+    except split_lib.NoSplit as error:
+      reasons.append(error)
+  if not having and reasons:
+    raise reasons[0]
+  return Dataset(having or folders, "validation")
+
+
+def _alternating(sizes: Sequence[int]) -> np.ndarray:
+  """Places in sets laid end to end, so that each comes evenly: `(n,)` int64."""
+  shares = [(np.arange(size) + 0.5) / max(size, 1) for size in sizes]
+  return np.argsort(np.concatenate(shares), kind="stable")
+
+
+def _check_together(first: schema.Metadata, other: schema.Metadata) -> None:
+  """Refuses sets that one model cannot be trained on."""
+  for name in _SHARED:
+    a, b = getattr(first, name), getattr(other, name)
+    if a != b:
+      raise ValueError(
+        f"{other.folder}: made with {name}={b!r}, but {first.folder} with {a!r}. Data"
+        " sets of one data.path need the same encoders: preprocess one of them again,"
+        " or train on them one after the other."
+      )
+  if (first.empty is None) != (other.empty is None):
+    raise ValueError(
+      f"{first.folder} and {other.folder}: only one has the encoding of the empty caption"
+      f" ({schema.EMPTY}). Preprocess the other again."
+    )
 
 
 def check(

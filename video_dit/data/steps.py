@@ -18,6 +18,7 @@ import numpy as np
 from video_dit import config
 from video_dit.data import pack
 from video_dit.data import pieces as pieces_lib
+from video_dit.data import visits as visits_lib
 
 # What decides, with the pieces and the seed, which of them share a row, and the order.
 _PACKING = ("row_length", "row_segments", "row_text", "lookahead", "balance_rows")
@@ -30,10 +31,12 @@ class Row:
   Attributes:
     epoch: that the row belongs to.
     pieces: numbers of its pieces.
+    copies: of each piece, how often it has come before in the epoch.
   """
 
   epoch: int
   pieces: np.ndarray
+  copies: np.ndarray
 
 
 class Steps:
@@ -50,6 +53,7 @@ class Steps:
     seed: int,
     *,
     shuffle: bool = True,
+    visits: visits_lib.Visits | None = None,
   ):
     """Plans nothing yet.
 
@@ -58,6 +62,7 @@ class Steps:
       data: `rows` make a step.
       seed: of the order.
       shuffle: or keep the order of the pieces.
+      visits: how often each clip comes in an epoch; None is once.
 
     Raises:
       ValueError: there is nothing to pack.
@@ -68,6 +73,7 @@ class Steps:
     self._data = data
     self._seed = seed
     self._shuffle = shuffle
+    self._visits = visits
     self._plans: dict[int, pack.Plan] = {}
     # The rows before each epoch from `_first` to the one after the last planned.
     self._first, self._starts = 0, array.array("q", [0])
@@ -116,7 +122,7 @@ class Steps:
       while next_row < end:
         plan = self._plan(epoch, start)
         last = min(start + len(plan), end)
-        rows += [Row(epoch, plan.row(i - start)) for i in range(next_row, last)]
+        rows += [_row(plan, epoch, i - start) for i in range(next_row, last)]
         next_row = max(next_row, last)
         epoch, start = epoch + 1, start + len(plan)
     return rows
@@ -126,7 +132,7 @@ class Steps:
     plan = self.plan(epoch)
     return {
       "clips": int(self.pieces.clip[-1]) + 1,
-      "pieces": len(self.pieces),
+      "pieces": len(plan.order),
       "rows": len(plan),
       "fill": plan.fill,
       "text_fill": plan.text_fill,
@@ -139,6 +145,9 @@ class Steps:
     digest = hashlib.sha256(repr((values, self._seed, self._shuffle)).encode())
     for column in (self.pieces.tokens, self.pieces.text_tokens):
       digest.update(np.ascontiguousarray(column).data)
+    if self._visits:
+      digest.update(self._visits.counts(0).data)
+      digest.update(self._visits.counts(1).data)
     return digest.hexdigest()[:16]
 
   def _before(self, row: int) -> tuple[int, int]:
@@ -149,19 +158,34 @@ class Steps:
   def _plan(self, epoch: int, start: int) -> pack.Plan:
     """The plan of an epoch that has `start` rows before it."""
     if epoch not in self._plans:
-      pieces = self.pieces
+      pieces, chosen = self.pieces, None
+      if self._visits:
+        counts = self._visits.counts(epoch)[pieces.clip]
+        chosen = np.repeat(np.arange(len(pieces), dtype=np.int32), counts)
       plan = pack.plan_epoch(
-        pieces.tokens,
-        pieces.text_tokens,
+        pieces.tokens if chosen is None else pieces.tokens[chosen],
+        pieces.text_tokens if chosen is None else pieces.text_tokens[chosen],
         self._data,
         self._seed,
         epoch,
         head=-start % self._data.rows,
         shuffle=self._shuffle,
       )
+      if chosen is not None:
+        copies = np.arange(len(chosen)) - np.repeat(np.cumsum(counts) - counts, counts)
+        copies = copies.astype(np.int32)[plan.order]
+        plan = dataclasses.replace(plan, order=chosen[plan.order], copies=copies)
       if len(self._plans) == 2:
         self._plans.pop(min(self._plans))
       self._plans[epoch] = plan
       if epoch + 1 == self._first + len(self._starts):
         self._starts.append(start + len(plan))
     return self._plans[epoch]
+
+
+def _row(plan: pack.Plan, epoch: int, i: int) -> Row:
+  """Row i of an epoch's plan."""
+  pieces = plan.row(i)
+  if plan.copies is None:
+    return Row(epoch, pieces, np.zeros_like(pieces))
+  return Row(epoch, pieces, plan.copies[plan.starts[i] : plan.starts[i + 1]])

@@ -6,26 +6,32 @@ place drawn from (seed, step, key). A shorter clip holds its last frame, so that
 is a still clip; a smaller one repeats its edges.
 """
 
+import bisect
 import threading
 
 import numpy as np
 
 from video_dit import config
 from video_dit.data import assemble, batch, schema
+from video_dit.data import visits as visits_lib
 
 
 class Order:
   """Record numbers of every step: a function of (seed, step). Thread-safe."""
 
-  def __init__(self, num: int, rows: int, seed: int):
+  def __init__(
+    self, num: int, rows: int, seed: int, visits: visits_lib.Visits | None = None
+  ):
     """Shuffles nothing yet.
 
     Args:
       num: records of the data set.
       rows: records of a step.
       seed: of the shuffles.
+      visits: how often each record comes in an epoch; None is once.
     """
     self._num = num
+    self._visits = visits
     self._rows = rows
     self._seed = seed
     self._epochs: dict[int, np.ndarray] = {}
@@ -35,13 +41,25 @@ class Order:
     """The records of one step."""
     places = range(step * self._rows, (step + 1) * self._rows)
     with self._lock:
-      return [int(self._epoch(i // self._num)[i % self._num]) for i in places]
+      return [self._record(i) for i in places]
+
+  def _record(self, place: int) -> int:
+    """The record at a place of the epochs laid end to end."""
+    if self._visits is None:
+      epoch, start = place // self._num, place // self._num * self._num
+    else:
+      before = self._visits.before
+      epoch = bisect.bisect_right(range(place + 1), place, key=before) - 1
+      start = before(epoch)
+    return int(self._epoch(epoch)[place - start])
 
   def _epoch(self, epoch: int) -> np.ndarray:
     if epoch not in self._epochs:
       if len(self._epochs) == 2:
         self._epochs.pop(min(self._epochs))
       order = np.arange(self._num, dtype=np.int32)
+      if self._visits:
+        order = np.repeat(order, self._visits.counts(epoch))
       self._epochs[epoch] = np.random.default_rng([self._seed, epoch]).permutation(order)
     return self._epochs[epoch]
 

@@ -28,6 +28,7 @@ import pathlib
 from absl import flags as absl_flags
 
 from video_dit import files, flags
+from video_dit.data import reader
 from video_dit.evaluate import run
 from video_dit.generator import generator as generator_lib
 
@@ -55,9 +56,9 @@ def main() -> None:
   sources = run.Sources(
     samples=pathlib.Path(named) if (named := flags.path("samples")) else None,
     prompts=pathlib.Path(named) if (named := flags.path("prompts")) else None,
-    clips=training
+    clips=[training]
     if training and table
-    else pathlib.Path(config.data.path) / "clips.parquet",
+    else [folder / "clips.parquet" for folder in reader.named(config.data.path)],
     named=table,
     media=None if table else training,
     nearest=FLAGS.nearest,

@@ -21,7 +21,7 @@ class Sources:
   Attributes:
     samples: folder of samples; None for no samples.
     prompts: file with the truth of their prompts; None takes what the samples recorded.
-    clips: `clips.parquet` of the data set, which may be missing.
+    clips: `clips.parquet` of each data set, which may be missing.
     named: the user named `clips`, so it must exist.
     media: folder of its media files if they have moved; None if they have not.
     nearest: training clips that samples are compared with; 0 compares with none.
@@ -29,7 +29,7 @@ class Sources:
 
   samples: pathlib.Path | None
   prompts: pathlib.Path | None
-  clips: pathlib.Path
+  clips: Sequence[pathlib.Path]
   named: bool = False
   media: pathlib.Path | None = None
   nearest: int
@@ -43,7 +43,8 @@ def judge(sources: Sources, config: config_lib.Config) -> list[measure.Judged]:
       is missing.
   """
   if sources.named:
-    training.check(sources.clips)
+    for table in sources.clips:
+      training.check(table)
   if sources.samples is None:
     if sources.prompts is not None:
       raise ValueError("--prompts needs samples: name them with --samples=FOLDER.")
@@ -131,9 +132,9 @@ def _write(
 
 def _losses(generator: generator_lib.Generator) -> dict[float, float]:
   """The held-out loss; nothing where the data set has no validation clips."""
-  folder = reader.set_folder(generator.config.data.path, "latents")
+  folders = reader.set_folders(generator.config.data.path, "latents")
   try:
-    dataset = reader.Dataset(folder, "validation")
+    dataset = reader.held_out(folders)
   except ValueError as error:
     hosts.say(f"no held-out loss: {error}")
     return {}
@@ -141,13 +142,16 @@ def _losses(generator: generator_lib.Generator) -> dict[float, float]:
 
 
 def _clips(sources: Sources) -> tuple[training.Clips, training.Clips] | None:
-  """Training and validation clips; None where the table is missing."""
-  if not sources.clips.is_file():
-    hosts.say(f"no training clips to compare with: {sources.clips} is missing")
+  """Training and validation clips; None where all tables are missing."""
+  tables = [table for table in sources.clips if table.is_file()]
+  for table in sources.clips:
+    if table not in tables:
+      hosts.say(f"no training clips to compare with: {table} is missing")
+  if not tables:
     return None
   return (
-    training.Clips(sources.clips, "train", sources.media),
-    training.Clips(sources.clips, "validation", sources.media),
+    training.Clips(tables, "train", sources.media),
+    training.Clips(tables, "validation", sources.media),
   )
 
 

@@ -61,22 +61,28 @@ class Clips:
     sizes: `(clips, 3)` int32: frames, height and width.
   """
 
-  def __init__(self, path: pathlib.Path, split: str, media: pathlib.Path | None = None):
+  def __init__(
+    self,
+    paths: Sequence[pathlib.Path],
+    split: str,
+    media: pathlib.Path | None = None,
+  ):
     """Looks through `clips.parquet`.
 
     Args:
-      path: the table.
+      paths: the tables, one for each data set.
       split: `train` or `validation`.
       media: folder of the media files, where they have moved since.
 
     Raises:
       ValueError: as `check`.
     """
-    check(path)
-    self._path = path
-    self._place = _places(path, media) if media else None
+    for path in paths:
+      check(path)
+    self._paths = paths
+    self._place = _places(paths, media) if media else None
     parts, start = [np.empty((0, 4), np.int64)], 0
-    for batch in _batches(path, ("split", "frames", "height", "width")):
+    for batch in _batches(paths, ("split", "frames", "height", "width")):
       rows = np.flatnonzero(np.asarray(batch["split"].to_pylist()) == split)
       found = [batch[name].to_numpy()[rows] for name in ("frames", "height", "width")]
       parts.append(np.stack([start + rows, *found], axis=1))
@@ -99,7 +105,7 @@ class Clips:
   def take(self, indices: Iterable[int]) -> list[Clip]:
     """Reads some of the clips."""
     wanted, found, start = self._rows[list(indices)], {}, 0
-    for batch in _batches(self._path, _COLUMNS):
+    for batch in _batches(self._paths, _COLUMNS):
       here = wanted[(wanted >= start) & (wanted < start + len(batch))].tolist()
       for row in here:
         values = batch.slice(row - start, 1).to_pylist()[0]
@@ -122,18 +128,21 @@ class Clips:
     return self.take(itertools.islice(turns, most))
 
 
-def _batches(path: pathlib.Path, columns: Sequence[str]) -> Iterator[pa.RecordBatch]:
-  with pyarrow.parquet.ParquetFile(path) as file:
-    yield from file.iter_batches(columns=list(columns))
+def _batches(
+  paths: Sequence[pathlib.Path], columns: Sequence[str]
+) -> Iterator[pa.RecordBatch]:
+  for path in paths:
+    with pyarrow.parquet.ParquetFile(path) as file:
+      yield from file.iter_batches(columns=list(columns))
 
 
-def _places(path: pathlib.Path, media: pathlib.Path) -> Callable[[str], str]:
+def _places(paths: Sequence[pathlib.Path], media: pathlib.Path) -> Callable[[str], str]:
   """Where the files of a table lie now: as they lay to one another, or side by side.
 
   A file's name alone says which it is only where no other of the table has that name.
   """
   marks, ends = [np.empty((0, 2), np.int64)], []
-  for batch in _batches(path, ["path"]):
+  for batch in _batches(paths, ["path"]):
     files = sorted(batch["path"].unique().to_pylist())
     ends += [*files[:1], *files[-1:]]
     pairs = [(hash(file), hash(os.path.basename(file))) for file in files]

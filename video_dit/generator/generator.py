@@ -261,7 +261,7 @@ def load_encoders(
   Raises:
     ValueError: the data set is missing, or an encoder is missing or not the one it names.
   """
-  metadata = schema.Metadata.load(reader.set_folder(config.data.path, "latents"))
+  metadata = schema.Metadata.load(reader.set_folders(config.data.path, "latents")[0])
   frozen = load_autoencoder(config, mesh, metadata, named)
   return frozen, load_text_encoder(config, mesh, metadata, named)
 

@@ -98,7 +98,7 @@ def _report(earlier: config_lib.Config, config: config_lib.Config) -> None:
     return
   try:
     before, after = (
-      schema.Metadata.load(reader.set_folder(c.data.path, "latents"))
+      schema.Metadata.load(reader.set_folders(c.data.path, "latents")[0])
       for c in (earlier, config)
     )
   except (ValueError, OSError):  # The earlier run's data may be gone.

@@ -90,7 +90,7 @@ def diffusion_objective(
   config: config_lib.Config, mesh: jax.sharding.Mesh, *, begun: bool = False
 ) -> Objective:
   """Trains the DiT on latents."""
-  dataset = reader.Dataset(reader.set_folder(config.data.path, "latents"), "train")
+  dataset = reader.Dataset(reader.set_folders(config.data.path, "latents"))
 
   def check_makers() -> None:
     checkpoint = config.autoencoder.checkpoint
@@ -130,6 +130,7 @@ def diffusion_objective(
     steps=plan,
     facts={
       "training clips": len(dataset),
+      **_sets(dataset, config.data),
       "rows of an epoch": packing["rows"],
       "packing fill of an epoch": f"{packing['fill']:.2%}",
       "held-out clips": len(heldout) if heldout else reason,
@@ -155,7 +156,7 @@ def _initial(config: config_lib.Config, metadata: schema.Metadata):
 
 def reconstruction_objective(config: config_lib.Config) -> Objective:
   """Trains the autoencoder on windows of pixels, and exports it at the end."""
-  dataset = reader.Dataset(reader.set_folder(config.data.path, "pixels"), "train")
+  dataset = reader.Dataset(reader.set_folders(config.data.path, "pixels"))
   reader.check(dataset.metadata, kind="pixels")
   heldout, reason = _heldout_split(dataset)
   shown = dataset if reason else heldout
@@ -198,6 +199,7 @@ def reconstruction_objective(config: config_lib.Config) -> Objective:
     data=_fingerprint(dataset),
     facts={
       "training clips": len(dataset),
+      **_sets(dataset, config.data),
       "held-out clips": len(heldout) if heldout else reason,
     },
     model_keys=_RECONSTRUCTION_KEYS,
@@ -219,10 +221,20 @@ def _accumulated(config: config_lib.Config) -> config_lib.Config:
 def _heldout_split(train: reader.Dataset) -> tuple[reader.Dataset | None, str]:
   """The validation split, or None and the reason."""
   try:
-    dataset = reader.Dataset(train.folder, "validation")
+    dataset = reader.held_out([one.folder for one in train.sets])
   except ValueError as error:
     return None, f"none ({error})"
   return (dataset, "") if len(dataset) else (None, "none (the split is empty)")
+
+
+def _sets(dataset: reader.Dataset, data: config_lib.Data) -> dict[str, str]:
+  """What the sets hold, where there are several."""
+  weights = data.weights or (1.0,) * len(dataset.sets)
+  found = (
+    f"{one.folder}: {len(one):,} clips, {weight:g} times an epoch"
+    for one, weight in zip(dataset.sets, weights, strict=True)
+  )
+  return {"data sets": "; ".join(found)} if len(dataset.sets) > 1 else {}
 
 
 def _share(mesh: jax.sharding.Mesh, config: config_lib.Config) -> loader.Share:
@@ -233,7 +245,8 @@ def _share(mesh: jax.sharding.Mesh, config: config_lib.Config) -> loader.Share:
 def _fingerprint(dataset: reader.Dataset) -> str:
   """Hash of who made a set and of its records' extents, and another of their keys."""
   metadata, index = dataset.metadata, dataset.index
-  facts: dict[str, Any] = {"settings": metadata.settings, "records": len(dataset)}
+  settings = "+".join(one.metadata.settings for one in dataset.sets)
+  facts: dict[str, Any] = {"settings": settings, "records": len(dataset)}
   facts |= {"autoencoder": metadata.autoencoder, "text": metadata.text}
   digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
   for column in (index.t, index.h, index.w, index.text_tokens):

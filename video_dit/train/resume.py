@@ -44,7 +44,8 @@ def _data(
     return
   steps, keys = objective.steps, "config.seed"
   if steps:
-    keys += " and data.row_length, row_segments, row_text, lookahead, balance_rows, long"
+    keys += " and data.row_length, row_segments, row_text, lookahead, balance_rows, long,"
+    keys += " weights"
   packing = steps.packing if steps else None
   if position.seed != config.seed or position.epochs.get("packing", packing) != packing:
     yield (
