@@ -1,5 +1,6 @@
 """Small T5 and UMT5 encoders with random weights, written as transformers writes them."""
 
+import json
 import pathlib
 
 import jax
@@ -46,6 +47,15 @@ def arrays(config: dict, kind: str) -> dict[str, np.ndarray]:
       shapes[bias] = (config["relative_attention_num_buckets"], config["num_heads"])
   rng = np.random.default_rng(0)
   return {n: rng.normal(size=s).astype(np.float32) for n, s in shapes.items()}
+
+
+def write_tokenizer(folder: pathlib.Path) -> None:
+  """Writes a tokenizer of one word, `clip`, beside an encoder."""
+  pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -2.0], ["▁clip", -1.0]]
+  spaces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
+  model = {"type": "Unigram", "unk_id": 2, "vocab": pieces}
+  tokenizer = {"pre_tokenizer": spaces, "model": model}
+  (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
 
 
 def write(folder: pathlib.Path, config: dict | None, kind: str, **changes) -> None:

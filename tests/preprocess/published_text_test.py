@@ -23,11 +23,7 @@ def umt5(config, tmp_path):
   """The config with a published layout's encoder and tokenizer."""
   folder = tmp_path / "umt5"
   encoders.write(folder, encoders.CONFIG, "umt5")
-  pieces = [["<pad>", 0.0], ["</s>", 0.0], ["<unk>", 0.0], ["▁", -2.0], ["▁clip", -1.0]]
-  spaces = {"type": "Metaspace", "replacement": "▁", "prepend_scheme": "always"}
-  model = {"type": "Unigram", "unk_id": 2, "vocab": pieces}
-  tokenizer = {"pre_tokenizer": spaces, "model": model}
-  (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
+  encoders.write_tokenizer(folder)
   text = dataclasses.replace(config.text, checkpoint=str(folder))
   return dataclasses.replace(config, text=text)
 

@@ -36,7 +36,7 @@ class Generator:
       through the attribute `params` before each `generate`.
     frozen: the autoencoder that the model was trained with.
     encoder: the text encoder that it was trained with.
-    step: training steps that `params` have had, for records.
+    step: training steps that `params` have had, for records; 0 for published ones.
   """
 
   def __init__(
@@ -92,6 +92,35 @@ class Generator:
       _, shapes = abstract_model(config, frozen.channels, encoder.width)
       params = store.restore_ema(abstract_params(shapes, mesh), step)
     return cls(config, mesh, params, frozen, encoder, step=step)
+
+  @classmethod
+  def from_published(
+    cls, config: config_lib.Config, mesh: jax.sharding.Mesh
+  ) -> "Generator":
+    """Loads a published transformer and its encoders; no run and no data set is needed.
+
+    Args:
+      config: as `interop.with_transformer` returned it; names all three.
+      mesh: any.
+
+    Raises:
+      ValueError: one is not named, is missing or damaged, or they do not fit together.
+    """
+    for section in ("dit", "autoencoder", "text"):
+      if not getattr(config, section).checkpoint:
+        raise ValueError(
+          f"config.{section}.checkpoint is empty: a published transformer needs its"
+          f" autoencoder and its text encoder. Set --config.{section}.checkpoint=PATH."
+        )
+    vae = pathlib.Path(config.autoencoder.checkpoint).expanduser()
+    channels = interop.abstract_autoencoder(vae).channels
+    width = config.text.width
+    if interop.is_published(config.text):
+      width = interop.abstract_text_encoder(config.text, None).config.width
+    weights = interop.transformer_weights(config, channels, width)
+    frozen = interop.autoencoder(vae, mesh=mesh)
+    encoder = interop.text_encoder(config.text, mesh=mesh)
+    return cls(config, mesh, weights(mesh), frozen, encoder)
 
   def check(self, requests: Sequence[request_lib.Request]) -> None:
     """Refuses what `generate` would refuse; nothing is compiled.

@@ -35,16 +35,16 @@ def is_published(text: config_lib.Text) -> bool:
 
 def text_encoder(
   text: config_lib.Text,
-  folder: str | os.PathLike[str],
+  folder: str | os.PathLike[str] | None = None,
   *,
   mesh: jax.sharding.Mesh | None = None,
 ) -> encoder_lib.TextEncoder:
-  """Reads the text encoder of a data set.
+  """Reads the text encoder of a data set, or the one that the settings name.
 
   Args:
     text: the settings.
     folder: `OUT/text` of the data set, which holds the tokenizer; and the weights, where
-      they are not published ones.
+      they are not published ones. None takes both from where the settings say.
     mesh: over all of whose axes but `data` published weights are laid; None or one
       without these puts them on the default device.
 
@@ -52,10 +52,10 @@ def text_encoder(
     ValueError: a file is missing or damaged, or the weights do not fit.
   """
   if not is_published(text):
-    return encoder_lib.TextEncoder.load(text, folder)
+    return encoder_lib.TextEncoder.load(text, folder or _path(text))
   tensors = _tensors(text)
   kind = _kind(text, tensors)
-  tokenizer = _tokenizer(kind, folder)
+  tokenizer = _tokenizer(kind, folder or _tokenizer_path(text, tensors))
   _check(text, kind, tensors, tokenizer)
   loaded = registry.load(_path(text), dtype=text.dtype, mesh=laid_over(mesh))
   if isinstance(tokenizer, bpe.ClipTokenizer):

@@ -1,11 +1,16 @@
-r"""Generates clips from prompts with a trained checkpoint.
+r"""Generates clips from prompts with a trained checkpoint, or a published one.
 
   python -m video_dit.sample --workdir=runs/demo --prompt="a red circle moves left"
   python -m video_dit.sample --workdir=runs/demo --prompts=prompts.jsonl --mesh=cpu:8 \
       --config.sample.steps=30 --config.sample.guidance=3
+  python -m video_dit.sample --config=configs/wan_1_3b.py --output=clips --mesh=gpu \
+      --config.dit.checkpoint=Wan2.1-T2V-1.3B-Diffusers/transformer \
+      --config.autoencoder.checkpoint=Wan2.1-T2V-1.3B-Diffusers/vae \
+      --config.text.checkpoint=Wan2.1-T2V-1.3B-Diffusers/text_encoder --prompt="a boat"
 
 Flags:
-  --workdir    folder of the training run
+  --workdir    folder of the training run; without it, the published transformer that
+               config.dit.checkpoint names, with the encoders that config names
   --step       of the checkpoint, one of those that the run has kept [the newest]
   --prompt     what a clip shows; may be given several times, and may be empty
   --prompts    a .txt file with a prompt a line, or a .jsonl file whose lines have a
@@ -35,7 +40,7 @@ import pathlib
 
 from absl import flags as absl_flags
 
-from video_dit import files, flags
+from video_dit import files, flags, interop
 from video_dit.generator import generator as generator_lib
 from video_dit.parallel import hosts
 from video_dit.sample import prompts, run
@@ -53,14 +58,27 @@ absl_flags.DEFINE_string("output", None, "folder of the clips")
 
 def main() -> None:
   """Samples what the flags ask for and names the gallery."""
-  workdir = pathlib.Path(flags.folder("workdir", "runs/demo"))
-  folder = pathlib.Path(flags.folder("output") or workdir / "samples")
+  published = not FLAGS.workdir and FLAGS.config and FLAGS.config.dit.checkpoint
+  if published and FLAGS.step is not None:
+    raise ValueError(f"--step={FLAGS.step} is of a run: name its --workdir, or leave it.")
+  workdir = "" if published else flags.folder("workdir", "runs/demo")
+  folder = pathlib.Path(
+    flags.folder("output", "clips" if published else "")
+    or pathlib.Path(workdir) / "samples"
+  )
   files.check_writable(folder)
   listed = [os.path.expanduser(name) for name in FLAGS.prompts]
   lines = prompts.lines(FLAGS.prompt, listed)
   config = flags.config()
+  if published:
+    config = interop.with_transformer(config)
   mesh = flags.mesh(config)
-  generator = generator_lib.Generator.from_workdir(workdir, config, mesh, step=FLAGS.step)
+  if published:
+    generator = generator_lib.Generator.from_published(config, mesh)
+  else:
+    generator = generator_lib.Generator.from_workdir(
+      pathlib.Path(workdir), config, mesh, step=FLAGS.step
+    )
   samples = run.sample(generator, lines, folder)
   hosts.say(f"{len(samples)} clips, {folder / 'samples.jsonl'}, {folder / 'index.html'}")
 

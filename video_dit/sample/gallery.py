@@ -17,7 +17,7 @@ def write(folder: pathlib.Path, samples: Sequence[records.Sample]) -> pathlib.Pa
     page.facts(
       {
         "clips": len(samples),
-        "checkpoint": f"step {', '.join(map(str, steps))}",
+        "checkpoint": ", ".join(f"step {n}" if n else "published" for n in steps),
         "sampler": "; ".join(samplers),
       }
     )
