@@ -273,6 +273,13 @@ def test_the_network_is_traced_once_for_any_number_of_steps():
   assert len(calls) == 1
 
 
+@pytest.mark.parametrize("shift", [1.0, 3.0])
+def test_schedules_of_any_length_end_in_the_data(shift):
+  for steps in (1, 2, 41, 47, 55, 82, 107):  # of which divisions by XLA end above 0
+    found = np.asarray(samplers.schedule_times(steps, shift=shift))
+    assert found[0] == 1.0 and found[-1] == 0.0 and (np.diff(found) < 0).all()
+
+
 def test_schedules_run_from_noise_to_data():
   np.testing.assert_allclose(samplers.schedule_times(4), [1.0, 0.75, 0.5, 0.25, 0.0])
   shifted = samplers.schedule_times(4, shift=3.0, start=0.999)

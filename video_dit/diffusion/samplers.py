@@ -154,7 +154,8 @@ def schedule_times(
     raise ValueError(f"sample.steps={steps}: at least 1 step is needed.")
   shift = jnp.asarray(shift, jnp.float32)
   first = start / (shift - (shift - 1.0) * start)  # is shifted to `start`
-  share = 1.0 - jnp.arange(steps + 1, dtype=jnp.float32) / steps
+  # By NumPy: XLA multiplies by 1 / steps, and may end at 6e-8.
+  share = jnp.asarray(1.0 - np.arange(steps + 1) / steps, jnp.float32)
   even = jax.vmap(jnp.multiply, in_axes=(0, None))(share, first)
   return jax.vmap(times_lib.shift_times, in_axes=(0, None))(even, shift)
 
