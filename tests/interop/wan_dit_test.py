@@ -308,8 +308,8 @@ def test_what_it_does_not_fit_is_refused_before_it_is_read(folder, tmp_path):
   other = dataclasses.replace(config, dit=dataclasses.replace(config.dit, depth=4))
   with pytest.raises(ValueError, match=r"config\.dit\.depth=4, but .* has 3"):
     interop.transformer_weights(other, 5, 11)
-  with pytest.raises(ValueError, match=r"config\.dit\.checkpoint=.*not a published"):
+  with pytest.raises(ValueError, match=r"config\.dit\.checkpoint=.*is not a transformer"):
     interop.with_transformer(_config(tmp_path / "nowhere"))
-  with pytest.raises(ValueError, match=r"only supported with dit.architecture='wan'"):
+  with pytest.raises(ValueError, match=r"architecture='adaln', but .* 'wan'"):
     own = dataclasses.replace(config.dit, architecture="adaln", text_length=0)
-    config_lib.parse(config_lib.to_dict(dataclasses.replace(config, dit=own)))
+    interop.with_transformer(dataclasses.replace(config, dit=own))

@@ -126,5 +126,5 @@ def test_a_transformer_that_is_named_gives_its_sizes(tmp_path):
   with pytest.raises(ValueError, match=r"5 channels.*of config.autoencoder"):
     encoders.resolved(_config(dit=named, **sizes))
   gone = dict(named, checkpoint=str(tmp_path / "gone"))
-  with pytest.raises(ValueError, match="is not a published transformer"):
+  with pytest.raises(ValueError, match="is not a transformer"):
     encoders.resolved(_config(dit=gone))

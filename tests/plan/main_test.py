@@ -58,7 +58,7 @@ def test_all_programs_are_planned_and_written(tmp_path):
         "--config.dit.architecture=wan",
         "--config.dit.checkpoint=/no",
       ],
-      ["config.dit.checkpoint='/no' is not a published transformer"],
+      ["config.dit.checkpoint='/no' is not a transformer"],
     ),
     (["--topology=cpu:8", "--json=/no/such/folder/x.json"], ["is not a folder"]),
   ],

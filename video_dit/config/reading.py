@@ -87,7 +87,7 @@ def parse(tree: Mapping[str, Any]) -> Config:
   """
   if hasattr(tree, "to_dict"):
     tree = tree.to_dict()
-  config = _parse_section(Config, tree, "config")
+  config = parse_section(Config, tree, "config")
   rules.check(config, dict(leaves(config)))
   return config
 
@@ -117,8 +117,17 @@ def _no_key(key: str, hints: Mapping[str, Any], where: str) -> ValueError:
   )
 
 
-def _parse_section(cls: type, tree: Any, where: str):
-  """Builds one dataclass from a mapping, key by key."""
+def parse_section(cls: type, tree: Any, where: str):
+  """Builds one dataclass from a mapping, key by key; rules are not checked.
+
+  Args:
+    cls: `Config` or one of its sections.
+    tree: its content; what is missing has its default.
+    where: of the content, for messages.
+
+  Raises:
+    ValueError: an unknown key, or a wrong type.
+  """
   if not isinstance(tree, Mapping):
     raise ValueError(f"{where}={tree!r}: a section of keys is expected here.")
   hints = typing.get_type_hints(cls)
@@ -128,7 +137,7 @@ def _parse_section(cls: type, tree: Any, where: str):
       raise _no_key(str(key), hints, where)
     kind = hints[key]
     if dataclasses.is_dataclass(kind):
-      values[key] = _parse_section(typing.cast(type, kind), value, f"{where}.{key}")
+      values[key] = parse_section(typing.cast(type, kind), value, f"{where}.{key}")
     else:
       values[key] = _parse_leaf(kind, value, f"{where}.{key}")
   missing = [

@@ -205,19 +205,13 @@ def _check_dit(config: Config) -> None:
   )
   _require(dit.frequencies % 2 == 0, "dit.frequencies", dit.frequencies, "must be even")
   wan = dit.architecture == "wan"
-  _require(
-    wan or not dit.checkpoint,
-    "dit.checkpoint",
-    dit.checkpoint,
-    "published transformers are only supported with dit.architecture='wan'",
-  )
   for key, only in (("process", "flow"), ("prediction", "velocity")):
     value = getattr(config.diffusion, key)
     _require(
-      not dit.checkpoint or value == only,
+      not (wan and dit.checkpoint) or value == only,
       f"diffusion.{key}",
       value,
-      f"must be {only!r} with dit.checkpoint: published transformers have learnt that",
+      f"must be {only!r} with dit.checkpoint: Wan's transformers have learnt that",
     )
   _require(
     wan or not dit.text_length, "dit.text_length", dit.text_length, "is 0 except in 'wan'"

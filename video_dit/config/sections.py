@@ -126,9 +126,9 @@ class DiT:
   Attributes:
     architecture: `adaln` is this project's own (models/dit/model.py), `wan` is that of
       Wan 2.1 (models/dit/wan.py).
-    checkpoint: folder or file of a published transformer of that architecture, which a
-      new run starts from (docs/checkpoints.md). Its sizes, positions and `text_length`
-      replace those here.
+    checkpoint: folder or file of a transformer of that architecture, published or written
+      by `video_dit.convert`, which a new run starts from (docs/checkpoints.md). Its
+      sizes, positions and `text_length` replace those here.
     width, depth, heads: of the transformer; heads divide the width.
     mlp_ratio: width of the MLP over `width`.
     patch: latent frames, rows and columns of one token.

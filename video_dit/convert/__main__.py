@@ -1,4 +1,4 @@
-r"""Reads a published checkpoint, reports what it is, and writes it as safetensors.
+r"""Reads a checkpoint, reports what it is, and writes it as safetensors.
 
   python -m video_dit.convert --from=google/t5-v1_1-xxl --to=t5-encoder
   python -m video_dit.convert --from=models_t5_umt5-xxl-enc-bf16.pth \
@@ -9,7 +9,7 @@ r"""Reads a published checkpoint, reports what it is, and writes it as safetenso
 Flags:
   --from      a folder with weights and config.json, or a file: .safetensors, its
               .index.json, .bin, .pt, .pth. Pickled files are read without running
-              them. Or the workdir of a run that trains Wan's transformer: its averaged
+              them. Or the workdir of a run that trains a transformer: its averaged
               weights
   --step      of the workdir's checkpoint, one of those that it has kept [the newest]
   --to        folder to be written; without it, what was read is only reported
@@ -17,7 +17,9 @@ Flags:
               narrowest that holds them]
   --naming    transformers | diffusers | native: whose names to write [those read]
 
-`video_dit.interop.load` and the peers can read what is written.
+`video_dit.interop.load` and the peers can read what is written; transformers of this
+project's own architecture, `video_dit.interop.load` alone. A run can start from a
+transformer (config.dit.checkpoint), and `video_dit.sample` take it without a run.
 """
 
 import pathlib

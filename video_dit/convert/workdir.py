@@ -1,7 +1,8 @@
-"""The averaged weights of a training run, to be written as the peers' format has them."""
+"""The averaged weights of a training run, to be written with all that describes them."""
 
 import json
 import pathlib
+from typing import Any
 
 from flax import nnx
 import jax
@@ -11,7 +12,7 @@ import numpy as np
 from video_dit import config as config_lib
 from video_dit import interop
 from video_dit.checkpoints.store import Store
-from video_dit.interop import wan_dit
+from video_dit.interop import own_dit, wan_dit
 from video_dit.models.dit import rotary
 from video_dit.models.dit.wan_config import of_section
 
@@ -32,8 +33,8 @@ def load(workdir: pathlib.Path, step: int | None = None) -> interop.Loaded:
     step: of the checkpoint; by default the newest.
 
   Raises:
-    ValueError: the run has not saved that, or trains a model that no published format
-      is known for, or can tell.
+    ValueError: the run has not saved that, or trains what no format is known for, or
+      a Wan transformer that its format cannot tell.
   """
   path = workdir / "config.json"
   try:
@@ -42,35 +43,43 @@ def load(workdir: pathlib.Path, step: int | None = None) -> interop.Loaded:
     raise ValueError(
       f"{path} is not a config of this version ({error}). Name another run."
     ) from error
-  if config.objective != "diffusion" or config.dit.architecture != "wan":
+  if config.objective != "diffusion":
     raise ValueError(
-      f"{workdir}: config.dit.architecture={config.dit.architecture!r} of a run whose"
-      f" objective is {config.objective!r}: only 'wan' transformers have a published"
-      " format that can be written. Sample from the workdir instead."
+      f"{workdir}: config.objective={config.objective!r}: only transformers are written."
+      " A trained autoencoder is in the workdir's folder `autoencoder`."
     )
-  _check_function(workdir, config)
+  if config.dit.architecture == "wan":
+    _check_function(workdir, config)
   with Store(workdir / _CHECKPOINTS) as store:
     step = store.existing(step)
     extents = store.extents(step)
-    patch_dim, text_width = extents["embed/kernel"][0], extents["text1/kernel"][0]
-    sizes = of_section(config.dit, patch_dim, text_width)
-    graph, shapes = nnx.split(wan_dit.abstract(sizes))
-    device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
-    abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device),
-      nnx.to_pure_dict(shapes),
-    )
-    params = store.restore_ema(abstract, step)
-  return interop.Loaded(
-    kind=wan_dit.KINDS[0],
-    model=nnx.merge(graph, params),
-    config=sizes,
-    naming=_NAMING,
-    licence=wan_dit.LICENCE,
-    files=(workdir / _CHECKPOINTS / str(step),),
-    dtypes=(np.dtype(np.float32),),
-    tensors=wan_dit.num_tensors(params, sizes, _NAMING),
+    said: dict[str, Any]
+    if config.dit.architecture == "wan":
+      patch_dim, text_width = extents["embed/kernel"][0], extents["text1/kernel"][0]
+      wan = of_section(config.dit, patch_dim, text_width)
+      model, params = _read(store, step, wan_dit.abstract(wan))
+      said = {"kind": wan_dit.KINDS[0], "naming": _NAMING, "licence": wan_dit.LICENCE}
+      said |= {"config": wan, "tensors": wan_dit.num_tensors(params, wan, _NAMING)}
+    else:
+      patch_dim, text_width = extents["embed/kernel"][0], extents["text/kernel"][0]
+      own = own_dit.of_config(config, patch_dim, text_width)
+      model, params = _read(store, step, own_dit.abstract(own))
+      said = {"kind": own_dit.KINDS[0], "naming": own_dit.NAMING, "licence": None}
+      said |= {"config": own, "tensors": own_dit.num_tensors(params, own)}
+  files = (workdir / _CHECKPOINTS / str(step),)
+  return interop.Loaded(model=model, files=files, dtypes=(np.dtype(np.float32),), **said)
+
+
+def _read(store: Store, step: int, shadow: nnx.Module) -> tuple[nnx.Module, Any]:
+  """The model with its averaged weights, and these."""
+  graph, shapes = nnx.split(shadow)
+  device = jax.sharding.SingleDeviceSharding(jax.local_devices(backend="cpu")[0])
+  abstract = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape, jnp.float32, sharding=device),
+    nnx.to_pure_dict(shapes),
   )
+  params = store.restore_ema(abstract, step)
+  return nnx.merge(graph, params), params
 
 
 def _check_function(workdir: pathlib.Path, config: config_lib.Config) -> None:

@@ -1,4 +1,4 @@
-"""The published transformer that `config.dit.checkpoint` names: a run starts from it."""
+"""The transformer that `config.dit.checkpoint` names: a run starts from it."""
 
 from collections.abc import Callable
 import dataclasses
@@ -9,9 +9,11 @@ from absl import logging
 import jax
 
 from video_dit import config as config_lib
-from video_dit.interop import registry, wan_dit
+from video_dit.interop import own_dit, registry, wan_dit
 from video_dit.interop.tensors import open_tensors
 from video_dit.models.dit.wan_config import WanConfig, of_section
+
+Sizes = WanConfig | own_dit.OwnConfig
 
 
 def with_transformer(
@@ -19,8 +21,8 @@ def with_transformer(
 ) -> config_lib.Config:
   """The config with the function of the transformer that it starts from.
 
-  Sizes, positions and the captions' length are the checkpoint's; what changes is logged.
-  No tensor is read.
+  Sizes, positions and the captions' length are the checkpoint's, and process and
+  prediction those of this project's own; what changes is logged. No tensor is read.
 
   Args:
     config: of the run.
@@ -33,16 +35,26 @@ def with_transformer(
   """
   if not config.dit.checkpoint:
     return config
-  if begun is not None and begun.dit.checkpoint == config.dit.checkpoint:
+  if begun is None or begun.dit.checkpoint != config.dit.checkpoint:
+    sizes: Sizes = _open(config)
+  elif begun.dit.architecture == "wan":
     sizes = of_section(begun.dit, 0, 0)
   else:
-    sizes = _open(config)
-  dit = sizes.section(config.dit)
-  pairs = ((key, value, getattr(dit, key)) for key, value in vars(config.dit).items())
-  if changed := [f"{key}={b!r} (not {a!r})" for key, a, b in pairs if a != b]:
-    logging.warning("config.dit.checkpoint overrides the config: %s", ", ".join(changed))
-  config = dataclasses.replace(config, dit=dit)
-  return config_lib.parse(config_lib.to_dict(config))
+    sizes = own_dit.of_config(begun, 0, 0)
+  changed = _with(config, sizes)
+  before, after = dict(config_lib.leaves(config)), dict(config_lib.leaves(changed))
+  pairs = ((key, value, after[key]) for key, value in before.items())
+  if told := [f"{key}={b!r} (not {a!r})" for key, a, b in pairs if a != b]:
+    logging.warning("config.dit.checkpoint overrides the config: %s", ", ".join(told))
+  return config_lib.parse(config_lib.to_dict(changed))
+
+
+def _with(config: config_lib.Config, sizes: Sizes) -> config_lib.Config:
+  """The config of a run of this transformer."""
+  dit, diffusion = sizes.section(config.dit), config.diffusion
+  if isinstance(sizes, own_dit.OwnConfig):
+    diffusion = dataclasses.replace(diffusion, **sizes.diffusion)
+  return dataclasses.replace(config, dit=dit, diffusion=diffusion)
 
 
 def transformer_weights(
@@ -74,13 +86,12 @@ def transformer_weights(
       f"{where} takes captions encoded {sizes.text_width} wide, but those of the data set"
       f" are {text_width} wide. Preprocess with the text encoder that belongs to it."
     )
-  expected = sizes.section(config.dit)
-  for field in dataclasses.fields(expected):
-    here, there = getattr(config.dit, field.name), getattr(expected, field.name)
-    if here != there:
+  expected = dict(config_lib.leaves(_with(config, sizes)))
+  for key, here in config_lib.leaves(config):
+    if here != expected[key]:
       raise ValueError(
-        f"config.dit.{field.name}={here!r}, but {where} has {there!r}. Leave it as"
-        " the checkpoint has it."
+        f"config.{key}={here!r}, but {where} has {expected[key]!r}. Leave it as the"
+        " checkpoint has it."
       )
 
   def read(mesh: jax.sharding.Mesh) -> dict[str, Any]:
@@ -93,21 +104,28 @@ def _path(config: config_lib.Config) -> pathlib.Path:
   return pathlib.Path(config.dit.checkpoint).expanduser()
 
 
-def _open(config: config_lib.Config) -> WanConfig:
+def _open(config: config_lib.Config) -> Sizes:
   """The checkpoint's sizes."""
+  where = f"config.dit.checkpoint={config.dit.checkpoint!r}"
   try:
     tensors = open_tensors(_path(config))
   except ValueError as e:
-    raise ValueError(
-      f"config.dit.checkpoint={config.dit.checkpoint!r} is not a published transformer."
-      f" ({e})"
-    ) from e
+    raise ValueError(f"{where} is not a transformer. ({e})") from e
   said = registry.read_config(tensors)
-  if not wan_dit.matches(said, tensors):
+  found = {"adaln": own_dit, "wan": wan_dit}
+  kinds = [name for name, module in found.items() if module.matches(said, tensors)]
+  if not kinds:
     first = ", ".join(list(tensors.extents)[:3])
     raise ValueError(
-      f"config.dit.checkpoint={config.dit.checkpoint!r} is not a Wan transformer (its"
-      f" first tensors are {first}). Name one's folder or file; in a pipeline it is the"
-      " folder `transformer`."
+      f"{where} is not a Wan transformer, nor one that video_dit.convert wrote (its first"
+      f" tensors are {first}). Name one's folder or file; in a pipeline it is the folder"
+      " `transformer`."
     )
+  if kinds[0] != config.dit.architecture:
+    raise ValueError(
+      f"config.dit.architecture={config.dit.architecture!r}, but {where} is of the"
+      f" architecture {kinds[0]!r}. Choose a config of that."
+    )
+  if kinds[0] == "adaln":
+    return own_dit.sizes_of(said, tensors)
   return wan_dit.sizes_of(said, tensors)[2]
