@@ -1,8 +1,10 @@
 """Images of every kind, as displayed."""
 
+from fractions import Fraction
 import struct
 import zlib
 
+import av
 import numpy as np
 from PIL import Image
 import pytest
@@ -54,6 +56,44 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert np.array_equal(only(tmp_path / name), upright), name
     seen = probe(tmp_path / name, MEDIA)
     assert (seen.kind, seen.height, seen.width) == ("image", 24, 40)
+
+
+@pytest.mark.parametrize("name", "rgb24 gbrp10le gbrp12le rgb48le rgba64le".split())
+def test_jpeg_2000_of_any_depth_has_its_levels(tmp_path, encode, name):
+  levels = np.repeat(np.linspace(0, 65535, 8).astype(np.uint16), 8)
+  pixels = np.broadcast_to(levels[:, None], (64, 64, 3))
+  frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb48le")
+  frame = frame.reformat(format=name, interpolation="BICUBIC")
+  codec = av.CodecContext.create("jpeg2000", "w")
+  codec.height, codec.width, codec.pix_fmt, codec.time_base = 64, 64, name, Fraction(1, 8)
+  codec.options = {"pred": "1", "format": "1"}  # lossless, in boxes
+  data = b"".join(bytes(packet) for packet in codec.encode(frame) + codec.encode())
+  start = data.index(b"\xff\x4f\xff\x51")
+  for name, part in (("a.jp2", data), ("a.j2k", data[start:])):
+    (tmp_path / name).write_bytes(part)
+    seen = only(tmp_path / name)
+    assert np.abs(seen.astype(int) - np.rint(pixels / 257)).max() <= 1, name
+    assert probe(tmp_path / name, MEDIA).codec == "jpeg2000"
+
+
+@pytest.mark.parametrize(
+  "bits, white_is_zero", [(8, False), (8, True), (12, False), (16, False), (16, True)]
+)
+def test_greys_of_tiff_have_their_levels(tmp_path, bits, white_is_zero):
+  most = (1 << bits) - 1
+  levels = [round(most * share) for share in (0, 0.25, 0.75, 1)]
+  stored = [most - level if white_is_zero else level for level in levels]
+  if bits == 12:
+    joined = "".join(f"{level:03x}" for level in stored)
+    row = bytes.fromhex(joined)
+  else:
+    row = b"".join(level.to_bytes(bits // 8, "little") for level in stored)
+  fields = {256: 4, 257: 2, 258: bits, 259: 1, 262: 0 if white_is_zero else 1}
+  fields |= {273: 200, 277: 1, 278: 2, 279: 2 * len(row)}
+  entries = b"".join(struct.pack("<HHII", tag, 3, 1, n) for tag, n in fields.items())
+  head = b"II*\0" + struct.pack("<IH", 8, len(fields)) + entries + bytes(4)
+  (tmp_path / "a.tif").write_bytes(head.ljust(200, b"\0") + row * 2)
+  assert only(tmp_path / "a.tif")[1, :, 0] == pytest.approx([0, 64, 191, 255], abs=1)
 
 
 def test_sixteen_bits_are_scaled(tmp_path):

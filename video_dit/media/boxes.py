@@ -87,6 +87,34 @@ def is_cut(file: BinaryIO) -> bool:
   return at > end
 
 
+def find(file: BinaryIO, name: bytes, most: int = _MOST_BYTES) -> bytes:
+  """The contents of the first box of a name at the top of a file.
+
+  Args:
+    file: any; in one that is no run of boxes nothing is found.
+    name: of the box.
+    most: bytes to read.
+
+  Returns:
+    The contents, no more than `most`; none where there is no such box.
+  """
+  end, at = file.seek(0, 2), 0
+  while at + 8 <= end:
+    file.seek(at)
+    head = file.read(16)
+    length, used = int.from_bytes(head[:4]), 8
+    if length == 1:
+      length, used = int.from_bytes(head[8:]), 16
+    length = length or end - at  # 0 is a box that reaches to the end.
+    if length < used:
+      break
+    if head[4:8] == name:
+      file.seek(at + used)
+      return file.read(min(length - used, most))
+    at += length
+  return b""
+
+
 def _meta(file: BinaryIO) -> bytes | None:
   """The box of the items; None where there is none, or there are tracks."""
   meta = None

@@ -1,14 +1,18 @@
 """Pixels of Pillow's images as RGB: depth, profile, transparency."""
 
+from collections.abc import Mapping
 import io
 import os
+from typing import Any
 
 import numpy as np
-from PIL import Image, ImageCms
+from PIL import Image, ImageCms, TiffImagePlugin
 
 from video_dit.media.errors import MediaError
 
 _MODES = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}  # by the colour space of a profile
+
+_BITS, _PHOTOMETRIC = 0x0102, 0x0106  # TIFF tags
 
 
 def to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
@@ -30,6 +34,8 @@ def to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
   profile, opacity = image.info.get("icc_profile"), None
   if image.mode.startswith("I"):
     grey_HW = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+    if isinstance(image, TiffImagePlugin.TiffImageFile):
+      grey_HW = _as_16_bits(grey_HW, image.tag_v2)
     clear = image.info.get("transparency")
     if isinstance(clear, int):
       opacity = Image.fromarray((grey_HW != clear).astype(np.uint8) * 255)
@@ -45,6 +51,14 @@ def to_rgb(path: str | os.PathLike, image: Image.Image) -> Image.Image:
   white = Image.new("RGBA", seen.size, "white")
   white.alpha_composite(seen)
   return white.convert("RGB")
+
+
+def _as_16_bits(grey_HW: np.ndarray, tags: Mapping[int, Any]) -> np.ndarray:
+  """Grey of a TIFF, whose 12 bits and whose white of 0 Pillow leaves as they are."""
+  bits = tags.get(_BITS, (16,))[0]
+  if bits < 16:
+    grey_HW = grey_HW * 65535 // ((1 << bits) - 1)
+  return 65535 - grey_HW if tags.get(_PHOTOMETRIC) == 0 else grey_HW
 
 
 def standard_colour(image: Image.Image, profile: bytes | None) -> Image.Image:

@@ -19,12 +19,13 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from video_dit import config
-from video_dit.media import motion_jpeg
+from video_dit.media import boxes, motion_jpeg
 from video_dit.media.colours import to_rgb
 from video_dit.media.errors import MediaError
 
 # Only parsers of real images: no PostScript, no fonts, no streams.
 FORMATS = ("PNG", "JPEG", "GIF", "WEBP", "AVIF", "TIFF", "BMP", "JPEG2000", "PPM", "QOI")
+_SIZES = 1024  # bytes of a JPEG 2000 codestream that hold the depths
 _ORIENTATION = 0x0112  # EXIF tag
 _TURNED = (5, 6, 7, 8)  # EXIF orientations that exchange height and width
 _UPRIGHT = {
@@ -91,7 +92,8 @@ def open_image(
     media: limits.
 
   Yields:
-    The image, not yet decoded; None where the file is not an image (or is motion JPEG).
+    The image, not yet decoded; None where the file is not an image, or FFmpeg reads it
+      better: motion JPEG, JPEG 2000 of more than 8 bits.
 
   Raises:
     MediaError: the size is beyond the limits (Pillow's own, 179 million pixels,
@@ -116,11 +118,28 @@ def open_image(
       raise
     except Exception as error:  # Parsers raise anything on broken headers.
       raise MediaError(path, "unreadable", f"the image does not open: {error}") from error
-    if image is not None and image.format == "JPEG" and motion_jpeg.is_stream(path):
+    if image is not None and _is_for_ffmpeg(path, image):
       image = None
     if image is not None:
       check_size(path, image.height, image.width, media)
     yield image
+
+
+def _is_for_ffmpeg(path: str | os.PathLike, image: Image.Image) -> bool:
+  """Whether Pillow would lose what FFmpeg keeps."""
+  if image.format == "JPEG":
+    return motion_jpeg.is_stream(path)
+  with (
+    open(path, "rb") as file,
+    contextlib.suppress(struct.error, LookupError, ValueError),
+  ):
+    if image.format == "JPEG2000":
+      start = file.read(_SIZES)
+      if not start.startswith(b"\xff\x4f"):  # Else it is a codestream, without boxes.
+        start = boxes.find(file, b"jp2c", _SIZES)
+      (count,) = struct.unpack_from(">H", start, 40)  # ISO/IEC 15444-1, A.5.1
+      return any(1 + (bits & 0x7F) > 8 for bits in start[42 : 42 + 3 * count : 3])
+  return False
 
 
 def orientation(image: Image.Image) -> int:
