@@ -1,7 +1,8 @@
-"""Boxes of the ISO base media file format, as far as pictures in HEIF files need them."""
+"""Boxes of the ISO base media file format, as far as pictures and crops need them."""
 
 from collections.abc import Iterator
 import dataclasses
+import struct
 from typing import BinaryIO
 
 _MOST_BYTES = 1 << 24  # of the boxes that describe a file
@@ -58,7 +59,7 @@ def items(file: BinaryIO) -> Items | None:
     struct.error, LookupError, ValueError: the boxes are invalid.
   """
   meta = _meta(file)
-  found = dict(_boxes(meta[4:])) if meta is not None else {}
+  found = dict(read(meta[4:])) if meta is not None else {}
   if meta is None or b"pitm" not in found or b"iinf" not in found:
     return None
   primary = _Reader(found[b"pitm"])
@@ -85,6 +86,24 @@ def is_cut(file: BinaryIO) -> bool:
       return False
     at += length
   return at > end
+
+
+def read(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+  """Names and contents of the boxes that follow each other.
+
+  Raises:
+    ValueError: one reaches beyond the end.
+  """
+  at = 0
+  while at + 8 <= len(data):
+    length, name, used = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
+    if length == 1:
+      length, used = int.from_bytes(data[at + 8 : at + 16]), 16
+    end = at + length if length else len(data)
+    if end < at + used or end > len(data):
+      raise ValueError(f"a box {name!r} of {length} bytes")
+    yield name, data[at + used : end]
+    at = end
 
 
 def find(file: BinaryIO, name: bytes, most: int = _MOST_BYTES) -> bytes:
@@ -115,6 +134,27 @@ def find(file: BinaryIO, name: bytes, most: int = _MOST_BYTES) -> bytes:
   return b""
 
 
+def clean_aperture(body: bytes, height: int, width: int) -> tuple[int, int, int, int]:
+  """The part of a picture that a `clap` box shows (ISO/IEC 14496-12, 12.1.4).
+
+  Args:
+    body: contents of the box: a size, and how far its middle is from the middle.
+    height: of the picture, in pixels.
+    width: of the picture, in pixels.
+
+  Returns:
+    The first row, the first column, the number of rows and of columns.
+
+  Raises:
+    struct.error, ZeroDivisionError: the box is invalid.
+  """
+  fields = struct.unpack(">4I4i", body[:32])
+  wide, tall, right, down = (fields[i] / fields[i + 1] for i in (0, 2, 4, 6))
+  top = max(0, round((height - tall) / 2 + down))
+  left = max(0, round((width - wide) / 2 + right))
+  return top, left, round(tall), round(wide)
+
+
 def _meta(file: BinaryIO) -> bytes | None:
   """The box of the items; None where there is none, or there are tracks."""
   meta = None
@@ -138,19 +178,6 @@ def _meta(file: BinaryIO) -> bytes | None:
   return meta
 
 
-def _boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-  at = 0
-  while at + 8 <= len(data):
-    length, name, used = int.from_bytes(data[at : at + 4]), data[at + 4 : at + 8], 8
-    if length == 1:
-      length, used = int.from_bytes(data[at + 8 : at + 16]), 16
-    end = at + length if length else len(data)
-    if end < at + used or end > len(data):
-      raise ValueError(f"a box {name!r} of {length} bytes")
-    yield name, data[at + used : end]
-    at = end
-
-
 class _Reader:
   """Reads the numbers of a box with a version."""
 
@@ -168,7 +195,7 @@ class _Reader:
 
 def _kinds(box: bytes) -> dict[int, bytes]:
   kinds = {}
-  for name, entry in _boxes(box[8 if box[0] else 6 :]):
+  for name, entry in read(box[8 if box[0] else 6 :]):
     reader = _Reader(entry)
     if name == b"infe" and reader.version >= 2:
       item = reader.number(4 if reader.version > 2 else 2)
@@ -180,7 +207,7 @@ def _kinds(box: bytes) -> dict[int, bytes]:
 def _sources(box: bytes) -> dict[int, tuple[int, ...]]:
   sources = {}
   size = 4 if box[0] else 2
-  for name, entry in _boxes(box[4:]):
+  for name, entry in read(box[4:]):
     reader = _Reader(bytes(4) + entry)
     if name == b"dimg":
       item = reader.number(size)
@@ -191,10 +218,10 @@ def _sources(box: bytes) -> dict[int, tuple[int, ...]]:
 def _properties(box: bytes) -> dict[int, list[tuple[bytes, bytes]]]:
   known: list[tuple[bytes, bytes]] = []
   found: dict[int, list[tuple[bytes, bytes]]] = {}
-  parts = list(_boxes(box))
+  parts = list(read(box))
   for name, body in parts:
     if name == b"ipco":
-      known = list(_boxes(body))
+      known = list(read(body))
   for name, body in parts:
     if name != b"ipma":
       continue

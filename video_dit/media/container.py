@@ -9,7 +9,7 @@ import os
 import av
 
 from video_dit import config
-from video_dit.media import boxes, declared, heif, motion_jpeg
+from video_dit.media import boxes, cropping, declared, heif, motion_jpeg
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import displayed_size
 from video_dit.media.still import check_size
@@ -47,6 +47,11 @@ class Video:
   duration: float | None
   exact: bool
   picture: heif.Picture | None = None
+
+  @functools.cached_property
+  def crop(self) -> cropping.Crop:
+    """What the container cuts off each frame."""
+    return cropping.find(self.path, self.container, self.stream)
 
   @functools.cached_property
   def is_avi(self) -> bool:

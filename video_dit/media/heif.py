@@ -201,15 +201,6 @@ def _turned(pixels_HWC: np.ndarray, turns: _Turns) -> np.ndarray:
     elif name == b"imir":  # 0 exchanges top and bottom, 1 left and right.
       pixels_HWC = pixels_HWC[:, ::-1] if body[0] & 1 else pixels_HWC[::-1]
     else:
-      pixels_HWC = _cropped(pixels_HWC, body)
+      top, left, tall, wide = boxes.clean_aperture(body, *pixels_HWC.shape[:2])
+      pixels_HWC = pixels_HWC[top : top + tall, left : left + wide]
   return pixels_HWC
-
-
-def _cropped(pixels_HWC: np.ndarray, body: bytes) -> np.ndarray:
-  """A part of the size given, its middle moved from the middle (ISO/IEC 14496-12)."""
-  fields = struct.unpack(">4I4i", body[:32])
-  width, height, right, down = (fields[i] / fields[i + 1] for i in (0, 2, 4, 6))
-  tall, wide = pixels_HWC.shape[:2]
-  top = max(0, round((tall - height) / 2 + down))
-  left = max(0, round((wide - width) / 2 + right))
-  return pixels_HWC[top : top + round(height), left : left + round(width)]

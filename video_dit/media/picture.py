@@ -2,8 +2,9 @@
 
 Range and matrix are those that the frame declares; where it declares no matrix, frames
 of at most 720x576 pixels are BT.601 and larger ones BT.709, as in players. High dynamic
-range (PQ, HLG) is tone-mapped to sRGB. Transparent pixels are composited on white.
-Interlaced frames stay as they are.
+range (PQ, HLG) is tone-mapped to sRGB. What the container says is not shown is cut off
+before frames are scaled. Transparent pixels are composited on white. Interlaced frames
+stay as they are.
 """
 
 import functools
@@ -22,6 +23,8 @@ from av.video.reformatter import (
   VideoReformatter,
 )
 import numpy as np
+
+from video_dit.media import cropping
 
 _STANDARD_DEFINITION = 720 * 576
 _UNSPECIFIED = (2, 3)  # AVCOL_SPC_UNSPECIFIED, AVCOL_SPC_RESERVED
@@ -51,13 +54,16 @@ _HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 
 
 def displayed_size(
-  stream: av.VideoStream, frame: av.VideoFrame | None = None
+  stream: av.VideoStream,
+  frame: av.VideoFrame | None = None,
+  crop: cropping.Crop = cropping.NONE,
 ) -> tuple[int, int]:
   """Height and width with square pixels, upright where a frame is given.
 
   Args:
     stream: gives the shape of a pixel, and the size where there is no frame.
     frame: gives size and orientation.
+    crop: what is cut off the frame as coded.
 
   Returns:
     `(height, width)` in pixels; the height of an unturned frame is kept, its width
@@ -65,7 +71,8 @@ def displayed_size(
   """
   source = stream if frame is None else frame
   ratio = float(stream.sample_aspect_ratio or 1) or 1.0
-  height, width = source.height, max(1, round(source.width * ratio))
+  height, width = crop.size(source.height, source.width)
+  width = max(1, round(width * ratio))
   if frame is not None and _display_matrix(frame).transposed:
     return width, height
   return height, width
@@ -75,35 +82,52 @@ class Painter:
   """Converts the decoded frames of one stream to RGB frames of one size."""
 
   def __init__(
-    self, stream: av.VideoStream, size: tuple[int, int] | None, *, upright: bool = True
+    self,
+    stream: av.VideoStream,
+    size: tuple[int, int] | None,
+    *,
+    crop: cropping.Crop = cropping.NONE,
+    upright: bool = True,
   ):
     """Prepares for a stream.
 
     Args:
       stream: that the frames come from.
       size: `(height, width)` of the result; None is each frame's displayed size.
+      crop: what is cut off each frame.
       upright: turns frames as they declare; else they stay as coded.
     """
-    self.stream, self.size, self.upright = stream, size, upright
-    self.scale = VideoReformatter()
+    self.stream, self.size, self.crop, self.upright = stream, size, crop, upright
+    # Each remembers its last work, and prepares for another anew.
+    self.scale, self.whole = VideoReformatter(), VideoReformatter()
 
   def __call__(self, frame: av.VideoFrame) -> np.ndarray:
     """The uint8 RGB pixels `(H, W, 3)` of a frame: upright, square, of the size."""
     turn = _display_matrix(frame) if self.upright else _Turn()
-    height, width = self.size or displayed_size(self.stream, frame)
+    height, width = self.size or displayed_size(self.stream, frame, self.crop)
     if turn.transposed:
       height, width = width, height
+    cut = self.crop.size(frame.height, frame.width) != (frame.height, frame.width)
     resized = (height, width) != (frame.height, frame.width)
     quick = not _is_luma_chroma(frame) or frame.format.name in _QUICK
-    packed = quick and not resized and turn == _Turn()
+    packed = quick and not (resized or cut or any(turn))
     alpha = _has_alpha(frame.format.name)
     names = ("rgba", "gbrap") if alpha else ("rgb24", "gbrp")
-    made = self._reformat(frame, height, width, names[0 if packed else 1])
+    name = names[0 if packed else 1]
+    if cut:
+      whole = self._reformat(self.whole, frame, frame.height, frame.width, name)
+      frame = _cropped(whole, self.crop)
+    made = self._reformat(self.scale, frame, height, width, name)
     pixels_HWC = made.to_ndarray() if packed else _interleave(made, turn)
     return _on_white(pixels_HWC) if alpha else np.ascontiguousarray(pixels_HWC)
 
   def _reformat(
-    self, frame: av.VideoFrame, height: int, width: int, name: str
+    self,
+    scale: VideoReformatter,
+    frame: av.VideoFrame,
+    height: int,
+    width: int,
+    name: str,
   ) -> av.VideoFrame:
     work = {"width": width, "height": height, "threads": 1}
     # Full chroma keeps saturated colours exact; it matters only where sizes change.
@@ -114,9 +138,9 @@ class Painter:
       large = frame.height * frame.width > _STANDARD_DEFINITION
       work["src_colorspace"] = Colorspace.ITU709 if large else Colorspace.ITU601
     if frame.color_trc not in _HIGH_DYNAMIC_RANGE or _has_alpha(frame.format.name):
-      return self.scale.reformat(frame, format=name, **work)
+      return scale.reformat(frame, format=name, **work)
     # Tone mapping costs far more than resizing, so it comes second.
-    small = self.scale.reformat(frame, format=frame.format.name, **work)
+    small = scale.reformat(frame, format=frame.format.name, **work)
     mapper = _tone_mapper(
       threading.get_ident(), height, width, frame.format.name, frame.color_trc
     )
@@ -136,14 +160,31 @@ def _tone_mapper(*work) -> VideoReformatter:
   return VideoReformatter()
 
 
+def _cropped(frame: av.VideoFrame, crop: cropping.Crop) -> av.VideoFrame:
+  """A part of a frame in planes of RGB."""
+  height, width = crop.size(frame.height, frame.width)
+  part = av.VideoFrame(width, height, frame.format.name)
+  for source_HW, target in zip(_planes(frame), part.planes, strict=True):
+    values_HW = source_HW[crop.top : crop.top + height, crop.left : crop.left + width]
+    room = target.line_size // values_HW.itemsize - width
+    target.update(np.pad(values_HW, ((0, 0), (0, room))).tobytes())
+  return part
+
+
+def _planes(frame: av.VideoFrame) -> list[np.ndarray]:
+  """The values `(H, W)` of each plane of RGB, of 8 or 16 bits."""
+  depth = np.uint16 if frame.format.name.endswith("16le") else np.uint8
+  lines = (np.asarray(memoryview(plane)).view(depth) for plane in frame.planes)
+  return [line.reshape(frame.height, -1)[:, : frame.width] for line in lines]
+
+
 def _interleave(frame: av.VideoFrame, turn: _Turn) -> np.ndarray:
   """The pixels `(H, W, 3)`, or with alpha 4, of a frame in planes G, B, R, A, upright."""
   height, width = frame.height, frame.width
   shape = (width, height) if turn.transposed else (height, width)
-  pixels_HWC = np.empty((*shape, len(frame.planes)), np.uint8)
-  for channel, plane in zip((1, 2, 0, 3), frame.planes, strict=False):
-    values_HW = np.asarray(memoryview(plane)).reshape(height, plane.line_size)
-    values_HW = values_HW[:, :width]
+  planes = _planes(frame)
+  pixels_HWC = np.empty((*shape, len(planes)), planes[0].dtype)
+  for channel, values_HW in zip((1, 2, 0, 3), planes, strict=False):
     if turn.transposed:
       values_HW = values_HW.T
     rows = slice(None, None, -1 if turn.flips_rows else 1)

@@ -60,7 +60,7 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
       return _probe_image(path, image, limits)
   with container.open_video(path, limits) as clip:
     first = video.first_frame(clip)
-    height, width = displayed_size(clip.stream, first)
+    height, width = displayed_size(clip.stream, first, clip.crop)
     rotation = first.rotation
     if clip.picture is not None:
       height, width = clip.picture.displayed_size

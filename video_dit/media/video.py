@@ -61,14 +61,16 @@ def shown(
   """
   skip = _seek(video, seek_seconds) if seek_seconds > 0 else 0
   times, tally = video.times(), _Tally()
-  painter, checked = Painter(video.stream, size), None
+  painter, checked = Painter(video.stream, size, crop=video.crop), None
   if seek_seconds <= 0 and "matroska" in video.container.format.name:
     tally.fault = elements.fault(video.path)
   for frame in _decoded(video, tally, times, skip):
     if checked != (frame.height, frame.width):  # A stream may change its size.
       checked = frame.height, frame.width
       check_size(video.path, *checked, video.media)
-      check_size(video.path, *displayed_size(video.stream, frame), video.media)
+      check_size(
+        video.path, *displayed_size(video.stream, frame, video.crop), video.media
+      )
     seconds = times.of(frame)
     check_length(video.path, seconds, video.media)
     duration = (frame.duration or 0) * video.tick or 1 / video.frames_per_second
@@ -160,7 +162,7 @@ def first_frame(video: Video) -> av.VideoFrame:
     MediaError: `unreadable` where none decodes, `too_large`, `too_small`.
   """
   for frame in _decoded(video, _Tally(), video.times()):
-    check_size(video.path, *displayed_size(video.stream, frame), video.media)
+    check_size(video.path, *displayed_size(video.stream, frame, video.crop), video.media)
     return frame
   raise MediaError(video.path, "unreadable", "no frame of the video decodes.")
 
