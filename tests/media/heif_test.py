@@ -175,6 +175,11 @@ def test_a_picture_is_cropped_turned_and_mirrored(tmp_path, coded, turns, expect
     assert np.abs(seen - want).mean() < 2
     described = probe(path, MEDIA)
     assert (described.height, described.width) == want.shape[:2]
+    degrees = described.rotation
+    turned = np.rot90(whole, degrees // 90)
+    assert degrees in (-90, 0, 90, 180)
+    if expected is not None:  # Turned by that, it lacks at most a mirror.
+      assert np.array_equal(turned, want) or np.array_equal(turned[:, ::-1], want)
 
 
 def test_the_primary_picture_is_taken_not_the_thumbnail(tmp_path, coded):

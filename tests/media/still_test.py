@@ -56,6 +56,10 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert np.array_equal(only(tmp_path / name), upright), name
     seen = probe(tmp_path / name, MEDIA)
     assert (seen.kind, seen.height, seen.width) == ("image", 24, 40)
+    turned = np.rot90(stored, seen.rotation // 90)  # Then it is mirrored, or is not.
+    mirrored = np.array_equal(turned[:, ::-1], upright)
+    assert seen.rotation in (-90, 0, 90, 180)
+    assert np.array_equal(turned, upright) or mirrored, orientation
 
 
 @pytest.mark.parametrize("name", "rgb24 gbrp10le gbrp12le rgb48le rgba64le".split())

@@ -64,6 +64,22 @@ def test_display_matrices_are_applied(tmp_path, encode, matrix):
   assert (described.height, described.width) == (height, width)
 
 
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("degrees", [-90, 0, 90, 180])
+def test_a_file_is_turned_by_its_rotation_and_then_mirrored(tmp_path, degrees, mirrored):
+  stored, path = quadrants(64, 64), tmp_path / "a.mp4"
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("mpeg4", rate=8)
+    stream.height, stream.width, stream.pix_fmt = *stored.shape[:2], "yuv420p"
+    stream.set_display_rotation(degrees, hflip=mirrored)
+    container.mux(stream.encode(av.VideoFrame.from_ndarray(stored)) + stream.encode())
+  assert probe(path, MEDIA).rotation == degrees
+  expected = np.rot90(stored, degrees // 90)
+  expected = expected[:, ::-1] if mirrored else expected
+  seen = next(frames(path, MEDIA)).astype(int)
+  assert np.abs(seen - expected)[16::32, 16::32].max() < 12
+
+
 @pytest.mark.parametrize("ratio", [Fraction(4, 3), Fraction(1, 2)])
 def test_pixels_become_square(tmp_path, encode, ratio):
   path = encode(tmp_path / "a.mp4", [quadrants()] * 2, aspect=ratio)

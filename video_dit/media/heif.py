@@ -48,9 +48,17 @@ class Picture:
 
   @property
   def rotation(self) -> int:
-    """Counter-clockwise degrees that turn it upright."""
-    degrees = sum(90 * (body[0] & 3) for name, body in self.turns if name == b"irot")
-    return (degrees + 90) % 360 - 90
+    """Counter-clockwise degrees that turn it upright; it is mirrored afterwards."""
+    corners_HW = np.arange(4).reshape(2, 2)
+    turned_HW = _turned(corners_HW, tuple(t for t in self.turns if t[0] != b"clap"))
+    mirrored_HW = turned_HW[:, ::-1]
+    degrees = (0, 90, 180, -90)
+    return next(
+      degrees[quarters]
+      for quarters in range(4)
+      for seen_HW in (turned_HW, mirrored_HW)
+      if np.array_equal(np.rot90(corners_HW, quarters), seen_HW)
+    )
 
 
 def find(path: str) -> Picture | None:

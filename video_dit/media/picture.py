@@ -42,6 +42,13 @@ class _Turn(NamedTuple):
   flips_rows: bool = False
   flips_columns: bool = False
 
+  @property
+  def rotation(self) -> int:
+    """Counter-clockwise degrees; then, if it mirrors, left and right are exchanged."""
+    if self.transposed:
+      return 90 if self.flips_rows else -90
+    return 180 if self.flips_rows else 0
+
 
 # By counter-clockwise degrees.
 _TURNS = {
@@ -210,6 +217,14 @@ def _has_alpha(name: str) -> bool:
 def _is_luma_chroma(frame: av.VideoFrame) -> bool:
   """Whether pixels are YUV rather than RGB, grey or a palette."""
   return frame.format.name.startswith(("yuv", "nv", "p0", "p2", "p4", "uyvy", "yvyu"))
+
+
+def rotation(frame: av.VideoFrame) -> int:
+  """Counter-clockwise degrees that turn a frame upright: -90, 0, 90 or 180.
+
+  Where it is also mirrored, they are those after which left and right are exchanged.
+  """
+  return _display_matrix(frame).rotation
 
 
 def _display_matrix(frame: av.VideoFrame) -> _Turn:

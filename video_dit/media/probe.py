@@ -7,7 +7,7 @@ from typing import Literal
 from video_dit import config
 from video_dit.media import container, declared, still, video
 from video_dit.media.errors import MediaError
-from video_dit.media.picture import displayed_size
+from video_dit.media.picture import displayed_size, rotation
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -23,7 +23,8 @@ class Probe:
     frames: number of frames, where declared and plausible.
     codec: name of the codec or of the image format, in lower case.
     bit_depth: bits of a channel.
-    rotation: counter-clockwise degrees that bring the coded frame upright.
+    rotation: counter-clockwise degrees that bring the coded frame upright: -90, 0, 90
+      or 180. Where the file mirrors it too, left and right are exchanged afterwards.
     audio: whether there is sound.
   """
 
@@ -61,10 +62,10 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
   with container.open_video(path, limits) as clip:
     first = video.first_frame(clip)
     height, width = displayed_size(clip.stream, first, clip.crop)
-    rotation = first.rotation
+    degrees = rotation(first)
     if clip.picture is not None:
       height, width = clip.picture.displayed_size
-      rotation = clip.picture.rotation
+      degrees = clip.picture.rotation
     count = clip.stream.frames or None
     if count and clip.duration:
       expected = clip.duration * clip.frames_per_second
@@ -79,14 +80,13 @@ def probe(path: str | os.PathLike, limits: config.Media) -> Probe:
       frames=1 if is_image else count,
       codec=clip.stream.codec.canonical_name,
       bit_depth=max(part.bits for part in first.format.components),
-      rotation=rotation,
+      rotation=degrees,
       audio=any(stream.type == "audio" for stream in clip.container.streams),
     )
 
 
 def _probe_image(path: str, image, limits: config.Media) -> Probe:
   height, width = still.displayed_size(image)
-  rotation = still.rotation(image)
   bit_depth = 16 if image.mode.startswith("I") else 8
   seconds, count = 0.0, 1
   if still.is_animated(path, image):
@@ -107,6 +107,6 @@ def _probe_image(path: str, image, limits: config.Media) -> Probe:
     frames=count,
     codec=image.format.lower(),
     bit_depth=bit_depth,
-    rotation=rotation,
+    rotation=still.rotation(image),
     audio=False,
   )

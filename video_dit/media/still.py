@@ -16,7 +16,7 @@ import struct
 import warnings
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from video_dit import config
 from video_dit.media import boxes, motion_jpeg
@@ -169,7 +169,9 @@ def displayed_size(image: Image.Image) -> tuple[int, int]:
 
 
 def rotation(image: Image.Image) -> int:
-  """Counter-clockwise degrees that turn the image upright, ignoring mirroring."""
+  """Counter-clockwise degrees that turn the image upright; it is mirrored afterwards."""
+  if isinstance(image, TiffImagePlugin.TiffImageFile):
+    return _TURNS.get(image.tag_v2.get(_ORIENTATION, 1), 0)
   return _TURNS.get(orientation(image), 0)
 
 
