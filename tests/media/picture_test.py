@@ -91,6 +91,23 @@ def test_turned_frames_have_exact_colours(stream, name, monkeypatch):
   assert np.abs(found_HWC.astype(int) - wanted_HWC).mean() < 0.2
 
 
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize(
+  "name", "yuv422p nv12 uyvy422 yuyv422 vuyx vuya ayuv64le y210le xv30le xv36le".split()
+)
+def test_the_matrix_follows_from_the_size_in_every_layout(stream, name, large):
+  green = np.full((576, 1024 if large else 720, 3), [40, 160, 20], np.uint8)
+  matrix = "ITU709" if large else "ITU601"
+  # Packed formats are made of planes: what swscale makes of RGB by itself is BT.601.
+  planes = av.VideoFrame.from_ndarray(green).reformat(
+    format="yuv444p", dst_colorspace=matrix, interpolation=_FULL
+  )
+  frame = planes.reformat(format=name)
+  frame.colorspace = 2
+  found_HWC = picture.Painter(stream, _SIZE)(frame)
+  assert np.abs(found_HWC.astype(int) - green[0, 0]).max() <= 3
+
+
 def test_no_frame_outlives_its_picture(tmp_path):
   path = tmp_path / "clip.mp4"  # x264 says its settings in side data.
   write.write_video(path, [np.full((64, 96, 3), 9 * i, np.uint8) for i in range(24)], 8)

@@ -216,7 +216,9 @@ def _has_alpha(name: str) -> bool:
 
 def _is_luma_chroma(frame: av.VideoFrame) -> bool:
   """Whether pixels are YUV rather than RGB, grey or a palette."""
-  return frame.format.name.startswith(("yuv", "nv", "p0", "p2", "p4", "uyvy", "yvyu"))
+  format = frame.format
+  colours = sum(not part.is_alpha for part in format.components)
+  return colours == 3 and not format.is_rgb and not format.name.startswith("xyz")
 
 
 def rotation(frame: av.VideoFrame) -> int:
