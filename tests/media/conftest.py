@@ -26,7 +26,10 @@ def _encode(
   options = {"threads": "1", **(options or {})}
   with av.open(os.fspath(path), "w", options=container_options or {}) as container:
     stream = container.add_stream(codec, rate=Fraction(rate), options=options)
-    stream.height, stream.width = frames_FHWC[0].shape[:2]
+    first = frames_FHWC[0]
+    stream.height, stream.width = (
+      (first.height, first.width) if isinstance(first, av.VideoFrame) else first.shape[:2]
+    )
     stream.pix_fmt = pix_fmt
     if milliseconds is not None:
       stream.codec_context.time_base = Fraction(1, 1000)

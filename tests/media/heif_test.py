@@ -35,9 +35,9 @@ def coded(tmp_path, encode):
   if "libx265" not in av.codecs_available:
     pytest.skip("this PyAV has no libx265")
 
-  def make(pixels_HWC):
+  def make(pixels_HWC, **tags):
     options = {"x265-params": "log-level=none:bframes=0", "crf": "4"}
-    tags = {"colorspace": 5}
+    tags = {"colorspace": 5, **tags}
     path = tmp_path / "one.mp4"
     encode(path, [pixels_HWC], codec="libx265", options=options, tags=tags)
     data = path.read_bytes()
@@ -199,6 +199,24 @@ def test_the_profile_of_a_picture_is_applied(tmp_path, coded, swapped_profile):
   path = write(tmp_path / "a.heic", [(b"hvc1", properties, content)], 1)
   red, green, _ = only(path)[TALL // 2, WIDE // 2]
   assert red < 40 and green > 180
+
+
+def test_colours_are_converted_once(tmp_path, coded, swapped_profile):
+  def seen(name, profile=None, **tags):
+    record, content = coded(colour([200, 60, 60]), **tags)
+    properties = [record, extents(TALL, WIDE)]
+    if profile is not None:
+      properties.append(box(b"colr", b"prof", profile))
+    path = write(tmp_path / name, [(b"hvc1", properties, content)], 1)
+    return only(path)[TALL // 2, WIDE // 2]
+
+  p3 = {"color_primaries": 12, "color_trc": 13}
+  red, green, _ = seen("p3.heic", **p3)
+  assert red > 210 and green < 55
+  # A profile is all that counts.
+  np.testing.assert_array_equal(
+    seen("both.heic", swapped_profile, **p3), seen("profile.heic", swapped_profile)
+  )
 
 
 def test_a_film_beside_tiles_is_the_film(tmp_path, coded, encode, counted, indices):

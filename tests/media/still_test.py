@@ -62,7 +62,9 @@ def test_exif_orientation_is_applied(tmp_path, orientation):
     assert np.array_equal(turned, upright) or mirrored, orientation
 
 
-@pytest.mark.parametrize("name", "rgb24 gbrp10le gbrp12le rgb48le rgba64le".split())
+@pytest.mark.parametrize(
+  "name", "rgb24 gbrp10le gbrp12le rgb48le gray10le gray16le rgba64le".split()
+)
 def test_jpeg_2000_of_any_depth_has_its_levels(tmp_path, encode, name):
   levels = np.repeat(np.linspace(0, 65535, 8).astype(np.uint16), 8)
   pixels = np.broadcast_to(levels[:, None], (64, 64, 3))

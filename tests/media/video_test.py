@@ -138,9 +138,8 @@ def test_the_declared_matrix_is_used_and_else_the_usual_one(tmp_path, encode):
       for frame in red
     ]
     options = {"crf": "1"}
-    shape = _Sized(coded, 64, 64)
     path = encode(
-      tmp_path / f"{matrix}.mp4", shape, pix_fmt="yuv444p", tags=tags, options=options
+      tmp_path / f"{matrix}.mp4", coded, pix_fmt="yuv444p", tags=tags, options=options
     )
     assert np.abs(next(frames(path, MEDIA)).astype(int) - red[0]).max() <= 4
   for height, matrix in ((64, "ITU601"), (720, "ITU709")):
@@ -149,23 +148,12 @@ def test_the_declared_matrix_is_used_and_else_the_usual_one(tmp_path, encode):
     ).reformat(format="yuv444p", dst_colorspace=matrix)
     path = encode(
       tmp_path / "none.mp4",
-      _Sized([frame], height, 640),
+      [frame],
       pix_fmt="yuv444p",
       tags={"colorspace": 2},
       options={"crf": "1"},
     )
     assert np.abs(next(frames(path, MEDIA)).astype(int) - [180, 20, 20]).max() <= 4
-
-
-class _Sized(list):
-  """PyAV frames whose first tells the size as an array would."""
-
-  def __init__(self, coded, height, width):
-    super().__init__(coded)
-    self.shape = (height, width, 3)
-
-  def __getitem__(self, index):
-    return self if index == 0 else super().__getitem__(index)
 
 
 def test_alpha_is_laid_on_white_and_grey_is_grey(tmp_path, encode):

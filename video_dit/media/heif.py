@@ -158,7 +158,9 @@ def paint(
           continue
         size = frame.height, frame.width
         _check_tile(path, size, picture)
-        tiles[stream.id] = Painter(stream, size, upright=False)(frame)
+        managed = picture.profile is not None
+        painter = Painter(stream, size, upright=False, managed=managed)
+        tiles[stream.id] = painter(frame)
   except MediaError:
     raise
   except (av.error.FFmpegError, ValueError) as error:

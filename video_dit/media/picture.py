@@ -2,29 +2,22 @@
 
 Range and matrix are those that the frame declares; where it declares no matrix, frames
 of at most 720x576 pixels are BT.601 and larger ones BT.709, as in players. High dynamic
-range (PQ, HLG) is tone-mapped to sRGB. What the container says is not shown is cut off
-before frames are scaled. Transparent pixels are composited on white. Interlaced frames
-stay as they are.
+range and wide gamuts become sRGB (`light`). What the container says is not shown is cut
+off before frames are scaled. Transparent pixels are composited on white. Interlaced
+frames stay as they are.
 """
 
 import functools
 import struct
-import threading
 from typing import Any, NamedTuple
 
 import av
 from av.sidedata.sidedata import SideDataContainer
 from av.sidedata.sidedata import Type as SideData
-from av.video.reformatter import (
-  ColorPrimaries,
-  Colorspace,
-  ColorTrc,
-  Interpolation,
-  VideoReformatter,
-)
+from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
 import numpy as np
 
-from video_dit.media import cropping
+from video_dit.media import cropping, light
 
 _STANDARD_DEFINITION = 720 * 576
 _UNSPECIFIED = (2, 3)  # AVCOL_SPC_UNSPECIFIED, AVCOL_SPC_RESERVED
@@ -57,7 +50,6 @@ _TURNS = {
   180: _Turn(flips_rows=True, flips_columns=True),
   270: _Turn(transposed=True, flips_columns=True),
 }
-_HIGH_DYNAMIC_RANGE = (ColorTrc.SMPTE2084, ColorTrc.ARIB_STD_B67)
 
 
 def displayed_size(
@@ -95,6 +87,7 @@ class Painter:
     *,
     crop: cropping.Crop = cropping.NONE,
     upright: bool = True,
+    managed: bool = False,
   ):
     """Prepares for a stream.
 
@@ -103,8 +96,10 @@ class Painter:
       size: `(height, width)` of the result; None is each frame's displayed size.
       crop: what is cut off each frame.
       upright: turns frames as they declare; else they stay as coded.
+      managed: the caller converts colours by a profile; else they become sRGB here.
     """
-    self.stream, self.size, self.crop, self.upright = stream, size, crop, upright
+    self.stream, self.size, self.crop = stream, size, crop
+    self.upright, self.managed = upright, managed
     # Each remembers its last work, and prepares for another anew.
     self.scale, self.whole = VideoReformatter(), VideoReformatter()
 
@@ -117,54 +112,34 @@ class Painter:
     cut = self.crop.size(frame.height, frame.width) != (frame.height, frame.width)
     resized = (height, width) != (frame.height, frame.width)
     quick = not _is_luma_chroma(frame) or frame.format.name in _QUICK
-    packed = quick and not (resized or cut or any(turn))
+    seen = light.colours(frame, managed=self.managed)
     alpha = _has_alpha(frame.format.name)
-    names = ("rgba", "gbrap") if alpha else ("rgb24", "gbrp")
-    name = names[0 if packed else 1]
-    if cut:
-      whole = self._reformat(self.whole, frame, frame.height, frame.width, name)
-      frame = _cropped(whole, self.crop)
-    made = self._reformat(self.scale, frame, height, width, name)
-    pixels_HWC = made.to_ndarray() if packed else _interleave(made, turn)
+    if quick and seen is None and not (resized or cut or any(turn)):
+      packed = _reformat(self.scale, frame, height, width, "rgba" if alpha else "rgb24")
+      pixels_HWC = packed.to_ndarray()
+    else:
+      name = ("gbrap" if alpha else "gbrp") + ("16le" if seen else "")
+      if cut:
+        whole = _reformat(self.whole, frame, frame.height, frame.width, name)
+        frame = _cropped(whole, self.crop)
+      pixels_HWC = _interleave(_reformat(self.scale, frame, height, width, name), turn)
+    pixels_HWC = seen.to_srgb(pixels_HWC) if seen else pixels_HWC
     return _on_white(pixels_HWC) if alpha else np.ascontiguousarray(pixels_HWC)
 
-  def _reformat(
-    self,
-    scale: VideoReformatter,
-    frame: av.VideoFrame,
-    height: int,
-    width: int,
-    name: str,
-  ) -> av.VideoFrame:
-    work = {"width": width, "height": height, "threads": 1}
-    # Full chroma keeps saturated colours exact; it matters only where sizes change.
-    work["interpolation"] = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT
-    if name.startswith("gbr"):  # Else tables are used here as well, 3 levels off.
-      work["interpolation"] |= Interpolation.ACCURATE_RND
-    if frame.colorspace in _UNSPECIFIED and _is_luma_chroma(frame):
-      large = frame.height * frame.width > _STANDARD_DEFINITION
-      work["src_colorspace"] = Colorspace.ITU709 if large else Colorspace.ITU601
-    if frame.color_trc not in _HIGH_DYNAMIC_RANGE or _has_alpha(frame.format.name):
-      return scale.reformat(frame, format=name, **work)
-    # Tone mapping costs far more than resizing, so it comes second.
-    small = scale.reformat(frame, format=frame.format.name, **work)
-    mapper = _tone_mapper(
-      threading.get_ident(), height, width, frame.format.name, frame.color_trc
-    )
-    return mapper.reformat(
-      small,
-      format=name,
-      dst_color_trc=ColorTrc.IEC61966_2_1,
-      dst_color_primaries=ColorPrimaries.BT709,
-      threads=1,
-    )
 
-
-@functools.lru_cache(maxsize=16)
-def _tone_mapper(*work) -> VideoReformatter:
-  """One for each kind of work: its tables take seconds, and other work discards them."""
-  del work
-  return VideoReformatter()
+def _reformat(
+  scale: VideoReformatter, frame: av.VideoFrame, height: int, width: int, name: str
+) -> av.VideoFrame:
+  """Scales a frame to RGB of a format, by the range and matrix of its colours."""
+  work = {"width": width, "height": height, "threads": 1}
+  # Full chroma keeps saturated colours exact; it matters only where sizes change.
+  work["interpolation"] = Interpolation.BICUBIC | Interpolation.FULL_CHR_H_INT
+  if name.startswith("gbr"):  # Else tables are used here as well, 3 levels off.
+    work["interpolation"] |= Interpolation.ACCURATE_RND
+  if frame.colorspace in _UNSPECIFIED and _is_luma_chroma(frame):
+    large = frame.height * frame.width > _STANDARD_DEFINITION
+    work["src_colorspace"] = Colorspace.ITU709 if large else Colorspace.ITU601
+  return scale.reformat(frame, format=name, **work)
 
 
 def _cropped(frame: av.VideoFrame, crop: cropping.Crop) -> av.VideoFrame:

@@ -19,7 +19,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin, UnidentifiedImageError
 
 from video_dit import config
-from video_dit.media import boxes, motion_jpeg
+from video_dit.media import boxes, light, motion_jpeg
 from video_dit.media.colours import to_rgb
 from video_dit.media.errors import MediaError
 
@@ -93,7 +93,7 @@ def open_image(
 
   Yields:
     The image, not yet decoded; None where the file is not an image, or FFmpeg reads it
-      better: motion JPEG, JPEG 2000 of more than 8 bits.
+      better: motion JPEG, JPEG 2000 of more than 8 bits, AVIF of other colours than sRGB.
 
   Raises:
     MediaError: the size is beyond the limits (Pillow's own, 179 million pixels,
@@ -139,6 +139,11 @@ def _is_for_ffmpeg(path: str | os.PathLike, image: Image.Image) -> bool:
         start = boxes.find(file, b"jp2c", _SIZES)
       (count,) = struct.unpack_from(">H", start, 40)  # ISO/IEC 15444-1, A.5.1
       return any(1 + (bits & 0x7F) > 8 for bits in start[42 : 42 + 3 * count : 3])
+    if image.format == "AVIF" and image.mode == "RGB" and "icc_profile" not in image.info:
+      found = boxes.items(file)
+      described = found.properties.get(found.primary, []) if found else []
+      points = [body[4:8] for name, body in described if name + body[:4] == b"colrnclx"]
+      return any(light.is_converted(*struct.unpack(">HH", both)) for both in points)
   return False
 
 

@@ -15,7 +15,7 @@ from video_dit import config as config_lib
 from video_dit.media import resize
 
 # Increment when the same settings give different pixels.
-VERSION = 2
+VERSION = 3
 KEY_DIGITS = 32
 
 

@@ -24,7 +24,7 @@ from video_dit.data import disk as disk_lib
 from video_dit.preprocess import inputs
 
 # Increment when the same file gives different facts.
-VERSION = 5
+VERSION = 6
 _INGEST = config_lib.Ingest()
 # Reasons that need not hold for the next run, though nothing seems to have changed.
 _ELSEWHERE = ("unreachable", "changed")
