@@ -120,3 +120,29 @@ def test_slides_stay_as_long_as_they_are_shown(tmp_path, encode, counted, indice
   seen = indices(frames(path, config.Media(frames_per_second=1)))
   assert seen[:30] == [0] * 10 + [1] * 10 + [2] * 10
   assert set(seen[30:]) <= {3}
+
+
+@pytest.mark.parametrize(
+  ("name", "codec", "unit"), [("a.ts", "libx264", 188), ("a.mpg", "mpeg2video", 2048)]
+)
+def test_a_broadcast_cut_inside_a_group_begins_with_its_first_whole_picture(
+  tmp_path, encode, counted, name, codec, unit
+):
+  """And not with a still of it for as long as nothing could be decoded."""
+  noise = np.random.default_rng(0).integers(0, 8, (128, 64, 64, 3))
+  clip = np.concatenate([counted(32, 64, 64, step=7)] * 4) + noise.astype(np.uint8)
+  options = {"g": "32", "bf": "2", "scenecut": "0"}
+  if codec == "mpeg2video":
+    options |= {"sc_threshold": "1000000000", "b": "4000000"}
+    del options["scenecut"]
+  path = encode(tmp_path / name, clip, codec=codec, options=options)
+  data = path.read_bytes()
+  path.write_bytes(data[len(data) // 5 // unit * unit :])
+  whole = list(frames(path, AT_25))
+  assert 88 <= len(whole) <= 98  # of 128, the first group of which is lost
+  levels = [frame_HWC.mean() for frame_HWC in whole[1:20]]
+  assert np.diff(levels).min() > 4
+  assert probe(path, AT_25).duration_seconds == pytest.approx(len(whole) / 25, abs=0.1)
+  for start in (55, 70):
+    rest = list(frames(path, AT_25, start_seconds=start / 25))
+    assert np.array_equal(rest, whole[start:])

@@ -86,6 +86,20 @@ def test_parts_of_a_file_equal_the_whole(tmp_path, encode, counted, indices, nam
   assert not list(frames(path, at(25), start_seconds=7.0))
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_parts_are_whole_where_pictures_are_refreshed_by_columns(tmp_path, encode, name):
+  """Containers call the start of a refresh a key frame; no picture is whole there."""
+  small_HWC = np.random.default_rng(0).integers(0, 255, (4, 10, 3), np.uint8)
+  picture_HWC = np.repeat(np.repeat(small_HWC, 16, axis=0), 16, axis=1)
+  clip = np.stack([np.roll(picture_HWC, 2 * n, axis=1) for n in range(100)])
+  options = {"intra-refresh": "1", "g": "24", "bf": "0"}
+  path = encode(tmp_path / name, clip, options=options)
+  whole = list(frames(path, at(25)))
+  for start in (52, 63, 75):
+    rest = list(frames(path, at(25), start_seconds=start / 25))
+    assert np.array_equal(rest, whole[start:])
+
+
 def test_held_frames_are_arrays_of_their_own(tmp_path, encode, counted):
   path = encode(tmp_path / "a.mp4", counted(3))
   seen = list(frames(path, at(75)))

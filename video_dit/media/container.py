@@ -9,7 +9,7 @@ import os
 import av
 
 from video_dit import config
-from video_dit.media import boxes, cropping, declared, heif, motion_jpeg
+from video_dit.media import boxes, cropping, declared, heif, known, motion_jpeg
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import displayed_size
 from video_dit.media.still import check_size
@@ -19,6 +19,7 @@ from video_dit.media.times import Times
 _REFUSED = {"tty", "hls", "concat", "dash", "imf", "lavfi", "sdp", "rtsp"}
 _STARTS = (b"\x1aE\xdf\xa3", b"RIFF", b"OggS", b"FLV", b"\x00\x00\x01\xba", b"0&\xb2u")
 _BOXES = (b"ftyp", b"moov", b"mdat", b"free", b"wide", b"skip")
+HOPELESS = 300  # failures to decode before the first frame
 
 
 @dataclasses.dataclass
@@ -28,7 +29,7 @@ class Video:
   Attributes:
     path: the file.
     container: PyAV's.
-    stream: the first video stream that is not an attached picture.
+    stream: the video stream (`declared.first_video`).
     decoder: of the stream.
     media: limits.
     frames_per_second: average rate.
@@ -70,9 +71,17 @@ class Video:
 
   @functools.cached_property
   def zero(self) -> float | None:
-    """Time stamp, in seconds, that counts as the start; None is the first frame's."""
+    """Time stamp, in seconds, that counts as the start; None is the first frame's.
+
+    A broadcast may begin with packets that refer to what came before: there it is that of
+    the first frame that decodes.
+    """
     if self.is_avi:
       return 0.0
+    if self.is_broadcast:
+      find = functools.partial(_first_stamp, self)
+      if (stamp := known.once(self.path, "first stamp", find)) is not None:
+        return stamp
     return None if self.stream.start_time is None else self.stream.start_time * self.tick
 
   @functools.cached_property
@@ -139,7 +148,9 @@ def open_video(path: str | os.PathLike, media: config.Media) -> Iterator[Video]:
     duration, exact = declared.duration(container, stream)
     rate = declared.rate(container, stream, duration)
     video = Video(path, container, stream, decoder, media, rate, duration, exact, picture)
-    if video.is_broadcast and (duration or 0.0) > media.max_seconds:
+    if video.is_broadcast and duration and video.zero is not None:
+      video.duration = duration - (video.zero - (stream.start_time or 0) * video.tick)
+    if video.is_broadcast and (video.duration or 0.0) > media.max_seconds:
       video.duration = _end(video)  # With clock jumps the declared duration is wrong.
     check_length(path, video.duration or 0.0, media)
     yield video
@@ -161,6 +172,29 @@ def coded(video: Video, times: Times | None = None) -> Iterator[tuple[bool, floa
       if packet.size:
         times.add(packet)
         yield packet.is_keyframe, times.of_packet(packet) or 0.0
+
+
+def _first_stamp(video: Video) -> float | None:
+  """Time stamp, in seconds and repaired, of the first frame that decodes, if any."""
+  step = 1 / video.frames_per_second
+  times = Times(tick=video.tick, zero=0.0, step=step, is_broadcast=True)
+  failures = before = 0  # before: frames without a time
+  with _open(video.path) as container:
+    stream = container.streams.video[video.container.streams.video.index(video.stream)]
+    _set(stream.codec_context, video.media)
+    with contextlib.suppress(av.error.FFmpegError):  # Decoding will meet it again.
+      for packet in container.demux(stream):
+        times.add(packet)
+        try:
+          for frame in stream.codec_context.decode(packet):
+            if frame.pts is not None:
+              return frame.pts * video.tick - before * step
+            before += 1
+        except (av.error.FFmpegError, ValueError):
+          failures += 1
+        if failures == HOPELESS:
+          break
+  return None
 
 
 def _end(video: Video) -> float:

@@ -19,17 +19,20 @@ def is_broadcast(container: av.container.InputContainer) -> bool:
 
 
 def first_video(container: av.container.InputContainer) -> av.VideoStream | None:
-  """The first real video stream; one without a decoder is skipped.
+  """The video stream of a file that has several: the first of those marked as default.
 
-  For an icon it is the largest: icons have the same picture in several sizes.
+  Where none is marked it is the first. One without a decoder is skipped. For an icon it
+  is the largest: icons have the same picture in several sizes.
   """
   attached = av.stream.Disposition.attached_pic
+  default = av.stream.Disposition.default
   found = []
   for stream in container.streams:
     if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
       continue
     if stream.width and stream.height and not stream.disposition & attached:
       found.append(stream)
+  found.sort(key=lambda stream: not stream.disposition & default)
   if "mp4" in container.format.name:  # Pictures beside a video (HEIF) have no duration.
     found.sort(key=lambda stream: stream.duration is None)
   if container.format.name == "ico":
@@ -59,15 +62,18 @@ def duration(
   base = stream.time_base or 1
   if is_bare(container):
     return None, False  # FFmpeg would guess from the bit rate.
-  if stream.duration:  # ASF has one for the whole file, and repeats it for each stream.
+  start = float((stream.start_time or 0) * base)
+  is_matroska = "matroska" in container.format.name
+  if is_matroska and (tag := _clock_seconds(stream.metadata.get("DURATION", ""))):
+    return tag - start, True
+  # A stream of Matroska has none of its own: FFmpeg may give it that of the file.
+  if stream.duration and not is_matroska:
+    # ASF has one for the whole file, and repeats it for each stream.
     alone = container.format.name != "asf" or len(container.streams) == 1
     return float(stream.duration * base), alone
-  start = float((stream.start_time or 0) * base)
-  if tag := _clock_seconds(stream.metadata.get("DURATION", "")):
-    return tag - start, True
   if not container.duration:
     return None, False
-  if "matroska" not in container.format.name:  # Matroska's duration counts from zero.
+  if not is_matroska:  # Its duration counts from zero.
     start -= (container.start_time or 0) / av.time_base
   return container.duration / av.time_base - start, len(container.streams) == 1
 

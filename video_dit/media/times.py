@@ -50,8 +50,12 @@ class Times:
     self._decoding: deque[int | None] = deque()
 
   def add(self, packet: av.Packet) -> bool:
-    """Repairs the times of a video packet in place; returns whether the clock jumped."""
-    if not packet.size:
+    """Repairs the times of a video packet in place; returns whether the clock jumped.
+
+    Frames outside an edit list are decoded, for those that refer to them, but not shown;
+    their times lie before the part that follows, which is no jump.
+    """
+    if not packet.size or packet.is_discard:
       return False
     leapt = packet.dts is not None and self._leaps(packet.dts)
     if self._shift:

@@ -7,21 +7,18 @@ logging is left as it is: setting its level can hang decoding.
 from collections.abc import Callable, Iterator
 import dataclasses
 import functools
-import os
 from typing import NamedTuple
 
 import av
+from av.video.frame import PictureType
 import numpy as np
 
-from video_dit.media import elements, heif
-from video_dit.media.container import Video, check_length, coded
+from video_dit.media import elements, heif, known, riff
+from video_dit.media.container import HOPELESS, Video, check_length, coded
 from video_dit.media.errors import MediaError
 from video_dit.media.picture import Painter, displayed_size
 from video_dit.media.still import check_size
 from video_dit.media.times import Times
-
-_HOPELESS = 300  # Failures before the first frame.
-_MOST_KNOWN = 64
 
 
 class Shown(NamedTuple):
@@ -44,12 +41,14 @@ def shown(
   """Decodes in display order; pixels are converted only on request.
 
   Times are those of the file, repaired where they run backwards. An AVI has only decoding
-  times; the n-th frame shown gets the n-th of them.
+  times; the n-th frame shown gets the n-th of them, and the last is shown until the end
+  of the empty chunks behind it, which repeat it.
 
   Args:
     video: an open video.
     size: `(height, width)` of the frames; None is the displayed size.
-    seek_seconds: frames earlier than the key frame before this time may be left out.
+    seek_seconds: frames earlier than the key frame before this time may be left out. The
+      first frame is a key frame, if it is not later.
 
   Yields:
     Frames with ascending times.
@@ -64,6 +63,7 @@ def shown(
   painter, checked = Painter(video.stream, size, crop=video.crop), None
   if seek_seconds <= 0 and "matroska" in video.container.format.name:
     tally.fault = elements.fault(video.path)
+  held: Shown | None = None  # of an AVI, whose next chunks may be empty
   for frame in _decoded(video, tally, times, skip):
     if checked != (frame.height, frame.width):  # A stream may change its size.
       checked = frame.height, frame.width
@@ -73,10 +73,20 @@ def shown(
       )
     seconds = times.of(frame)
     check_length(video.path, seconds, video.media)
+    if 0 < seek_seconds >= seconds and not tally.frames and _refers_back(frame):
+      tally.packets -= 1
+      continue
     duration = (frame.duration or 0) * video.tick or 1 / video.frames_per_second
     tally.frames, tally.end = tally.frames + 1, seconds + duration
     tally.interlaced |= frame.interlaced_frame
-    yield Shown(seconds, duration, functools.partial(_paint, video, painter, frame))
+    now = Shown(seconds, duration, functools.partial(_paint, video, painter, frame))
+    ready, held = (held, now) if video.is_avi else (now, None)
+    if ready is not None:
+      yield ready
+  if held is not None:
+    more = _repeated(video, tally)
+    tally.end += more
+    yield held._replace(duration=held.duration + more)
   if not tally.frames:
     raise MediaError(video.path, "unreadable", "no frame of the video decodes.")
   problem = tally.problem or _missing(video, tally, times)
@@ -110,19 +120,23 @@ def _seek(video: Video, seconds: float) -> int:
   return 0
 
 
-_known: dict[tuple, bool] = {}  # whether clocks jump, by file
-
-
 def _leaps(video: Video) -> bool:
   """Whether the clock of a broadcast jumps anywhere; determined once per file."""
-  stat = os.stat(video.path)
-  file = video.path, stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns
-  if file not in _known:
-    while len(_known) >= _MOST_KNOWN:
-      del _known[next(iter(_known))]
+
+  def find() -> bool:
     times = video.times()
-    _known[file] = any(times.leaps for _ in coded(video, times))
-  return _known[file]
+    return any(times.leaps for _ in coded(video, times))
+
+  return known.once(video.path, "leaps", find)
+
+
+def _refers_back(frame: av.VideoFrame) -> bool:
+  """Whether a frame after a seek needs frames before it, as far as decoders tell.
+
+  Containers mark points of recovery as key frames too, from which a picture is complete
+  only after some frames (periodic intra refresh).
+  """
+  return not frame.key_frame and frame.pict_type != PictureType.NONE
 
 
 def _key_before(video: Video, seconds: float) -> int:
@@ -175,7 +189,8 @@ class _Tally:
     frames: that came out.
     end: of the last of them.
     fault: where a Matroska or WebM file no longer adds up.
-    packets: of the video that went in, except those outside an edit list.
+    packets: of the video that went in, except those outside an edit list and those
+      before the start.
     packet_end: end of the last of them.
     file_end: end of the last packet of any stream.
     interlaced: a frame may be made of two packets.
@@ -198,12 +213,13 @@ class _Tally:
       return
     of_video = packet.stream.index == video.stream.index
     tick = video.tick if of_video else float(packet.time_base or 0)
-    end = (stamp + (packet.duration or 0)) * tick - (video.zero or 0.0)
+    start = stamp * tick - (video.zero or 0.0)
+    end = start + (packet.duration or 0) * tick
     self.file_end = max(self.file_end, end)
-    if of_video and packet.size and not packet.is_discard:
+    if of_video and packet.size and not packet.is_discard and start >= 0:
       self.packets += 1
       # Its duration is often that from one decoding time to the next.
-      self.packet_end = max(self.packet_end, stamp * tick - (video.zero or 0.0))
+      self.packet_end = max(self.packet_end, start)
 
 
 def _decoded(
@@ -212,7 +228,7 @@ def _decoded(
   """Frames up to the first damage, which is recorded in the tally."""
   packets = _packets(video, tally, times, skip)
   failures = 0
-  while failures < _HOPELESS:
+  while failures < HOPELESS:
     try:
       packet = next(packets, None)
       if packet is None:
@@ -274,6 +290,14 @@ def _is_over(packets: Iterator[av.Packet]) -> bool:
     return not any(packet.size for packet in packets)
   except av.error.FFmpegError:
     return True
+
+
+def _repeated(video: Video, tally: _Tally) -> float:
+  """Seconds for which empty chunks of an AVI repeat its last frame."""
+  if tally.problem or not video.duration or tally.end >= video.duration - video.tick / 2:
+    return 0.0
+  with open(video.path, "rb") as file:
+    return riff.last_repeats(file, video.stream.index) * video.tick
 
 
 def _missing(video: Video, tally: _Tally, times: Times) -> tuple[str, str] | None:
