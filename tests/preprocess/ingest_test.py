@@ -146,7 +146,7 @@ def test_what_swings_in_time_with_the_measures_is_not_frozen(tmp_path):
 def test_the_motion_of_a_clip_of_one_measure_without_a_next_frame_is_not_known(tmp_path):
   folder = tmp_path / "in"
   folder.mkdir()
-  write.write_video(folder / "a.mp4", scenes.texture(10, speed=5), 2.0)
+  write.write_video(folder / "a.mp4", scenes.texture(52, speed=5), RATE)
   (first, second), _, _ = _ingest(folder, tmp_path / "out")
   assert first["motion"] > 0 and second["motion"] is None
 

@@ -48,6 +48,11 @@ def test_motion_across_the_ends_of_a_clip_does_not_count():
   assert _numbers([0, 4, 8], motion=[9, 1, 1], onward=[1, 1, 9])["motion"] == 1
 
 
+def test_motion_counts_for_as_long_as_it_lasts():
+  found = _numbers([0, 1, 10], motion=[0, 1, 0], onward=[0, 1, 0])
+  assert found["motion"] == pytest.approx(9 / 12)
+
+
 def test_the_first_sample_stands_for_what_comes_before_it_too():
   found = _numbers([3, 6], level=[0, 200])
   assert found["black_seconds"] == 6 and found["black_share"] == 0.5

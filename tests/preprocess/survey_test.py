@@ -11,7 +11,7 @@ import pytest
 from tests.preprocess import scenes
 from video_dit import config as config_lib
 from video_dit.media import decode, write
-from video_dit.preprocess import examine, survey
+from video_dit.preprocess import examine, limits, survey
 
 MEDIA = config_lib.Media(frames_per_second=12.0, timeout_seconds=60.0)
 
@@ -85,6 +85,79 @@ def test_a_rate_that_is_no_mean_gives_way_to_what_was_decoded(
   known = _examine(tmp_path / name, dataclasses.replace(MEDIA, frames_per_second=0.0))
   assert known["frames"] == len(stamps)
   assert known["frames_per_second"] == pytest.approx(rate, rel=0.1)
+
+
+def _write_lossless(path, frames_FHWC, ticks):
+  """A video whose frames are shown from these ticks on, of 1/24 s."""
+  base = fractions.Fraction(1, 24)
+  with av.open(str(path), "w") as container:
+    stream = container.add_stream("ffv1", rate=24)
+    stream.height, stream.width = frames_FHWC.shape[1:3]
+    stream.pix_fmt, stream.codec_context.time_base = "bgr0", base
+    for frame_HWC, tick in zip(frames_FHWC, ticks, strict=True):
+      frame = av.VideoFrame.from_ndarray(frame_HWC, format="rgb24")
+      frame = frame.reformat(format="bgr0")
+      frame.pts, frame.time_base = tick, base
+      container.mux(stream.encode(frame))
+    container.mux(stream.encode())
+
+
+@pytest.mark.parametrize("part", [(0.0, None), (0.75, 4.0), (2.0, 3.0)])
+@pytest.mark.parametrize(
+  "starts", [[0, 60, 100, 120], [*range(12), *range(96, 120)], [*range(0, 120, 6)]]
+)
+def test_pauses_measure_alike_at_constant_and_variable_rates(tmp_path, starts, part):
+  """Slides, a pause within a motion, and a low rate: coded once, or again and again."""
+  starts = [*starts, 143]  # Both end at the same time.
+  frames_FHWC = scenes.texture(len(starts), speed=2, size=(64, 96))
+  _write_lossless(tmp_path / "variable.mkv", frames_FHWC, starts)
+  again = np.searchsorted(starts, np.arange(144), side="right") - 1
+  _write_lossless(tmp_path / "constant.mkv", frames_FHWC[again], range(144))
+  media, ingest = dataclasses.replace(MEDIA, frames_per_second=24.0), config_lib.Ingest()
+  found = []
+  for name in ("constant.mkv", "variable.mkv"):
+    path = tmp_path / name
+    known = _examine(path, media, start_seconds=part[0], end_seconds=part[1])
+    samples = survey.unpack(known["samples"])
+    assert (np.diff(samples["tick"]) >= 0).all()
+    assert samples["tick"][-1] < known["frames"]
+    found.append(limits.numbers(samples, 0, known["frames"], 24.0, ingest))
+  constant, variable = found
+  assert set(constant) == set(variable)
+  for name in ("black_share", "frozen_share", "text_share", "sharpness"):
+    assert variable[name] == pytest.approx(constant[name], rel=0.1, abs=0.06), name
+  assert variable["motion"] == pytest.approx(constant["motion"], rel=0.2, abs=0.01)
+  assert variable["frozen_seconds"] == pytest.approx(constant["frozen_seconds"], abs=0.3)
+  assert variable["hashes"] == constant["hashes"]
+
+
+def test_a_pause_of_hours_has_a_bounded_number_of_samples(tmp_path):
+  _write_lossless(tmp_path / "a.mkv", scenes.texture(3), [0, 24, 24 * 5_000])
+  media = dataclasses.replace(MEDIA, frames_per_second=4.0)
+  known = _examine(tmp_path / "a.mkv", media)
+  samples = survey.unpack(known["samples"])
+  assert known["frames"] == 20_000 and 16_000 < len(samples) < 17_000
+  found = limits.numbers(samples, 9_000, 16, 4.0, config_lib.Ingest())
+  assert (found["frozen_share"], found["motion"]) == (1.0, 0.0)
+
+
+def test_a_frame_that_is_held_for_one_tick_is_not_frozen(tmp_path):
+  _write_lossless(tmp_path / "a.mkv", scenes.texture(12, speed=5), range(0, 144, 12))
+  for rate, frozen in ((2.0, 0.0), (1.0, 0.0), (12.0, 0.5)):
+    known = _examine(
+      tmp_path / "a.mkv", dataclasses.replace(MEDIA, frames_per_second=rate)
+    )
+    samples = survey.unpack(known["samples"])
+    found = limits.numbers(samples, 0, known["frames"], rate, config_lib.Ingest())
+    assert found["frozen_share"] == pytest.approx(frozen, abs=0.05)
+    assert found["motion"] > 0.05
+
+
+def test_at_a_files_own_rate_a_frame_is_sampled_once(tmp_path):
+  _write_lossless(tmp_path / "a.mkv", scenes.texture(3), [0, 48, 96])
+  media = dataclasses.replace(MEDIA, frames_per_second=0.0)
+  known = _examine(tmp_path / "a.mkv", media)
+  assert list(survey.unpack(known["samples"])["tick"]) == [0, 1, 2]
 
 
 def test_an_image_is_one_sample(tmp_path):

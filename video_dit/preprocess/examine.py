@@ -110,7 +110,7 @@ def _examine(job: Examine) -> dict[str, Any]:
   digest = unchanged.digest(job.file)
   probe = probe_lib.probe(job.file, job.media)
   kind = probe.kind
-  seen = survey.Survey(job.ingest, job.start_seconds)
+  seen = survey.Survey(job.ingest, job.media.frames_per_second, job.start_seconds)
   size = measure.size(probe.height, probe.width, job.ingest.side)
   for _ in _look(job, job.media, size, seen.watch):
     seen.ticks += 1

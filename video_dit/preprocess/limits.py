@@ -43,20 +43,20 @@ def numbers(
   spans = np.diff(ticks) * seconds
   black = own["level"] <= ingest.black_level
   columns = {
-    "black_share": _share(black, spans),
+    "black_share": _mean(black, spans),
     "black_seconds": _longest(black, spans),
     "sharpness": _median(own["sharpness"]),
     "text_share": _median(own["text"]),
     "hashes": [int(h) for h in _spread(own["hash"])],
   }
   if frames_per_second:
-    columns["motion"] = _motion(own)
+    columns["motion"] = _motion(own, spans)
   if frames_per_second and len(own) > 1:
     # What a sample says of change is about the time since the one before.
     change = np.fmax(own["change"][1:], own["next_change"][:-1])
     frozen = change <= ingest.frozen_level
     columns |= {
-      "frozen_share": _share(frozen, spans[:-1]),
+      "frozen_share": _mean(frozen, spans[:-1]),
       "frozen_seconds": _longest(frozen, spans[:-1]),
     }
   return columns
@@ -70,13 +70,13 @@ def _median(values: np.ndarray) -> float:
   return float((ordered[middle - 1] + ordered[middle]) / 2)
 
 
-def _motion(own: np.ndarray) -> float | None:
-  """The mean speed; what crosses the clip's ends does not count. None: unknown."""
+def _motion(own: np.ndarray, spans: np.ndarray) -> float | None:
+  """The mean speed, None where unknown; what crosses the clip's ends does not count."""
   if len(own) == 1:
     return None if np.isnan(own["onward"][0]) else float(own["onward"][0])
   before, after = own["motion"].copy(), own["onward"].copy()
   before[0] = after[-1] = 0.0
-  return float(np.maximum(before, after).mean())
+  return _mean(np.maximum(before, after), spans)
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
@@ -89,11 +89,12 @@ def _spread(values: np.ndarray) -> np.ndarray:
   return values[np.minimum(places, len(values) - 1)]
 
 
-def _share(is_so: np.ndarray, spans: np.ndarray) -> float:
+def _mean(values: np.ndarray, spans: np.ndarray) -> float:
+  """The mean over time."""
   total = float(spans.sum())
   if not total:
-    return float(is_so.mean())
-  return float((is_so * spans).sum()) / total
+    return float(values.mean())
+  return float((values * spans).sum()) / total
 
 
 def _longest(is_so: np.ndarray, spans: np.ndarray) -> float:

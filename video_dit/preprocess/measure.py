@@ -103,6 +103,14 @@ def onward(frame_HWC: np.ndarray, seconds: float, before: Before) -> list[float]
   return [speed, float(np.abs(parts_HW - before.parts_HW).max())]
 
 
+def held(fields: list, before: Before) -> list:
+  """The fields of a frame that is measured again, unchanged."""
+  words_HW = before.words_HW
+  text = float(words_HW.mean()) if words_HW.size else 0.0
+  level, sharpness, bits = fields[0], fields[5], fields[7]
+  return [level, 0.0, 0.0, 0.0, 0.0, sharpness, text, bits]
+
+
 def size(height: int, width: int, side: int) -> tuple[int, int]:
   """The size at which frames are measured: the longer side at most `side` pixels."""
   scale = min(1.0, side / max(height, width))
