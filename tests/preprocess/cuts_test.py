@@ -64,6 +64,17 @@ def test_a_part_behind_the_end_says_so():
   assert error.value.reason == "too_short"
 
 
+def test_a_part_shorter_than_half_a_frame_is_not_said_to_lie_behind_the_end():
+  """Decoding such a part of a long file ends where it begins."""
+  facts = {**FACTS, "frames": 0, "decoded_seconds": 2.71}
+  with pytest.raises(cuts.CutError, match=r"from 3 to 3\.05 s is no longer than half"):
+    cuts.cut(facts, MEDIA, GRID, start_seconds=3.0, end_seconds=3.05)
+  with pytest.raises(cuts.CutError, match="past the end"):
+    cuts.cut(facts, MEDIA, GRID, start_seconds=3.0, end_seconds=3.5)
+  image = {**facts, "kind": "image", "frames": 1, "frames_per_second": 0.0}
+  assert cuts.cut(image, MEDIA, GRID, start_seconds=3.0, end_seconds=3.05)
+
+
 def test_short_videos_become_stills_where_the_config_allows():
   (clip,) = _cut(3, dataclasses.replace(MEDIA, min_frames=1))
   assert (clip.frames, clip.frames_dropped) == (1, 2)

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import unicodedata
 
 import pyarrow as pa
 import pyarrow.csv
@@ -206,6 +207,80 @@ def test_bad_lines_are_set_aside_and_the_next_is_read(tmp_path, row, reason):
   bad.path.encode("utf-8")
   bad.error[1].encode("utf-8")
   assert good.error is None
+
+
+def _spelt(name):
+  """A name with accents as single characters, and with accents of their own."""
+  return [unicodedata.normalize(form, name) for form in ("NFC", "NFD")]
+
+
+@pytest.mark.parametrize("kind", ["{}.txt", "{}.mp4.txt", "{}.json"])
+@pytest.mark.parametrize("turned", [False, True])
+def test_captions_are_found_where_accents_are_spelt_differently(tmp_path, kind, turned):
+  one, two = _spelt("café ü")[:: -1 if turned else 1]
+  _touch(tmp_path, f"{two}.mp4", "b.mp4")
+  text = '{"captions": ["a café"]}' if "json" in kind else "a café"
+  (tmp_path / kind.format(one)).write_text(text, encoding="utf-8")
+  if len(os.listdir(tmp_path)) != 3 or os.path.exists(tmp_path / f"{one}.mp4"):
+    pytest.skip("this file system spells names itself")
+  found = _by_name(sources.lines(tmp_path))
+  assert set(found) == {f"{two}.mp4", "b.mp4"}
+  assert found[f"{two}.mp4"].caption == "a café"
+
+
+def test_accents_spelt_differently_pair_nothing_that_is_ambiguous(tmp_path):
+  one, two = _spelt("é")
+  _touch(tmp_path, f"{one}.mp4", f"{two}.mp4")
+  (tmp_path / f"{one}.txt").write_text("of its own")
+  found = _by_name(sources.lines(tmp_path))
+  if len(found) != 2:
+    pytest.skip("this file system spells names itself")
+  assert (found[f"{one}.mp4"].caption, found[f"{two}.mp4"].caption) == ("of its own", "")
+  three = _spelt("ệ")
+  odd = "e\u0302\u0323"  # The same letter, its accents in the other order.
+  _touch(tmp_path, f"{three[0]}.mp4")
+  for name in (three[1], odd):
+    (tmp_path / f"{name}.txt").write_text("one of two")
+  assert _by_name(sources.lines(tmp_path))[f"{three[0]}.mp4"].caption == ""
+
+
+def test_a_manifest_may_spell_accents_differently_than_the_disk(tmp_path):
+  one, two = _spelt("é")
+  _touch(tmp_path, f"{two}/{two}.mp4", f"{one}.mp4", f"{two}.mp4")
+  rows = [{"path": f"{one}/{one}.mp4"}, {"path": f"{one}.mp4"}, {"path": "ü.mp4"}]
+  _write(tmp_path / "m.jsonl", rows)
+  found = [line.file for line in sources.lines(tmp_path / "m.jsonl")]
+  if os.path.exists(tmp_path / one / f"{one}.mp4"):
+    pytest.skip("this file system spells names itself")
+  assert found == [
+    str(tmp_path / name) for name in (f"{two}/{two}.mp4", f"{one}.mp4", "ü.mp4")
+  ]
+
+
+@pytest.mark.parametrize(
+  ("name", "text", "line"),
+  [
+    ("m.csv", 'path,caption\na.mp4,"two\nlines"\n\n,x\n', ":5"),
+    ("m.csv", 'path,caption\na.mp4,"two\nlines"\n,"x\ny"\n', ":4"),
+    ("m.csv", 'path,caption\na.mp4,"two\nlines"\nb,c,d\n', ":4"),
+    ("m.tsv", 'path\tcaption\na.mp4\t"two\nlines"\n\n\tx\n', ":5"),
+    ("m.tsv", 'path\tcaption\na.mp4\t"open\nb.mp4\tx\ty\n', ":3"),
+    ("m.tsv", 'path\tcaption\na.mp4\tx\n\t"open', ":3"),
+    ("m.jsonl", '{"path": "a.mp4"}\n\n\n[1]\n', ":4"),
+    ("m.jsonl", '{"path": "a.mp4"}\n\n{"path": 3}\n', ":3"),
+  ],
+)
+def test_bad_lines_are_named_by_their_number_in_the_file(tmp_path, name, text, line):
+  (tmp_path / name).write_text(text)
+  *_, bad = sources.lines(tmp_path / name)
+  assert bad.path == f"{name}{line}"
+  assert bad.error[0] == "bad_line" and bad.error[1].startswith(f"{name}{line}")
+
+
+def test_bad_rows_of_tables_without_lines_are_named_as_rows(tmp_path):
+  _write(tmp_path / "m.parquet", [{"path": "a.mp4"}, {"path": ""}])
+  _, bad = sources.lines(tmp_path / "m.parquet")
+  assert bad.path == "m.parquet, row 2"
 
 
 def test_lines_that_are_no_json_are_named_by_number(tmp_path):

@@ -151,7 +151,15 @@ def cut(
   total = end - first
   least = 1 if facts["kind"] == "image" else media.min_frames
   longest = grid.floor(media.max_frames)
-  lasts = facts.get("decoded_seconds")
+  lasts, rate = facts.get("decoded_seconds"), media.frames_per_second
+  part = math.inf if end_seconds is None else end_seconds - start_seconds
+  if not total and rate and part * rate < 0.5 + 1e-6:  # Decoding need not reach the end.
+    raise CutError(
+      "too_short",
+      f"the part from {start_seconds:g} to {end_seconds:g} s is no longer than half a"
+      f" frame at config.media.frames_per_second={rate:g}. Correct the line of the"
+      " manifest.",
+    )
   if not total and lasts is not None and start_seconds >= lasts > 0:
     raise CutError(
       "too_short",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import os
 import stat as stat_lib
 
-from video_dit.preprocess import caption_fields, inputs
+from video_dit.preprocess import caption_fields, inputs, spelling
 
 _BESIDE = (".json", ".txt")
 _MOST_BYTES = 1 << 24  # of a file with captions
@@ -79,12 +79,18 @@ def listing(
   texts = {n for n in names if n.lower().endswith(".txt")}
   media = {n for n in names if n not in texts and not n.lower().endswith(".json")}
   stems = media | {os.path.splitext(n)[0] for n in media}
-  lists = {n for n in names if n.lower().endswith(".json") and n[:-5] in stems}
+  respelt = spelling.pairs(stems, beside)
+  lists = {
+    n
+    for n in names
+    if n.lower().endswith(".json") and (n[:-5] in stems or n[:-5] in respelt.values())
+  }
   used = set()
   for name in (n for n in names if n not in texts and n not in lists):
     file = os.path.join(folder, name)
     shown = inputs.printable(file)
-    there = [beside.get(stem, {}) for stem in (os.path.splitext(name)[0], name)]
+    own = (os.path.splitext(name)[0], name)
+    there = [beside.get(respelt.get(stem, stem), {}) for stem in own]
     found = [its[suffix] for its in there for suffix in _BESIDE if suffix in its]
     found = [n for n in found if n in texts or n in lists]
     used.update(found)

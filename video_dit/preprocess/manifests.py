@@ -15,13 +15,13 @@ import math
 import os
 import pathlib
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 from absl import logging
 import pyarrow
 import pyarrow.parquet
 
-from video_dit.preprocess import caption_fields, caption_lists, inputs, remote
+from video_dit.preprocess import caption_fields, caption_lists, inputs, remote, spelling
 
 PATH_NAMES = ("path", "file", "filename", "file_name", "video", "image", "media")
 START_NAMES = ("start_seconds", "start")
@@ -93,45 +93,60 @@ def _stamped(stamp: Callable[[], str | None], line: inputs.Line) -> inputs.Line:
   return dataclasses.replace(line, stamp=found)
 
 
-def _read_jsonl(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
-  """Yields one mapping a line, or what is wrong with the line; logs unread names."""
+class _Row(NamedTuple):
+  """A row of a manifest.
+
+  Attributes:
+    place: where it begins, as shown to the user behind the manifest's name.
+    fields: by the names of their columns, or what is wrong with the row.
+  """
+
+  place: str
+  fields: Mapping[str, Any] | str
+
+
+def _read_jsonl(path: pathlib.Path) -> Iterator[_Row]:
+  """Yields the lines that are not blank; logs unread names."""
   unread: dict[str, None] = {}  # in the order of the lines, as many as are shown
   with open(path, "rb") as file:
-    for data in file:
+    for number, data in enumerate(file, 1):
       if not data.strip():
         continue
+      place = f":{number}"
       try:
         row = json.loads(data.decode("utf-8-sig", "surrogateescape"))
       except (ValueError, RecursionError) as error:
-        yield f"is not JSON ({error})"
+        yield _Row(place, f"is not JSON ({error})")
         continue
       if not isinstance(row, dict):
-        yield "is not a JSON object"
+        yield _Row(place, "is not a JSON object")
         continue
       row = caption_lists.plain(row)
       if len(unread) <= _SHOWN:
         unread |= dict.fromkeys(name[:_MOST_NAME] for name in row if name not in _KNOWN)
-      yield row
+      yield _Row(place, row)
   _log_unread(path, list(unread), "")
 
 
-def _read_csv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+def _read_csv(path: pathlib.Path) -> Iterator[_Row]:
   csv.field_size_limit(_FIELD_BYTES)
   with open(path, newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
-    reader = csv.DictReader(file, strict=True)
-    reader.fieldnames = _columns(path, reader.fieldnames or [])
+    reader = csv.reader(file, strict=True)
+    names = _columns(path, next(reader, []))
     while True:
+      place = f":{reader.line_num + 1}"  # A field may span several lines.
       try:
-        row = next(reader)
+        fields = next(reader)
       except StopIteration:
         return
       except csv.Error as error:
-        yield f"is not CSV ({error})"
+        yield _Row(place, f"is not CSV ({error})")
         continue
-      yield "has more fields than the header" if None in row else row
+      if fields:
+        yield _Row(place, _named(names, fields))
 
 
-def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+def _read_tsv(path: pathlib.Path) -> Iterator[_Row]:
   """Tables with tabs, where some quote fields and others have quotes in them.
 
   A field wholly in quotes is taken out of them, over several lines where none of the
@@ -141,10 +156,17 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
   with open(path, encoding="utf-8-sig", errors="surrogateescape") as file:
     names = _columns(path, _fields(file.readline().rstrip("\n"))[0])
     held: list[str] = []  # lines that a quote at the beginning of a field holds open
-    for text in file:
+
+    def rows(last: int) -> Iterator[_Row]:
+      """A row for each line that is held, the last of which has this number."""
+      for number, line in enumerate(held, last - len(held) + 1):
+        yield _Row(f":{number}", _named(names, line.split("\t")))
+
+    number = 1
+    for number, text in enumerate(file, 2):
       text = text.rstrip("\n")
       if held and (text.count("\t") + 1 >= len(names) or len(held) == _MOST_HELD):
-        yield from (_named(names, line.split("\t")) for line in held)
+        yield from rows(number - 1)
         held = []
       if not held and not text:
         continue
@@ -153,9 +175,9 @@ def _read_tsv(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
         continue
       fields, is_open = _fields("\n".join(held))
       if not is_open:
-        yield _named(names, fields)
+        yield _Row(f":{number - len(held) + 1}", _named(names, fields))
         held = []
-    yield from (_named(names, line.split("\t")) for line in held)
+    yield from rows(number)
 
 
 # Possessive: no backtracking over what is not closed.
@@ -186,7 +208,7 @@ def _named(names: list[str], fields: list[str]) -> Mapping[str, Any] | str:
   return dict(itertools.zip_longest(names, fields))
 
 
-def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
+def _read_parquet(path: pathlib.Path) -> Iterator[_Row]:
   try:
     opened = pyarrow.parquet.ParquetFile(path)
   except pyarrow.ArrowInvalid as error:
@@ -197,8 +219,10 @@ def _read_parquet(path: pathlib.Path) -> Iterator[Mapping[str, Any] | str]:
     names = file.schema_arrow.names
     pairs = zip(names, _columns(path, names), strict=True)
     wanted = [name for name, plain in pairs if plain in _KNOWN]
+    numbers = itertools.count(1)
     for batch in file.iter_batches(batch_size=1024, columns=wanted):
-      yield from map(caption_lists.plain, batch.to_pylist())
+      for row in batch.to_pylist():
+        yield _Row(f", row {next(numbers)}", caption_lists.plain(row))
 
 
 def _columns(path: pathlib.Path, names: Sequence[str]) -> list[str]:
@@ -225,20 +249,21 @@ def _log_unread(path: pathlib.Path, names: Sequence[str], number: str) -> None:
     logging.warning("%s: ignored columns: %s%s", path, shown, more)
 
 
-def _of_rows(path: pathlib.Path, rows: Iterator[Mapping | str]) -> Iterator[inputs.Line]:
+def _of_rows(path: pathlib.Path, rows: Iterator[_Row]) -> Iterator[inputs.Line]:
   root = os.path.abspath(path.parent)
-  for number, row in enumerate(rows, 1):
-    where = f"{inputs.printable(path.name)}:{number}"
-    if isinstance(row, str):
-      yield inputs.Line(path=where, error=("bad_line", f"{where} {row}"))
+  disk = spelling.Disk(root)
+  for place, fields in rows:
+    where = f"{inputs.printable(path.name)}{place}"
+    if isinstance(fields, str):
+      yield inputs.Line(path=where, error=("bad_line", f"{where} {fields}"))
       continue
     try:
-      yield _from_row(root, row)
+      yield _from_row(root, disk, fields)
     except ValueError as error:
       yield inputs.Line(path=where, error=("bad_line", f"{where}: {error}"))
 
 
-def _from_row(root: str, row: Mapping[str, Any]) -> inputs.Line:
+def _from_row(root: str, disk: spelling.Disk, row: Mapping[str, Any]) -> inputs.Line:
   name = caption_fields.first(row, PATH_NAMES)
   if not isinstance(name, str) or not name or "\0" in name:
     raise ValueError(f"names no file (one of {', '.join(PATH_NAMES)})")
@@ -250,16 +275,17 @@ def _from_row(root: str, row: Mapping[str, Any]) -> inputs.Line:
   split = "" if value is None else str(value).strip().lower()
   if split and split not in inputs.SPLITS:
     raise ValueError(f"split={split!r} must be train or validation")
-  file = name
+  file, error = name, None
   if not remote.is_remote(name):
     file = os.path.normpath(os.path.join(root, name))
-  error = None
-  if not remote.is_remote(name) and not file.startswith(os.path.join(root, "")):
-    message = (
-      f"{inputs.printable(name)!r} points outside the manifest's folder; move the"
-      " manifest to a common parent"
-    )
-    error = ("outside", message)
+    if file.startswith(os.path.join(root, "")):
+      file = disk.path(file)
+    else:
+      message = (
+        f"{inputs.printable(name)!r} points outside the manifest's folder; move the"
+        " manifest to a common parent"
+      )
+      error = ("outside", message)
   return inputs.Line(
     path=inputs.printable(file),
     file=file,
