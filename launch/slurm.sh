@@ -36,7 +36,6 @@ fi
 
 # Transfers hide behind the work that does not wait for them.
 export XLA_FLAGS="${XLA_FLAGS:-} --xla_gpu_enable_latency_hiding_scheduler=true"
-export XLA_PYTHON_CLIENT_MEM_FRACTION=${XLA_PYTHON_CLIENT_MEM_FRACTION:-0.92}
 
 python=${PYTHON:-}
 if [ -z "$python" ]; then

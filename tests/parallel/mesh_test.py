@@ -125,6 +125,48 @@ except ValueError as error:
   assert "./launch/setup.sh gpu." in done.stdout
 
 
+_ANSWERS = """
+import jax
+from video_dit import config
+from video_dit.parallel import mesh
+
+def answer(*_):
+  raise RuntimeError(f"Unable to initialize backend: {said}")
+
+jax.devices = answer
+for said in (
+  "INTERNAL: Failed to open libtpu.so: libtpu.so: cannot open shared object file",
+  "NOT_FOUND: TPU initialization failed: No jellyfish device found.",
+  "Backend 'cuda' is not in the list of known backends: ['cpu', 'tpu'].",
+  "FAILED_PRECONDITION: No visible GPU devices.",
+  "INTERNAL: no supported devices found for platform CUDA",
+  # From here on a device is there, or may be.
+  "ABORTED: The TPU is already in use by process with pid 9. Not attempting to load"
+  " libtpu.so in this process.",
+  "UNKNOWN: TPU initialization failed: open(/dev/vfio/0): Device or resource busy",
+  "UNAVAILABLE: No hosts available",
+  "DEADLINE_EXCEEDED: Timed out waiting for the topologies of all nodes",
+  "INTERNAL: CUDA error: CUDA_ERROR_OUT_OF_MEMORY",
+):
+  try:
+    mesh.start("gpu", config.Mesh())
+  except ValueError as error:
+    assert said in str(error) and "launch/setup.sh gpu" in str(error)
+    print("refused")
+  except RuntimeError as error:
+    assert "Where another process holds them" in error.__notes__[0]
+    print("raised")
+"""
+
+
+def test_devices_that_do_not_start_may_at_another_time():
+  """What is refused ends with status 2, after which no launch file starts again."""
+  done = subprocess.run(
+    [sys.executable, "-c", _ANSWERS], capture_output=True, text=True, check=True
+  )
+  assert done.stdout.split() == ["refused"] * 5 + ["raised"] * 5
+
+
 class _Chip:
   """A chip of one of several TPU slices of 2 x 2 x 2, as JAX describes it."""
 
@@ -146,3 +188,30 @@ def test_only_data_spans_slices():
       assert {chip.slice_index for chip in part} == {half}
   with pytest.raises(ValueError, match="data=1 does not divide over 2 slices"):
     mesh_lib.make(chips, (1, 16, 1, 1))
+
+
+class _Gpu:
+  """A GPU of one of several nodes, as JAX describes it."""
+
+  platform, device_kind = "gpu", "NVIDIA H100 80GB HBM3"
+
+  def __init__(self, place: int):
+    self.id, self.slice_index, self.process_index = place, place // 8, place
+
+  def __repr__(self):
+    return f"gpu {self.id}"
+
+
+@pytest.mark.parametrize("shape", [(1, 16, 1, 1), (2, 8, 1, 1), (1, 2, 4, 2)])
+def test_any_axis_spans_the_nodes_of_gpus(shape):
+  """JAX numbers nodes as it does slices of TPUs."""
+  gpus = [_Gpu(place) for place in range(16)]
+  mesh = mesh_lib.make(gpus[::-1], shape)
+  assert tuple(mesh.shape.values()) == shape
+  assert [gpu.id for gpu in mesh.devices.flat] == list(range(16))
+
+
+def test_processes_that_were_not_joined_are_refused(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 4)
+  with pytest.raises(ValueError, match=r"those of 4 processes.* Give --distributed"):
+    mesh_lib.start("fsdp=2", config_lib.Mesh())

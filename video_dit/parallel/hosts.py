@@ -70,6 +70,22 @@ def join(wanted: bool | None) -> None:
     ) from error
 
 
+def check_joined() -> None:
+  """Refuses devices of several processes that were not joined; after devices started.
+
+  The hosts of a TPU slice start as one even so, but could agree on nothing.
+
+  Raises:
+    ValueError: the processes were not joined.
+  """
+  count = jax.process_count()
+  if count > 1 and not jax.distributed.is_initialized():
+    raise ValueError(
+      f"these devices are those of {count} processes, as the hosts of a TPU slice are,"
+      " which were not joined. Give --distributed on all of them."
+    )
+
+
 def leads() -> bool:
   """Whether this is the process that writes files and prints for all."""
   return jax.process_index() == 0
@@ -120,10 +136,7 @@ def tell(word: str, seconds: float) -> str:
   """
   if jax.process_count() == 1:
     return word
-  from jax._src import distributed  # JAX has no public name for its key-value store
-
-  client, key = distributed.global_state.client, f"video_dit/{next(_told)}"
-  assert client is not None
+  client, key = _client(), f"video_dit/{next(_told)}"
   if leads():
     client.key_value_set(key, f"said {word}")
     return word
@@ -134,6 +147,15 @@ def tell(word: str, seconds: float) -> str:
       f"the first process of this run said nothing for {seconds:.0f} s ({error})"
     ) from error
   return word.removeprefix("said ")
+
+
+def _client() -> Any:
+  """JAX's connection to the other processes, for which it has no public name."""
+  from jax._src import distributed
+
+  client = distributed.global_state.client
+  assert client is not None
+  return client
 
 
 def greatest(value: int) -> int:

@@ -16,7 +16,7 @@ from jax.sharding import AxisType
 
 from video_dit import config as config_lib
 from video_dit import heap
-from video_dit.parallel import programs
+from video_dit.parallel import gpu, hosts, programs
 
 AXES = ("data", "fsdp", "tensor", "context")
 PLATFORMS = {"cpu": "cpu", "gpu": "cuda", "tpu": "tpu"}
@@ -33,6 +33,25 @@ if jax.__version_info__ < (0, 13):
 # By default small sharded products are cut into strips that pass from device to device:
 # many small products cost more than the gathering that they would hide.
 _TPU_OPTIONS = {"xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000"}
+
+
+# What JAX says where there is no such device, or nothing that could drive it. Whatever
+# else goes wrong may pass: a device that another process holds, a host that is late.
+_ABSENT = (
+  "is not in the list of known backends",
+  "No jellyfish device found",  # libtpu's word for a TPU
+  "Failed to open libtpu",
+  "no supported devices found",
+  "No visible GPU devices",
+  "CUDA_ERROR_NO_DEVICE",
+  "no CUDA-capable device",
+  "provides no devices",
+)
+_HELD = (
+  "The devices did not start. Where another process holds them (a run that is still"
+  " ending, a notebook, `sudo lsof /dev/accel* /dev/vfio/*`, `nvidia-smi`), end it; where"
+  " another host of this run is late or lost, start all of them again."
+)
 
 
 def compiler_options(mesh: jax.sharding.Mesh) -> dict[str, str]:
@@ -99,7 +118,9 @@ def start(
     keep: on cpu, hold on to freed memory: for programs that run over and over.
 
   Raises:
-    ValueError: no such devices here, fewer than requested, or axes that do not divide.
+    ValueError: no such devices here, fewer than requested, or axes that do not divide;
+      or the devices are those of several processes that were not joined.
+    RuntimeError: devices are there, but did not start; they may at another time.
   """
   spec = parse(text)
   if spec.platform:
@@ -117,9 +138,14 @@ def start(
     given = os.environ.get("XLA_FLAGS", "")
     ours = [f"{k}={v}" for k, v in _CPU_FLAGS.items() if k not in given]
     os.environ["XLA_FLAGS"] = " ".join([*given.split(), *ours])
+  if spec.platform in ("gpu", None):
+    gpu.set_limits(os.environ)
   try:
     devices = jax.devices()
   except (RuntimeError, AssertionError) as error:  # JAX asserts that it sees a GPU.
+    if str(error) and not any(said in str(error) for said in _ABSENT):
+      error.add_note(_HELD)
+      raise
     name = spec.platform if spec.platform in ("gpu", "tpu") else ""
     why = str(error) or "no NVIDIA driver or no GPU"
     remedy = f" If there is one, install JAX's support for it: ./launch/setup.sh {name}."
@@ -132,6 +158,7 @@ def start(
       f"--mesh={text}: {spec.devices} devices requested, but {jax.local_device_count()}"
       " are already running. Start them before JAX is used, or request as many."
     )
+  hosts.check_joined()
   programs.compile_anew_where_needed(devices)
   return make(devices, sizes(len(devices), spec.axes, defaults, text))
 
@@ -166,12 +193,16 @@ def make(devices, shape: tuple[int, int, int, int]) -> jax.sharding.Mesh:
 
   On a TPU slice axes lie along its links; an axis whose size no dimension has, like 8 on
   4x4x4, takes parts of several. Of several slices, each has its own part of `data`, the
-  only axis whose traffic suits the network between them.
+  only axis whose traffic suits the network between them. GPUs are numbered node by node,
+  so that a node's are neighbours on the innermost axes; any axis may span nodes.
 
   Raises:
     ValueError: `data` does not divide over the slices.
   """
   types = (AxisType.Auto,) * 4
+  if devices[0].platform == "gpu":  # whose `slice_index` is the node's
+    placed = mesh_utils.create_device_mesh(shape, devices)
+    return jax.sharding.Mesh(placed, AXES, axis_types=types)
   slices = len({getattr(device, "slice_index", 0) for device in devices})
   if slices > 1:
     data, *inner = shape
