@@ -140,7 +140,12 @@ def run(
     if not FLAGS.debug:
       logging.get_absl_logger().addFilter(_is_news)
     programs.keep_in(_cache())
-    main()
+    try:
+      main()
+    except SystemExit:  # with a status of its own, at the end of its work
+      hosts.end_together()
+      raise
+    hosts.end_together()
 
   def guarded(argv: list[str]) -> None:
     try:

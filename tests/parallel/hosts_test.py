@@ -96,21 +96,26 @@ except Exception as found:
 """
 
 
-def test_what_one_process_meets_all_are_told():
-  """Else the others would wait for it, for an hour or for ever."""
+def _pair(code: str) -> list[subprocess.Popen]:
+  """Two processes of one run."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
   together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-  pair = [
+  return [
     subprocess.Popen(
-      [sys.executable, "-c", _TWO],
+      [sys.executable, "-c", code],
       env=os.environ | together | {"JAX_PROCESS_ID": str(i)},
       stdout=subprocess.PIPE,
       text=True,
     )
     for i in range(2)
   ]
+
+
+def test_what_one_process_meets_all_are_told():
+  """Else the others would wait for it, for an hour or for ever."""
+  pair = _pair(_TWO)
   said = [process.communicate(timeout=120)[0].splitlines() for process in pair]
   first, second = ([x for x in lines if "[Gloo]" not in x] for lines in said)
   problem = "[Errno 13] not allowed: '/a'"
@@ -124,3 +129,31 @@ def test_what_one_process_meets_all_are_told():
   assert second[:4] == [*first[:2], f"{failed}: {problem}", "passed"]
   assert "Error" in first[4] and second[4] == "RuntimeError"
   assert second[5].startswith("TimeoutError the first process of this run said nothing")
+
+
+_SLOW = """
+import functools, sys, time
+import jax
+jax.distributed.initialize = functools.partial(
+  jax.distributed.initialize, shutdown_timeout_seconds=2
+)
+from video_dit import config, flags
+
+def work():
+  flags.mesh(config.Config(name="", objective="diffusion"))
+  if jax.process_index() == 0:
+    time.sleep(10)
+    print("wrote it", flush=True)
+    sys.exit(1)
+
+flags.define_mesh()
+flags.run(work, "")
+"""
+
+
+def test_a_process_that_is_done_waits_for_the_others():
+  """JAX aborts them all where one has ended for a while and another has not."""
+  first, second = _pair(_SLOW)
+  assert "wrote it" in first.communicate(timeout=120)[0]
+  second.communicate(timeout=120)
+  assert (first.returncode, second.returncode) == (1, 0)

@@ -98,6 +98,53 @@ def test_two_hosts_make_one_set(config, tmp_path):
   assert not verify.verify(output / "latents").faults
 
 
+_SLOW = """
+import functools, runpy, sys, time
+import jax
+jax.distributed.initialize = functools.partial(
+  jax.distributed.initialize, shutdown_timeout_seconds=2
+)
+from video_dit.preprocess import data_report
+write = data_report.write
+
+def slow(*args):
+  time.sleep(8)
+  return write(*args)
+
+data_report.write = slow  # by the first host alone
+sys.argv = ["preprocess", *sys.argv[1:]]
+runpy.run_module("video_dit.preprocess", run_name="__main__")
+"""
+
+
+def test_a_host_that_is_done_waits_for_the_first(tmp_path):
+  """JAX would abort both, the first in the middle of its work."""
+  media = tmp_path / "in"
+  media.mkdir()
+  for i in range(2):
+    write.write_video(media / f"{i}.png", moving(1, 32, 32, i), 8.0)
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  flags = ["--config=configs/autoencoder.py:demo", f"--input={media}"]
+  flags += [f"--output={tmp_path / 'out'}", "--mesh=cpu:1", "--config.media.workers=1"]
+  together = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+  pair = [
+    subprocess.Popen(
+      [sys.executable, "-c", _SLOW, *flags],
+      cwd=REPOSITORY,
+      env={**os.environ, **together, "JAX_PROCESS_ID": str(i)},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for i in range(2)
+  ]
+  said = [process.communicate(timeout=300)[0] for process in pair]
+  assert [process.returncode for process in pair] == [0, 0], said
+  assert (tmp_path / "out" / "report.html").exists()
+
+
 def _team(folder, host, **settings) -> hosts.Team:
   media = dataclasses.replace(conftest.CONFIG.media, **settings)
   config = dataclasses.replace(conftest.CONFIG, media=media)

@@ -19,12 +19,16 @@ import os
 import pathlib
 from typing import Any
 
+from absl import logging
 import jax
 from jax.experimental import multihost_utils
 import numpy as np
 import tqdm
 
 from video_dit import lock
+
+_WAIT_SECONDS = 5
+_WAITS_IN_SILENCE = 12
 
 
 def evidence(environment: Mapping[str, str]) -> str:
@@ -84,6 +88,39 @@ def check_joined() -> None:
       f"these devices are those of {count} processes, as the hosts of a TPU slice are,"
       " which were not joined. Give --distributed on all of them."
     )
+
+
+def end_together() -> None:
+  """Waits until the other processes have done their work too; all call it at their end.
+
+  JAX aborts all processes where one has ended for five minutes and another has not, which
+  may still be encoding its share, or writing videos. A process that fails does not come
+  here: the others are aborted after these minutes, as they should be.
+
+  Raises:
+    RuntimeError: the first process was lost meanwhile.
+  """
+  if not jax.distributed.is_initialized():
+    return
+  client = _client()
+  client.key_value_set(f"video_dit/ended/{jax.process_index()}", "ended")
+  waits = 0
+  for process in range(jax.process_count()):
+    while not _ended(client, process):
+      waits += 1
+      if waits == _WAITS_IN_SILENCE:
+        logging.warning("done here; waiting for process %d to end too", process)
+
+
+def _ended(client: Any, process: int) -> bool:
+  """Whether a process has done its work; waits for that a little, then Ctrl-C works."""
+  try:
+    client.blocking_key_value_get(f"video_dit/ended/{process}", 1000 * _WAIT_SECONDS)
+  except jax.errors.JaxRuntimeError as error:
+    if "DEADLINE_EXCEEDED" not in str(error):
+      raise
+    return False
+  return True
 
 
 def leads() -> bool:
