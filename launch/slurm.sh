@@ -8,9 +8,10 @@
 # Submit it from the project's folder, on a disk that all nodes see, as the workdir is. The
 # environment is the one that `launch/setup.sh gpu` made there; PYTHON names another
 # interpreter.
-# Two minutes before the time is over, and when the job is preempted, the run saves and
+# Fifteen minutes before the time is over, and when the job is preempted, the run saves and
 # ends; the job goes back to the queue and goes on from there. It does so after a crash too,
-# until ten starts in a row have brought no new checkpoint.
+# until ten starts in a row have brought no new checkpoint. A run ends after its step: give
+# one with steps of more than three minutes longer (sbatch --signal=TERM@SECONDS).
 #
 #SBATCH --job-name=video_dit
 #SBATCH --nodes=1
@@ -18,7 +19,7 @@
 #SBATCH --gpus-per-node=8
 #SBATCH --cpus-per-task=8
 #SBATCH --time=24:00:00
-#SBATCH --signal=TERM@120
+#SBATCH --signal=TERM@900
 #SBATCH --requeue
 #SBATCH --open-mode=append
 #SBATCH --output=video_dit-%j.log
