@@ -143,7 +143,9 @@ def test_an_image_holds_nothing_that_git_leaves_out():
 
 @pytest.mark.parametrize(("cores", "given"), [("8", ["--cpus-per-task=8"]), ("", [])])
 def test_slurm_hands_each_task_its_cores(cores, given, call, tmp_path):
-  srun = '#!/bin/bash\nprintf "%s\\n" "$@" > arguments; touch run/finished.json\n'
+  srun = (
+    '#!/bin/bash\nprintf "%s\\n" "$@" > arguments; touch run/finished.json\nenv > env\n'
+  )
   (tmp_path / "run").mkdir()
   done = call(
     *("slurm.sh", "--workdir=run"),
@@ -156,6 +158,8 @@ def test_slurm_hands_each_task_its_cores(cores, given, call, tmp_path):
   told = (tmp_path / "arguments").read_text().split()
   program = "python -m video_dit.main --workdir=run".split()
   assert told == ["--kill-on-bad-exit=0", "--wait=120", *given, *program]
+  # jaxlib refuses it beside the name that the program sets.
+  assert "XLA_PYTHON_CLIENT_MEM_FRACTION" not in (tmp_path / "env").read_text()
 
 
 @pytest.mark.parametrize("made", [{"3.11": "dev", "3.12": "gpu", "3.13": "run"}, {}])
