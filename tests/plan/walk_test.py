@@ -229,6 +229,54 @@ def test_a_transfer_to_the_host_is_of_its_own_link():
   assert cost.seconds == {"host": pytest.approx(4000 / _CHIP.host_link)}
 
 
+_PARTS = """HloModule test
+
+%taken (p: f32[8,100], i: s32[]) -> f32[1,100] {{
+  %p = f32[8,100]{{1,0{host}}} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %r = f32[1,100]{{1,0}} dynamic-slice(%p, %i, %i), dynamic_slice_sizes={{1,100}}
+}}
+
+%put (p: f32[8,100], u: f32[1,100], i: s32[]) -> f32[8,100] {{
+  %p = f32[8,100]{{1,0{host}}} parameter(0)
+  %u = f32[1,100]{{1,0}} parameter(1)
+  %i = s32[] parameter(2)
+  ROOT %r = f32[8,100]{{1,0{host}}} dynamic-update-slice(%p, %u, %i, %i)
+}}
+
+ENTRY %main (x: f32[8,100], u: f32[1,100], i: s32[]) -> f32[1,100] {{
+  %x = f32[8,100]{{1,0{host}}} parameter(0)
+  %u = f32[1,100]{{1,0}} parameter(1)
+  %i = s32[] parameter(2)
+  %s = {start}
+  ROOT %d = f32[1,100]{{1,0}} {done}(%s)
+}}
+"""
+_TAKEN = "((f32[8,100]{1,0HOST}, s32[], s32[]), f32[1,100]{1,0}, u32[]{:S(2)}) "
+_PUT = (
+  "((f32[8,100]{1,0HOST}, f32[1,100]{1,0}, s32[], s32[]), f32[8,100]{1,0HOST}, u32[]) "
+)
+
+
+@pytest.mark.parametrize("host", ["", ":S(5)"])
+@pytest.mark.parametrize(
+  "start",
+  [
+    _TAKEN + "dynamic-slice-start(%x, %i, %i), dynamic_slice_sizes={1,100}",
+    "((f32[8,100]{1,0HOST}), f32[1,100]{1,0}, u32[]) slice-start(%x), slice={[0:1]}",
+    _PUT + "dynamic-update-slice-start(%x, %u, %i, %i)",
+    _TAKEN + "async-start(%x, %i), calls=%taken",
+    _PUT + "async-start(%x, %u, %i), calls=%put",
+  ],
+  ids=["dynamic slice", "slice", "update", "generic slice", "generic update"],
+)
+def test_a_transfer_of_a_part_of_a_stack_moves_that_part(start, host):
+  done = start.split("(%")[0].split()[-1].replace("-start", "-done")
+  cost = _walk(_PARTS.format(start=start.replace("HOST", host), done=done, host=host))
+  kind, rate = ("host", _CHIP.host_link) if host else ("copy", _CHIP.bandwidth)
+  assert cost.seconds == {kind: pytest.approx(400 / rate)}
+
+
 def test_what_was_begun_is_waited_for_at_the_end():
   permute = "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}"
   cost = _walk(

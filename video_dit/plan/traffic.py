@@ -1,10 +1,36 @@
-"""Bytes of memory that a fusion reads and writes.
+"""Bytes of memory that a fusion reads and writes, and that an early transfer moves.
 
-An operand that is only sliced inside counts its slices, and a result that is an operand
-with a part replaced counts that part: a loop over blocks holds stacks of all of them.
+An operand that is only sliced counts its slices, and a result that is an operand with a
+part replaced counts that part: a loop over blocks holds stacks of all of them.
 """
 
-from video_dit.plan.hlo import Computation, Instruction
+from video_dit.plan.hlo import Computation, Instruction, Module
+
+
+def sent(module: Module, where: Computation, start: Instruction) -> float:
+  """Bytes that a transfer moves that is started early.
+
+  Args:
+    module: of the instruction.
+    where: the computation that it is in, for its operands.
+    start: `fusion-start`, or the start of a copy or of a slice, under its own name or
+      as `async-start` of a computation whose result it is.
+  """
+  kind = start.opcode.removesuffix("-start")
+  names = start.calls.get("calls") or start.calls.get("called_computations")
+  if kind == "fusion":
+    return touched(module.computations[start.calls["calls"][0]], where, start)
+  if not names:
+    if kind == "dynamic-update-slice":
+      return where[start.operands[1]].bytes
+    # The shape has the operands, the result, and the transfer's own state.
+    sliced = kind in ("dynamic-slice", "slice")
+    return start.arrays[-2 if sliced else 0].bytes
+  inner = module.computations[names[0]]
+  root = next(i for i in inner.values() if i.root)
+  if root.opcode == "fusion":
+    return touched(module.computations[root.calls["calls"][0]], inner, root)
+  return _written(root, inner)
 
 
 def touched(inner: Computation, where: Computation, fusion: Instruction) -> float:

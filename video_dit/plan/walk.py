@@ -8,7 +8,8 @@ A computation's instructions run one after the other, in the order of the schedu
     kernel      its matrix FLOPs over the share of the peak that such kernels reach
     collective  bytes that leave the device over the links' bandwidth; one that is started
                 early costs only what is left when it is waited for
-    copy        likewise, over the bandwidth of memory or of the host
+    copy        likewise, over the bandwidth of memory or of the host; of a stack of which
+                a part is taken or put, that part
     while       its body, as often as it runs; conditional: the longest branch
 
 The compiler's own `optimal_seconds` counts a loop's body once, and kernels not at all.
@@ -249,14 +250,10 @@ class Walker:
         if instruction.opcode in COLLECTIVES:
           found = self._collective(inner, instruction, instruction.opcode)
           return (*found, "collective")
-    if kind == "fusion":
-      inner = self._module.computations[start.calls["calls"][0]]
-      moved = traffic.touched(inner, where, start)
-      return None, Collected(seconds=moved / self._chip.bandwidth), "copy"
-    array = start.arrays[0]
-    host = 5 in (a.space for a in start.arrays)
+    moved = traffic.sent(self._module, where, start)
+    host = kind != "fusion" and 5 in (array.space for array in start.arrays)
     rate = self._chip.host_link if host else self._chip.bandwidth
-    return None, Collected(seconds=array.bytes / rate), "host" if host else "copy"
+    return None, Collected(seconds=moved / rate), "host" if host else "copy"
 
   def _finish(self, cost: Cost, entry) -> None:
     """Waits for what was started; only what the work since has not hidden is charged."""
