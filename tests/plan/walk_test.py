@@ -123,6 +123,64 @@ def test_a_loop_that_says_nothing_or_never_counts_once_and_is_named(limit):
   assert cost.flops == 3 * 2 * 8 * 4 * 16
 
 
+_ADVANCE = """
+%advance (p: u32[], q: u32[]) -> u32[] {
+  %p = u32[] parameter(0)
+  %q = u32[] parameter(1)
+  ROOT %sum = u32[] add(%q, %p)
+}
+
+%after (p: u32[], x: f32[8,16], w: f32[16,4]) -> (u32[], f32[8,16], f32[16,4]) {
+  %p = u32[] parameter(0)
+  %x = f32[8,16]{1,0} parameter(1)
+  %w = f32[16,4]{1,0} parameter(2)
+  %two = u32[] constant(2)
+  %sum = u32[] add(%p, %two)
+  ROOT %all = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%sum, %x, %w)
+}
+
+%inner_body ("""
+_INNER_RESULT = (
+  "ROOT %result = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) tuple(%next, %x, %w)"
+)
+
+
+def _inner_turns(counter: str, result: str = _INNER_RESULT) -> int | None:
+  """Turns of the inner loop with other lines for its counter and its body's result."""
+  text = _NESTED.replace("\n%inner_body (", _ADVANCE, 1)
+  text = text.replace("%next = u32[] add(%i, %two)", counter)
+  module = hlo.parse(text.replace(_INNER_RESULT, result))
+  where = module.computations["outer_body"]
+  return loops.trips(module, where, where["loop.2"])
+
+
+@pytest.mark.parametrize(
+  ("counter", "turns"),
+  [
+    ("%next = u32[] add(%two, %i)", 5),
+    ("%next = u32[] fusion(%i, %two), kind=kLoop, calls=%advance", 5),
+    ("%once = u32[] add(%i, %two)\n  %next = u32[] add(%once, %two)", 3),
+    # What adds no constant is not known.
+    ("%next = u32[] multiply(%i, %two)", None),
+    ("%next = u32[] add(%i, %i)", None),
+    ("%next = u32[] fusion(%i, %i), kind=kLoop, calls=%advance", None),
+    ("%next = u32[] subtract(%two, %i)", None),
+  ],
+)
+def test_turns_follow_from_what_is_added_to_the_counter(counter, turns):
+  assert _inner_turns(counter) == turns
+
+
+def test_turns_follow_from_a_fusion_that_is_all_of_the_result():
+  head = "ROOT %result = (u32[], f32[8,16]{1,0}, f32[16,4]{1,0}) "
+  fused = head + "fusion(%i, %x, %w), kind=kLoop, calls=%after"
+  assert _inner_turns("", fused) == 5
+  apart = fused.replace("ROOT %result", "%all")
+  taken = "%next = u32[] get-tuple-element(%all), index=0"
+  assert _inner_turns("", f"{apart}\n  {taken}\n  {_INNER_RESULT}") == 5
+  assert _inner_turns("", head + 'custom-call(%i), custom_call_target="x"') is None
+
+
 def test_work_between_start_and_done_hides_a_collective():
   permute = "source_target_pairs={{0,4},{4,0},{1,5},{5,1},{2,6},{6,2},{3,7},{7,3}}"
   busy = '%busy = f32[1000]{0} copy(%x), backend_config={"window_config":'

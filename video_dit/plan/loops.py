@@ -1,14 +1,31 @@
 """How often the loops of a compiled module run.
 
 For some loops the compiler says so itself. For the others a counter is followed: its
-start, its increment, and the constant it is compared with.
+start, its increment, and the constant it is compared with. All three are followed
+through copies and fusions.
 """
 
 import re
+from typing import NamedTuple
 
 from video_dit.plan.hlo import Computation, Instruction, Module
 
 _THROUGH = ("copy", "bitcast", "convert", "copy-done", "copy-start", "reshape")
+_FLIPPED = {"LT": "GT", "GT": "LT", "LE": "GE", "GE": "LE"}
+
+
+class _Value(NamedTuple):
+  """A value of a computation.
+
+  Attributes:
+    where: the computation.
+    made: the instruction that computes it.
+    fusion: that the computation belongs to; None outside of fusions.
+  """
+
+  where: Computation
+  made: Instruction
+  fusion: "_Value | None" = None
 
 
 def trips(module: Module, where: Computation, loop: Instruction) -> int | None:
@@ -16,14 +33,13 @@ def trips(module: Module, where: Computation, loop: Instruction) -> int | None:
   known = loop.backend.get("known_trip_count", {}).get("n")
   if known is not None:
     return int(known)
-  condition = module.computations[loop.calls["condition"][0]]
-  compared = _comparison(module, condition)
+  compared = _comparison(module, module.computations[loop.calls["condition"][0]])
   if compared is None:
     return None
   index, limit, direction = compared
-  body = module.computations[loop.calls["body"][0]]
-  start = _start(module, where, loop, index)
-  step = _step(module, body, index)
+  start = _constant(module, _part(module, _operand(_Value(where, loop), 0), index))
+  result = _root(module.computations[loop.calls["body"][0]])
+  step = _increment(module, _part(module, result, index), index)
   if start is None or not step:
     return None
   span = {
@@ -39,85 +55,93 @@ def trips(module: Module, where: Computation, loop: Instruction) -> int | None:
 
 def _comparison(module: Module, condition: Computation) -> tuple[int, int, str] | None:
   """Which part of the loop's tuple is compared with which constant, and how."""
-  root = next(i for i in condition.values() if i.root)
-  scope, operands = condition, root.operands
-  if root.opcode == "fusion":
-    inner = module.computations[root.calls["calls"][0]]
-    root = next(i for i in inner.values() if i.root)
-    names = [_parameter(inner, name) for name in root.operands]
-    operands = tuple(
-      operands[number] if number is not None else name
-      for number, name in zip(names, root.operands, strict=True)
-    )
-    scope = condition | inner
-  if root.opcode != "compare":
+  compare = _origin(module, _root(condition))
+  if compare is None or compare.made.opcode != "compare":
     return None
-  direction = root.attribute("direction")
-  left, right = (scope.get(name) for name in operands)
-  if left is None or right is None:
-    return None
-  limit, index = _constant(scope, right), _index(scope, left)
-  if limit is None or index is None:
-    flipped = {"LT": "GT", "GT": "LT", "LE": "GE", "GE": "LE"}
-    direction = flipped.get(direction, direction)
-    limit, index = _constant(scope, left), _index(scope, right)
+  direction = compare.made.attribute("direction")
+  left, right = _operand(compare, 0), _operand(compare, 1)
+  if _constant(module, left) is not None:
+    left, right, direction = right, left, _FLIPPED.get(direction, direction)
+  index, limit = _index(module, left), _constant(module, right)
   return None if limit is None or index is None else (index, limit, direction)
 
 
-def _start(
-  module: Module, where: Computation, loop: Instruction, index: int
-) -> int | None:
-  """The counter's first value."""
-  made = _source(where, where.get(loop.operands[0]))
-  if made is None or made.opcode != "tuple":
+def _increment(module: Module, value: _Value | None, index: int) -> int | None:
+  """What is added to the counter for its next value; None if not only constants are."""
+  found = _origin(module, value)
+  if found is None:
     return None
-  return _constant(where, _source(where, where.get(made.operands[index])), module)
-
-
-def _step(module: Module, body: Computation, index: int) -> int | None:
-  """The counter's increment; 1 where the addition is hidden in a fusion."""
-  root = next(i for i in body.values() if i.root)
-  if root.opcode != "tuple":
-    return 1
-  added = _source(body, body.get(root.operands[index]))
-  if added is None or added.opcode not in ("add", "subtract"):
-    return 1
-  parts = [_constant(body, _source(body, body.get(name))) for name in added.operands]
-  found = [part for part in parts if part is not None]
-  return found[0] if found else 1
-
-
-def _source(where: Computation, instruction: Instruction | None) -> Instruction | None:
-  """The source that an instruction copies."""
-  while instruction is not None and instruction.opcode in _THROUGH:
-    instruction = where.get(instruction.operands[0])
-  return instruction
-
-
-def _index(where: Computation, instruction: Instruction | None) -> int | None:
-  found = _source(where, instruction)
-  if found is None or found.opcode != "get-tuple-element":
+  if _index(module, found) == index:
+    return 0
+  if found.made.opcode not in ("add", "subtract"):
     return None
-  return int(found.attribute("index"))
-
-
-def _constant(
-  where: Computation, instruction: Instruction | None, module: Module | None = None
-) -> int | None:
-  found = _source(where, instruction)
-  if found is not None and found.opcode == "broadcast":
-    found = _source(where, where.get(found.operands[0]))
-  if found is not None and found.opcode == "fusion" and module is not None:
-    inner = module.computations[found.calls["calls"][0]]
-    return _constant(inner, next(i for i in inner.values() if i.root))
-  if found is None or found.opcode != "constant":
+  counter, change = _operand(found, 0), _operand(found, 1)
+  if found.made.opcode == "add" and _constant(module, counter) is not None:
+    counter, change = change, counter
+  before, constant = _increment(module, counter, index), _constant(module, change)
+  if before is None or constant is None:
     return None
-  number = re.fullmatch(r"-?\d+", found.operands[0] if found.operands else "")
+  return before + (constant if found.made.opcode == "add" else -constant)
+
+
+def _origin(module: Module, value: _Value | None) -> _Value | None:
+  """What a value is a copy of; a fusion's is looked for inside, its operand outside."""
+  while value is not None:
+    _, made, fusion = value
+    if made.opcode in _THROUGH:
+      value = _operand(value, 0)
+    elif made.opcode == "fusion":
+      value = _root(module.computations[made.calls["calls"][0]], value)
+    elif made.opcode == "parameter" and fusion is not None:
+      value = _operand(fusion, int(made.operands[0]))
+    elif made.opcode == "get-tuple-element":
+      part = _part(module, _operand(value, 0), int(made.attribute("index")))
+      if part is None:
+        return value
+      value = part
+    else:
+      return value
+  return None
+
+
+def _part(module: Module, value: _Value | None, index: int) -> _Value | None:
+  """One part of a tuple that is made where it can be seen; None of any other."""
+  found = _origin(module, value)
+  if found is None or found.made.opcode != "tuple":
+    return None
+  return _operand(found, index)
+
+
+def _operand(value: _Value, number: int) -> _Value | None:
+  """An operand of the instruction that computes a value."""
+  where, made, fusion = value
+  found = where.get(made.operands[number]) if number < len(made.operands) else None
+  return None if found is None else _Value(where, found, fusion)
+
+
+def _root(where: Computation, fusion: _Value | None = None) -> _Value:
+  """A computation's result."""
+  return _Value(where, next(i for i in where.values() if i.root), fusion)
+
+
+def _index(module: Module, value: _Value | None) -> int | None:
+  """Which part of the loop's tuple a value is; None of any other."""
+  found = _origin(module, value)
+  if found is None or found.made.opcode != "get-tuple-element":
+    return None
+  of = _origin(module, _operand(found, 0))
+  if of is None or of.made.opcode != "parameter":
+    return None
+  return int(found.made.attribute("index"))
+
+
+def _constant(module: Module, value: _Value | None) -> int | None:
+  """The value of a constant, or of one that fills an array."""
+  found = _origin(module, value)
+  if found is not None and found.made.opcode == "broadcast":
+    found = _origin(module, _operand(found, 0))
+  if found is None or found.made.opcode != "constant":
+    return None
+  text = found.made.operands[0] if found.made.operands else ""
+  number = re.fullmatch(r"-?\d+", text)
   return int(number[0]) if number else None
-
-
-def _parameter(inner: Computation, name: str) -> int | None:
-  found = inner.get(name)
-  if found is None or found.opcode != "parameter":
-    return None
-  return int(found.operands[0])
