@@ -148,6 +148,16 @@ def test_a_refusal_of_the_compiler_says_how_much_is_needed(message, total):
   assert found["temporaries"] == (total - 1) * 1024**3
 
 
+def test_a_program_that_the_compiler_cannot_make_is_refused(monkeypatch):
+  def compile_(self):
+    raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\nmore")
+
+  monkeypatch.setattr(jax.stages.Lowered, "compile", compile_)
+  message = "refuses this program: INTERNAL: RET_CHECK failure. Try another mesh"
+  with pytest.raises(ValueError, match=message):
+    run.plan(planned.request())
+
+
 @pytest.mark.parametrize(
   ("axes", "message"),
   [

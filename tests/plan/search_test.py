@@ -3,6 +3,7 @@
 import dataclasses
 import types
 
+import jax
 import pytest
 
 from tests import tiny
@@ -91,6 +92,31 @@ def test_what_nothing_can_be_planned_with_is_refused(tried, monkeypatch):
     search.search(_request("cpu:8"), 5, lambda _: None)
 
 
+def test_what_the_compiler_refuses_does_not_end_a_search(tried, monkeypatch):
+  plan = run.plan
+
+  def refuse(request):
+    if request.config.dit.remat == "offload":
+      raise jax.errors.JaxRuntimeError("INTERNAL: RET_CHECK failure\nmore")
+    return plan(request)
+
+  monkeypatch.setattr(run, "plan", refuse)
+  found = search.search(_request("cpu:8"), 5, lambda _: None)
+  (error,) = (plan["error"] for plan in found if "error" in plan)
+  assert error == "INTERNAL: RET_CHECK failure"
+  assert len(found) == 5 and found[-1]["choice"].endswith("remat=offload")
+
+
+def test_meshes_over_which_the_rows_do_not_divide_are_not_tried(tried):
+  found = search.search(_request("cpu:6", rows=8), 100, lambda _: None)
+  assert len(found) == len(tried)
+  split = {6 // (r.axes["tensor"] * r.axes["context"]) for r in tried}
+  assert split == {1, 2}
+  # Where rows are fewer than devices, a plan adds some.
+  found = search.search(_request("cpu:6", rows=2), 100, lambda _: None)
+  assert any("fsdp=1 tensor=1 context=1" in plan["choice"] for plan in found)
+
+
 def test_axes_that_suit_no_mesh_are_refused(tried):
   request = dataclasses.replace(_request("cpu:8"), axes={"tensor": 4})
   with pytest.raises(ValueError, match=r"with tensor=4 suits .* tensor dit.heads=2"):
@@ -101,5 +127,5 @@ def test_axes_that_suit_no_mesh_are_refused(tried):
 def test_a_ranking_names_mesh_remat_and_rows():
   plan = {"choice": "fsdp=8 remat=block", "rows": 64, "fits": True}
   head, line = show.ranking([plan])
-  assert head.endswith("mesh, remat, rows")
+  assert head.endswith("GB a device  mesh, remat, rows")
   assert line.endswith("fsdp=8 remat=block rows=64")

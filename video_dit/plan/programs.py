@@ -220,6 +220,9 @@ def _placed(tree: Any, sharding: NamedSharding) -> Any:
   )
 
 
+_FIRST = 200  # characters of a compiler's message that are shown
+
+
 def _compile(
   lower: Callable[[], Any],
   mesh: jax.sharding.Mesh,
@@ -233,6 +236,10 @@ def _compile(
     mesh: that it is compiled for.
     parts: bytes of its arguments by class.
     shapes: see `Program`.
+
+  Raises:
+    ValueError: the compiler refuses the program for another reason, as for a layout that
+      it cannot make.
   """
   began = time.monotonic()
   with jax.set_mesh(mesh):
@@ -242,7 +249,11 @@ def _compile(
   except jax.errors.JaxRuntimeError as error:
     message = str(error)
     if "RESOURCE_EXHAUSTED" not in message and "Ran out of memory" not in message:
-      raise
+      first = message.splitlines()[0] if message else repr(error)
+      raise ValueError(
+        f"the compiler refuses this program: {first[:_FIRST]}. Try another mesh, another"
+        " number of rows (config.data.rows) or another config.dit.remat."
+      ) from error
     return Program(
       text="",
       memory=parts | needed(message, sum(parts.values())),

@@ -9,8 +9,10 @@ import itertools
 import math
 from typing import Any, get_args, get_type_hints
 
+import jax
+
 from video_dit import config as config_lib
-from video_dit.parallel import local
+from video_dit.parallel import local, partition
 from video_dit.plan import devices, run
 from video_dit.plan import mix as mix_lib
 
@@ -53,16 +55,18 @@ def search(
     tried = dataclasses.replace(request, config=config, axes=axes, stages=("train",))
     try:
       plan = run.plan(tried)
-    except (ValueError, NotImplementedError) as error:
-      plan = {"fits": False, "error": str(error).splitlines()[0]}
+    except (ValueError, NotImplementedError, jax.errors.JaxRuntimeError) as error:
+      plan = {"fits": False, "error": str(error).partition("\n")[0] or repr(error)}
     found.append({"choice": name} | plan)
   if not found:
     given = ", ".join(f"{axis}={size}" for axis, size in request.axes.items())
     dit = request.config.dit
     raise ValueError(
       f"no mesh of {count} devices with {given or 'any axes'} suits the config: fsdp must"
-      f" divide dit.width={dit.width}, tensor dit.heads={dit.heads}, and context"
-      f" data.row_length={request.config.data.row_length}. Give other axes, or none."
+      f" divide dit.width={dit.width}, tensor dit.heads={dit.heads}, context"
+      f" data.row_length={request.config.data.row_length}, and data x fsdp"
+      f" data.rows={request.config.data.rows} unless it is larger. Give other axes, or"
+      " none."
     )
   if all("error" in plan for plan in found):
     raise ValueError(f"no way of {len(found)} can be planned: {found[0]['error']}")
@@ -127,6 +131,9 @@ def _meshes(request: run.Request, count: int) -> list[dict[str, int]]:
       continue
     data = count // inner
     if request.axes.get("data", data) != data:
+      continue
+    ways = partition.row_ways(sizes | {"data": data})
+    if config.data.rows > ways and config.data.rows % ways:
       continue
     if config.objective == "diffusion":
       if config.dit.heads % tensor or config.dit.width % fsdp:

@@ -153,9 +153,9 @@ def _encoder(figures: dict[str, Any]) -> Iterator[str]:
 
 def ranking(found: list[dict[str, Any]]) -> Iterator[str]:
   """The lines of a search: those that fit, fastest first, then those that do not."""
-  yield f"{'step s':>9} {'MFU':>7} {'GB a chip':>10}  mesh, remat, rows"
+  yield f"{'step s':>9} {'MFU':>7} {'GB a device':>11}  mesh, remat, rows"
   for plan in found:
-    memory = f"{plan['memory']['total'] / GB:10.2f}" if "memory" in plan else f"{'':>10}"
+    memory = f"{plan['memory']['total'] / GB:11.2f}" if "memory" in plan else f"{'':>11}"
     step = f"{plan['step_seconds']:9.3f}" if "step_seconds" in plan else f"{'-':>9}"
     mfu = f"{plan['mfu']:7.1%}" if "mfu" in plan else f"{'-':>7}"
     why = "" if plan.get("fits") else f"  ({plan.get('error') or 'does not fit'})"
