@@ -8,7 +8,7 @@ import pytest
 
 from tests import tiny
 from video_dit import config as config_lib
-from video_dit.plan import checks, formula, remedies
+from video_dit.plan import checks, fill, formula, remedies
 
 _ONE = {"data": 1, "fsdp": 1, "tensor": 1, "context": 1}
 
@@ -72,6 +72,46 @@ def test_changes_are_named_until_it_fits(changes, axes, share, wanted):
   assert checks.accepts(config, axes)
   assert formula.memory(config, axes, 200_000)["total"] <= room
   assert not remedies.of_training({"fits": True, "memory": {}}, config, axes)
+
+
+@pytest.mark.parametrize(
+  ("data", "share", "wanted"),
+  [
+    ({"rows": 8}, 0.67, "--mesh=fsdp=8,tensor=1,context=2"),
+    ({"rows": 8, "balance_rows": 8}, 0.67, "--mesh=fsdp=8,tensor=1,context=2"),
+    (
+      {"rows": 8, "balance_rows": 8},
+      0.5,
+      "--mesh=fsdp=4,tensor=1,context=4 --config.train.accumulate=2"
+      " --config.data.balance_rows=1 --config.data.rows=4",
+    ),
+    ({"rows": 2}, 0.67, "--mesh=fsdp=8,tensor=1,context=2"),
+  ],
+)
+def test_rows_that_a_plan_adds_are_not_taken_for_the_configs(data, share, wanted):
+  config, axes = _config(data=data), _ONE | {"fsdp": 16}
+  planned = formula.memory(fill.filled(config, axes), axes, 200_000)
+  room = share * planned["total"]
+  figures = {"fits": False, "parameters": 200_000, "memory": planned}
+  figures["memory"] |= {"available": room}
+  found = remedies.of_training(figures, config, axes)
+  assert found[-1] == f"By estimate it fits with: {wanted}"
+  after, axes = _named(wanted, config, axes)
+  assert after.data.rows * after.train.accumulate == config.data.rows
+  after = fill.filled(after, axes)
+  assert checks.accepts(after, axes)
+  assert formula.memory(after, axes, 200_000)["total"] <= room
+
+
+@pytest.mark.parametrize("share", [0.1, 0.2, 0.3, 0.4])
+def test_more_devices_are_named_only_where_the_rows_divide_over_them(share):
+  config, axes = _config(data={"rows": 6}), _ONE | {"fsdp": 2}
+  room = share * formula.memory(config, axes, 200_000)["total"]
+  found = remedies.of_training(_figures(config, axes, room), config, axes)
+  devices = int(re.match(r"On (\d+) devices it would fit", found[-1])[1])
+  after, axes = _named(found[-1], config, {"fsdp": devices})
+  assert after.data.rows * after.train.accumulate == 6
+  assert checks.accepts(fill.filled(after, axes), axes)
 
 
 def test_no_change_is_named_that_would_be_refused():

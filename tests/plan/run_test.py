@@ -12,7 +12,7 @@ from tests.plan import planned
 from video_dit import config as config_lib
 from video_dit.data import batch as batch_lib
 from video_dit.models.dit import flops
-from video_dit.plan import estimate, gpus, programs, run
+from video_dit.plan import chips, estimate, gpus, programs, run
 from video_dit.plan import mix as mix_lib
 from video_dit.trainer import task as task_lib
 from video_dit.trainer.step import Trainer
@@ -132,6 +132,18 @@ def test_a_config_with_few_rows_is_planned_with_one_a_device():
   assert "--config.data.rows=8" in found["notes"][0]
   # Its tokens are the config's own, and take a fourth of its steps.
   assert found["tokens"] == 2 * config.data.row_length * config.train.steps
+
+
+def test_what_would_fit_keeps_the_rows_of_such_a_config(monkeypatch):
+  config = planned.config(data={"rows": 4, "balance_rows": 4})
+  needed = planned.by_formula(monkeypatch, config)["memory"]["total"]
+  small = dataclasses.replace(chips.CHIPS["h100"], memory=0.67 * needed)
+  monkeypatch.setitem(chips.CHIPS, "h100", small)
+  found = planned.by_formula(monkeypatch, config)
+  fitting = "By estimate it fits with: --mesh=fsdp=4,tensor=1,context=2"
+  assert found["remedies"][-1] == fitting
+  again = planned.by_formula(monkeypatch, config, axes={"fsdp": 4, "context": 2})
+  assert again["fits"] and again["rows"] == 4 and again["tokens"] == found["tokens"]
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 
 from video_dit import config as config_lib
 from video_dit.parallel import partition
-from video_dit.plan import formula, ways
+from video_dit.plan import checks, formula, ways
 from video_dit.plan.ways import GB, Way
 
 _STATE = ("parameters", "ema", "optimizer")
@@ -22,7 +22,13 @@ _MORE = (2, 4, 8, 16)  # times the chips, where these are too few
 def of_training(
   figures: dict[str, Any], config: config_lib.Config, axes: dict[str, int]
 ) -> list[str]:
-  """The lines below DOES NOT FIT of a training step; none where it fits."""
+  """The lines below DOES NOT FIT of a training step; none where it fits.
+
+  Args:
+    figures: of the plan.
+    config: as it was asked for; with fewer rows than devices it was planned as filled.
+    axes: of the mesh.
+  """
   memory = figures["memory"]
   if figures["fits"]:
     return []
@@ -50,8 +56,8 @@ def of_training(
   devices = _count(axes)
   for times in _MORE:
     wider = start.on(fsdp=axes["fsdp"] * times)
-    rows = max(config.data.rows, partition.row_ways(wider.axes))
-    wider = wider.having("data", rows=rows, balance_rows=1)
+    if not checks.accepts(wider.filled, wider.axes):
+      continue
     end, _ = ways.follow(wider, moves, need, memory["available"])
     if ways.fits(end, need, memory["available"]):
       return [
@@ -187,7 +193,7 @@ def _count(axes: dict[str, int]) -> int:
 
 def _extents(way: Way, params: int) -> tuple[float, float, float]:
   """A device's state, batch and work, up to factors that no change touches."""
-  config, axes = way.config, way.axes
+  config, axes = way.filled, way.axes
   over = partition.row_ways(axes)
   batch = config.data.rows * config.train.accumulate / over
   moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
@@ -207,10 +213,11 @@ def _split_state(way: Way) -> Iterator[tuple[Way, str]]:
 
 
 def _rows_in_turn(way: Way) -> Iterator[tuple[Way, str]]:
-  """Fewer rows at once, the same total."""
+  """Fewer rows at once, the config's own total."""
   over = partition.row_ways(way.axes)
-  if way.config.data.rows > over:
-    yield _turns(way, over), "has a device process its rows one by one"
+  turned = _turns(way, over)
+  if turned is not None and turned != way:
+    yield turned, "has a device process its rows one by one"
 
 
 def _keep_attention(way: Way) -> Iterator[tuple[Way, str]]:
@@ -228,10 +235,9 @@ def _split_rows(way: Way) -> Iterator[tuple[Way, str]]:
   for axis in ("data", "fsdp"):
     if axes[axis] % 2 == 0:
       new = way.on(**{axis: axes[axis] // 2, "context": axes["context"] * 2})
-      over = partition.row_ways(new.axes)
-      if new.config.data.rows > over:
-        new = _turns(new, over)
-      yield new, "halves the tokens of a device"
+      turned = _turns(new, partition.row_ways(new.axes))
+      if turned is not None:
+        yield turned, "halves the tokens of a device"
 
 
 def _halve_moments(way: Way) -> Iterator[tuple[Way, str]]:
@@ -254,9 +260,13 @@ def _shorten_rows(way: Way) -> Iterator[tuple[Way, str]]:
     yield new, "halves rows, for clips no longer"
 
 
-def _turns(way: Way, rows: int) -> Way:
-  """With `rows` rows at once, in more micro-batches."""
+def _turns(way: Way, rows: int) -> Way | None:
+  """With at most `rows` rows at once, the rest in turn; None if they do not divide."""
   data, accumulate = way.config.data, way.config.train.accumulate
+  if data.rows <= rows:
+    return way
+  if data.rows % rows:
+    return None
   way = way.having("train", accumulate=accumulate * data.rows // rows)
   if data.balance_rows > 1:
     way = way.having("data", balance_rows=1)

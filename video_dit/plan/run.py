@@ -18,6 +18,7 @@ from video_dit.plan import (
   devices,
   encoders,
   estimate,
+  fill,
   formula,
   gpus,
   programs,
@@ -73,24 +74,21 @@ def plan(
   if "sample" in request.stages and trains_dit:
     _check_sampling(config)
   mesh = devices.mesh_of(request.topology, request.axes, config.mesh)
-  rows = config.data.rows
-  request, notes = _filled(request, dict(mesh.shape))
-  config = request.config
+  axes = dict(mesh.shape)
+  notes, config = fill.notes(config, axes), fill.filled(config, axes)
   started = config.dit.checkpoint or config.train.initial  # its heads are what they are
   if request.topology.platform == "tpu" and trains_dit and not started:
     note = chip.note_on_heads(config.dit.width, config.dit.heads)
     notes += [note] if note else []
   notes += mix_lib.notes(config, mix) if mix else []
-  # With more rows a step, the config's tokens take fewer steps.
-  steps = config.train.steps * rows / config.data.rows
-  found = _head(request, chip, dict(mesh.shape), mix) | {"notes": notes}
+  found = _head(request, chip, axes, mix) | {"notes": notes}
   any_mix = mix or mix_lib.of(config)
   if "train" in request.stages:
     say(f"compiling the training step for {mesh.size} devices")
-    found |= _training(request, chip, mesh, mix, any_mix, steps)
+    found |= _training(request, chip, mesh, mix, any_mix)
   if "sample" in request.stages and trains_dit:
     say("compiling the sampler")
-    found["sampler"] = _sampling(config, chip, mesh)
+    found["sampler"] = _sampling(request.config, chip, mesh)
   if "encode" in request.stages:
     say("compiling the encoders")
     found["encoder"] = encoder = encoders.figures(config, chip, mesh, any_mix)
@@ -120,27 +118,12 @@ def is_by_formula(topology: Topology) -> bool:
   return topology.platform == "gpu" and not gpus.has_compiler()
 
 
-def _filled(request: Request, mesh: dict[str, int]) -> tuple[Request, list[str]]:
-  """Gives each device a row where the config has fewer rows than devices."""
-  config, ways = request.config, partition.row_ways(mesh)
-  if config.data.rows >= ways:
-    return request, []
-  note = (
-    f"the config's {config.data.rows} rows a step are fewer than data x fsdp = {ways}:"
-    f" planned with one each, as with --config.data.rows={ways}"
-  )
-  if config.data.balance_rows > 1:
-    note += " --config.data.balance_rows=1"
-  data = dataclasses.replace(config.data, rows=ways, balance_rows=1)
-  config = dataclasses.replace(config, data=data)
-  return dataclasses.replace(request, config=config), [note]
-
-
 def _head(request: Request, chip: Chip, axes: dict[str, int], mix) -> dict[str, Any]:
+  config = fill.filled(request.config, axes)
   devices_ = math.prod(axes.values())
   chips = devices_ // chip.devices
   head = {
-    "config": request.config.name,
+    "config": config.name,
     "topology": request.topology.text,
     "estimated_by": "compiler",
     "devices": devices_,
@@ -148,7 +131,7 @@ def _head(request: Request, chip: Chip, axes: dict[str, int], mix) -> dict[str, 
     "hosts": max(1, math.ceil(chips / chip.per_host)),
     "mesh": axes,
     "peak_flops_per_device": chip.peak,
-    "rows": request.config.data.rows * request.config.train.accumulate,
+    "rows": config.data.rows * config.train.accumulate,
   }
   if mix is not None:
     head |= {
@@ -156,15 +139,14 @@ def _head(request: Request, chip: Chip, axes: dict[str, int], mix) -> dict[str, 
       "tokens_of_a_clip": mix.tokens[0],
       "row_length": mix.length,
       "fill": mix.fill,
-      "remat": request.config.dit.remat,
+      "remat": config.dit.remat,
     }
   return head
 
 
-def _training(
-  request: Request, chip: Chip, mesh, mix, any_mix, steps: float
-) -> dict[str, Any]:
-  config, axes = request.config, dict(mesh.shape)
+def _training(request: Request, chip: Chip, mesh, mix, any_mix) -> dict[str, Any]:
+  axes = dict(mesh.shape)
+  config, steps = fill.filled(request.config, axes), fill.steps(request.config, axes)
   program = programs.training(config, mesh)
   figures = estimate.program_figures(program, chip, axes, any_mix)
   figures = estimate.training_figures(
@@ -179,7 +161,7 @@ def _training(
     *(state, batch, config, hosts, _most_rows(mesh, config.data.rows)),
     figures["memory"].get("host", 0.0) * mesh.size,
   )
-  figures["remedies"] = remedies.of_training(figures, config, axes)
+  figures["remedies"] = remedies.of_training(figures, request.config, axes)
   return figures
 
 
@@ -212,7 +194,7 @@ def _check_sampling(config: config_lib.Config) -> None:
 
 def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
   """Seconds of a group of rows, and of a clip of the config's own size."""
-  ways = partition.row_ways(mesh.shape)
+  own, ways = config, partition.row_ways(mesh.shape)
   rows = -(-config.sample.rows // ways) * ways
   sample = dataclasses.replace(config.sample, rows=rows)
   config = dataclasses.replace(config, sample=sample)
@@ -228,7 +210,7 @@ def _sampling(config: config_lib.Config, chip: Chip, mesh) -> dict[str, Any]:
   if figures.get("step_seconds"):
     seconds = figures["seconds_of_a_group"] = figures.pop("step_seconds")
     figures["clips_per_second"] = figures["clips"] / seconds
-  figures["remedies"] = remedies.of_sampling(figures, config, dict(mesh.shape), tokens)
+  figures["remedies"] = remedies.of_sampling(figures, own, dict(mesh.shape), tokens)
   return figures
 
 
@@ -263,9 +245,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
     request.topology, request.topology.count, request.axes, config.mesh
   )
   axes = dict(zip(("data", "fsdp", "tensor", "context"), sizes, strict=True))
-  rows = config.data.rows
-  request, notes = _filled(request, axes)
-  config = request.config
+  notes, config = fill.notes(config, axes), fill.filled(config, axes)
   mesh = checks.abstract_mesh(axes)
   notes += mix_lib.notes(config, mix)
   params = sum(x.size for x in jax.tree.leaves(checks.parameters(config, mesh)))
@@ -290,7 +270,7 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
     math.prod(sizes),
     mix,
     request.price,
-    config.train.steps * rows / config.data.rows,
+    fill.steps(request.config, axes),
   )
   moments = 2 if config.optimizer.moments_dtype == "bfloat16" else 4
   state = params * (8 + 2 * moments)
@@ -302,5 +282,5 @@ def _by_formula(request: Request, chip: Chip, mix) -> dict[str, Any]:
   found["host_memory"] = estimate.host_figures(
     state, batch, config, hosts, share, offloaded
   )
-  found["remedies"] = remedies.of_training(found, config, axes)
+  found["remedies"] = remedies.of_training(found, request.config, axes)
   return found

@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any
 
 from video_dit import config as config_lib
-from video_dit.plan import checks
+from video_dit.plan import checks, fill
 
 GB = 1e9
 # Estimates are taken to fit up to this share of the memory.
@@ -17,7 +17,10 @@ _SAFE = 0.95
 
 @dataclasses.dataclass(frozen=True)
 class Way:
-  """A config, a mesh, and the flags that make them of those that were planned."""
+  """A config, a mesh, and the flags that make them of those that were asked for.
+
+  The config may have fewer rows than the mesh's devices: it is planned as `filled`.
+  """
 
   config: config_lib.Config
   axes: dict[str, int]
@@ -35,6 +38,11 @@ class Way:
     flags = {f"config.{section}.{name}": str(value) for name, value in values.items()}
     config = dataclasses.replace(self.config, **{section: changed})
     return dataclasses.replace(self, config=config, flags=self.flags | flags)
+
+  @property
+  def filled(self) -> config_lib.Config:
+    """Its config with a row for each device."""
+    return fill.filled(self.config, self.axes)
 
   @property
   def text(self) -> str:
@@ -79,4 +87,5 @@ def fits(way: Way, need: Callable[[Way], float], room: float) -> bool:
 
 
 def _helps(way: Way, before: Way, need: Callable[[Way], float]) -> bool:
-  return need(way) < need(before) and checks.accepts(way.config, way.axes)
+  # In this order: there is no estimate of what does not divide.
+  return checks.accepts(way.filled, way.axes) and need(way) < need(before)
