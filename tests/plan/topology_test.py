@@ -43,6 +43,23 @@ def test_topologies_are_read(text, platform, chip, rest):
 
 
 @pytest.mark.parametrize(
+  ("text", "rule"),
+  [
+    ("v5e:4x4x4", "v5e have 2 sides. Write it like v5e:4x4."),
+    ("v6e:2x2x2", "v6e have 2 sides"),
+    ("v5e:32x32", "v5e have at most 16x16 chips"),
+    ("v6e:8x32", "v6e have at most 16x16 chips"),
+    ("v5p:4x4", "v5p have 3 sides. Write it like v5p:2x2x1 or v5p:4x4x4."),
+    ("7x:2x2", "7x have 3 sides"),
+  ],
+)
+def test_slices_that_do_not_exist_name_the_rule(text, rule):
+  with pytest.raises(ValueError, match="is not a known topology") as error:
+    chips.parse(text)
+  assert rule in str(error.value)
+
+
+@pytest.mark.parametrize(
   "text", ["v5:4x4", "v5p", "v5p:4", "h100x64", "gpu:b7x8", "cpu:0", "cpu", "tpu:4x4"]
 )
 def test_an_unknown_topology_names_the_known_ones(text):
@@ -61,6 +78,7 @@ def test_a_missing_compiler_names_the_extra(monkeypatch):
 @_TPU
 def test_the_tpu_compiler_knows_each_chip_and_refuses_odd_slices():
   sizes = {"v4:2x2x1": 4, "v5e:2x2": 4, "v5p:2x2x1": 4, "v6e:2x2": 4, "7x:2x2x1": 8}
+  sizes |= {"v5e:1x1": 1, "v6e:1x1": 1, "v5p:1x1x1": 1, "7x:1x1x1": 2}
   for text, count in sizes.items():
     assert devices.mesh_of(chips.parse(text), {}, config_lib.Mesh()).size == count
   # 8 is no product of the slice's sides: two axes share one of them.

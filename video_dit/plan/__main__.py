@@ -12,7 +12,7 @@ the seconds are estimated: docs/performance.md.
 
 Flags:
   --config=configs/X.py[:preset]  what to plan; --config.a.b=value overrides a leaf
-  --topology=v5p:4x4x4            of v4, v5e, v5p, v6e, 7x; or gpu:h100x64, or cpu:8
+  --topology=v5p:4x4x4            of v4, v5p, 7x; v6e:2x4 of v5e, v6e; gpu:h100x64; cpu:8
   --mesh=fsdp=8,context=2         mesh axes; data takes the rest
   --clips=1280,4096               tokens of the clips in a row [one clip a row]
   --price=4.2                     price of a chip-hour, for the cost

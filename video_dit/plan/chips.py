@@ -162,6 +162,8 @@ CHIPS = {
 }
 _GPUS = ("h100", "h200", "a100")
 _TPUS = tuple(name for name in CHIPS if name not in _GPUS)
+_FLAT = ("v5e", "v6e")  # whose slices have two sides, the others' three
+_LONGEST = 16  # chips along a side of these; the compiler would plan for more
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,7 +175,7 @@ class Topology:
     platform: tpu, gpu or cpu.
     chip: its name; `cpu` for simulated devices.
     count: devices of a gpu or cpu topology; 0 for a TPU, whose compiler counts.
-    shape: of a TPU slice.
+    shape: of a TPU slice: chips along each of its sides.
   """
 
   text: str
@@ -190,7 +192,7 @@ def parse(text: str) -> Topology:
     ValueError: an unknown chip or form; names the known ones.
   """
   known = (
-    f"{', '.join(f'{t}:AxB[xC]' for t in _TPUS)}, gpu:{{{','.join(_GPUS)}}}xN, cpu:N"
+    f"{', '.join(f'{t}:{_sides(t)}' for t in _TPUS)}, gpu:{{{','.join(_GPUS)}}}xN, cpu:N"
   )
   head, _, tail = text.partition(":")
   if head == "cpu" and re.fullmatch(r"[1-9]\d*", tail):
@@ -199,14 +201,34 @@ def parse(text: str) -> Topology:
   if head == "gpu" and gpu and gpu[1] in _GPUS:
     return Topology(text, "gpu", gpu[1], count=int(gpu[2]))
   name = head.removeprefix("tpu")
-  if name in _TPUS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*){1,2}", tail):
-    return Topology(text, "tpu", name, shape=tail)
+  rule = ""
+  if name in _TPUS and re.fullmatch(r"[1-9]\d*(x[1-9]\d*)*", tail):
+    rule = _broken_rule(name, [int(side) for side in tail.split("x")])
+    if not rule:
+      return Topology(text, "tpu", name, shape=tail)
   names = [*_TPUS, *(f"gpu:{gpu}" for gpu in _GPUS), "cpu"]
   near = difflib.get_close_matches(text, names, n=1, cutoff=0.4)
-  example = {"cpu": "cpu:8", "gpu": "gpu:h100x64"}.get(head, f"{name}:4x4x4")
-  if name in ("v5e", "v6e"):
-    example = f"{name}:4x4"
+  example = {"cpu": "cpu:8", "gpu": "gpu:h100x64"}.get(head) or example_slice(name)
   hint = f" Did you mean {near[0]}?" if near and name not in _TPUS else ""
   if name in (*_TPUS, "cpu", "gpu"):
-    hint = f" Write it like {example}."
+    hint = f"{rule} Write it like {example}."
   raise ValueError(f"--topology={text} is not a known topology.{hint} Known: {known}.")
+
+
+def example_slice(name: str) -> str:
+  """Slices of a TPU as --topology names them."""
+  return f"{name}:4x4" if name in _FLAT else f"{name}:2x2x1 or {name}:4x4x4"
+
+
+def _sides(name: str) -> str:
+  return "AxB" if name in _FLAT else "AxBxC"
+
+
+def _broken_rule(name: str, sides: list[int]) -> str:
+  """The rule that a slice breaks, for which the compiler may end the process, or ''."""
+  count = _sides(name).count("x") + 1
+  if len(sides) != count:
+    return f" Slices of {name} have {count} sides."
+  if name in _FLAT and max(sides) > _LONGEST:
+    return f" Slices of {name} have at most {_LONGEST}x{_LONGEST} chips."
+  return ""

@@ -2,6 +2,7 @@
 
 import os
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from video_dit import config as config_lib
 from video_dit import extras
 from video_dit.parallel import mesh as mesh_lib
 from video_dit.plan import gpus
-from video_dit.plan.chips import CHIPS, Chip, Topology
+from video_dit.plan.chips import CHIPS, Chip, Topology, example_slice
 
 
 def chip_of(topology: Topology) -> Chip:
@@ -79,17 +80,19 @@ def _tpu(topology: Topology) -> list:
   os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
   from jax.experimental import topologies
 
-  chip = CHIPS[topology.chip]
+  options: dict[str, Any] = dict(CHIPS[topology.chip].options)
+  if set(topology.shape.split("x")) == {"1"}:
+    options["chips_per_host_bounds"] = (1, 1, 1)  # else it asks for a whole host
   version = f"tpu{topology.chip}" if topology.chip[0].isdigit() else topology.chip
   try:
     found = topologies.get_topology_desc(
-      f"{version}:{topology.shape}", platform="tpu", **dict(chip.options)
+      f"{version}:{topology.shape}", platform="tpu", **options
     )
   except Exception as error:  # of JAX's runtime, or of its own checks
     first = str(error).splitlines()[0] if str(error) else repr(error)
     raise ValueError(
       f"--topology={topology.text}: unknown TPU slice ({first})."
-      f" Slices of {topology.chip} are like {_example(topology.chip)}."
+      f" Slices of {topology.chip} are like {example_slice(topology.chip)}."
     ) from error
   return list(found.devices)
 
@@ -97,10 +100,6 @@ def _tpu(topology: Topology) -> list:
 def _gpu(topology: Topology) -> list:
   per_host = CHIPS[topology.chip].per_host
   return gpus.devices(gpus.GPUS[topology.chip], topology.count, per_host)
-
-
-def _example(chip: str) -> str:
-  return f"{chip}:4x4" if chip in ("v5e", "v6e") else f"{chip}:2x2x2 or {chip}:4x4x4"
 
 
 def _cpu(topology: Topology) -> list:
