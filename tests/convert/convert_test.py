@@ -2,6 +2,9 @@
 
 import errno
 import json
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -58,6 +61,31 @@ def test_without_a_target_it_only_tells(folder):
   before = sorted(folder.iterdir())
   assert any("parameters" in line for line in run.convert(folder, None))
   assert sorted(folder.iterdir()) == before
+
+
+_BESIDE_A_RUN = """
+import runpy, sys
+from jax._src import xla_bridge
+
+def taken():
+  raise RuntimeError("a run holds the accelerator")
+
+xla_bridge.register_backend_factory("busy", taken, priority=900, fail_quietly=False)
+sys.argv[0] = "convert"
+runpy.run_module("video_dit.convert", run_name="__main__")
+"""
+
+
+def test_the_command_leaves_accelerators_alone(folder):
+  environment = {k: v for k, v in os.environ.items() if k != "JAX_PLATFORMS"}
+  said = subprocess.run(
+    [sys.executable, "-c", _BESIDE_A_RUN, f"--from={folder}"],
+    env=environment,
+    capture_output=True,
+    text=True,
+  )
+  assert said.returncode == 0, said.stderr
+  assert "kind        umt5" in said.stdout
 
 
 def test_wrong_arguments_are_refused(folder, tmp_path):

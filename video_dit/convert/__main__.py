@@ -25,6 +25,7 @@ transformer (config.dit.checkpoint), and `video_dit.sample` take it without a ru
 import pathlib
 
 from absl import flags as absl_flags
+import jax
 
 from video_dit import files, flags
 from video_dit.convert import run
@@ -41,6 +42,9 @@ absl_flags.DEFINE_bool("debug", False, "show the traceback of a refused input")
 
 def main() -> None:
   """Converts what the flags name."""
+  # Else JAX starts every accelerator too, which fails where a run holds it, or takes most
+  # of a GPU's memory from one.
+  jax.config.update("jax_platforms", "cpu")
   source = pathlib.Path(flags.path("from", "google/t5-v1_1-xxl"))
   target = pathlib.Path(to) if (to := flags.folder("to")) else None
   if target is not None:
