@@ -5,6 +5,8 @@ import socket
 import subprocess
 import sys
 
+import jax
+import numpy as np
 import pytest
 
 from video_dit.parallel import hosts
@@ -113,11 +115,16 @@ def _pair(code: str) -> list[subprocess.Popen]:
   ]
 
 
+def _said(code: str) -> list[list[str]]:
+  """What two processes of a run print."""
+  pair = _pair(code)
+  said = [process.communicate(timeout=120)[0].splitlines() for process in pair]
+  return [[x for x in lines if "[Gloo]" not in x] for lines in said]
+
+
 def test_what_one_process_meets_all_are_told():
   """Else the others would wait for it, for an hour or for ever."""
-  pair = _pair(_TWO)
-  said = [process.communicate(timeout=120)[0].splitlines() for process in pair]
-  first, second = ([x for x in lines if "[Gloo]" not in x] for lines in said)
+  first, second = _said(_TWO)
   problem = "[Errno 13] not allowed: '/a'"
   failed = "RuntimeError the first process of this run failed"
   assert first[:4] == [
@@ -157,3 +164,40 @@ def test_a_process_that_is_done_waits_for_the_others():
   assert "wrote it" in first.communicate(timeout=120)[0]
   second.communicate(timeout=120)
   assert (first.returncode, second.returncode) == (1, 0)
+
+
+_PLACE = """
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+import numpy as np
+from video_dit.parallel import hosts
+
+jax.config.update("jax_num_cpu_devices", 2)
+hosts.join(None)
+me = jax.process_index()
+mesh = Mesh(np.array(jax.devices()), ("data",))
+mine = np.arange(8, dtype=np.float16) + me / 2
+for spec in (PartitionSpec("data"), PartitionSpec()):
+  placed = hosts.place({"x": mine}, NamedSharding(mesh, spec))["x"]
+  again = hosts.place(placed, NamedSharding(mesh, spec))
+  print([part.data.tolist() for part in again.addressable_shards])
+print([x.tolist() for x in hosts.of_first([mine[:3], mine[:0], mine[3:]])])
+"""
+
+
+def test_arrays_that_differ_between_processes_are_placed_and_may_be_the_first_ones():
+  first, second = _said(_PLACE)
+  whole = [float(x) for x in range(8)]
+  assert first[0] == str([whole[:2], whole[2:4]])
+  assert second[0] == str([[4.5, 5.5], [6.5, 7.5]])
+  assert first[1] == str([whole] * 2)
+  assert second[1] == str([[x + 0.5 for x in whole]] * 2)
+  assert first[2] == second[2] == str([whole[:3], [], whole[3:]])
+
+
+def test_one_process_places_arrays_on_the_default_device_or_as_asked():
+  x, device = np.arange(8.0, dtype=np.float32), jax.devices()[3]
+  assert hosts.place(x, None).devices() == {jax.devices()[0]}
+  found = hosts.place([x], jax.sharding.SingleDeviceSharding(device))[0]
+  assert found.devices() == {device}
+  assert hosts.of_first([x])[0] is x

@@ -23,6 +23,7 @@ from video_dit.data import assemble, batch, reader, schema, windows
 from video_dit.data import pieces as pieces_lib
 from video_dit.data import steps as steps_lib
 from video_dit.data import visits as visits_lib
+from video_dit.parallel import hosts
 
 
 def steps(
@@ -336,7 +337,7 @@ def _place(
 ) -> jax.Array:
   """A host's rows as a part of the global array."""
   if share is None or sharding.is_fully_addressable:
-    return jax.device_put(array, sharding)
+    return hosts.place(array, sharding)
 
   def part(index: Any) -> np.ndarray:
     first, last, _ = index[0].indices(share.total)

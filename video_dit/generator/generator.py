@@ -21,7 +21,7 @@ from video_dit.generator import sampler as sampler_lib
 from video_dit.models.autoencoder.frozen import Frozen
 from video_dit.models.dit import build as build_lib
 from video_dit.models.text import encoder as text_lib
-from video_dit.parallel import partition
+from video_dit.parallel import hosts, partition
 
 Progress = Callable[[str], None]
 
@@ -201,9 +201,13 @@ class Generator:
       yield from self._decode(patches_RNP, places, requests, blank)
 
   def _encode(self, prompts: Sequence[str]) -> list[np.ndarray]:
-    """Encodings `(tokens, E)`, each distinct prompt encoded once."""
+    """Encodings `(tokens, E)`, each distinct prompt encoded once.
+
+    They are the first process's: different devices may round differently.
+    """
     distinct = list(dict.fromkeys(prompts))
-    found = dict(zip(distinct, self.encoder.encode(distinct), strict=True))
+    encodings = hosts.of_first(self.encoder.encode(distinct))
+    found = dict(zip(distinct, encodings, strict=True))
     return [found[prompt] for prompt in prompts]
 
   def _encode_given(self, request: request_lib.Request) -> np.ndarray | None:

@@ -10,8 +10,8 @@ from video_dit.diffusion import process as process_lib
 from video_dit.diffusion import samplers
 from video_dit.diffusion import times as times_lib
 from video_dit.generator import rows as rows_lib
+from video_dit.parallel import hosts, partition
 from video_dit.parallel import mesh as mesh_lib
-from video_dit.parallel import partition
 
 
 def shape(config: config_lib.Config, mesh: jax.sharding.Mesh) -> rows_lib.Shape:
@@ -104,7 +104,7 @@ class Sampler:
     by_token = partition.tokens_sharding(self._mesh)
     by_row = partition.rows_sharding(self._mesh)
     arrays = {
-      name: jax.device_put(array, by_token if name in tokens else by_row)
+      name: hosts.place(array, by_token if name in tokens else by_row)
       for name, array in arrays.items()
     }
     with jax.set_mesh(self._mesh):

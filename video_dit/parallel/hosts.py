@@ -12,7 +12,7 @@ The process of rank 0 coordinates. Every process must have the same config, the 
 and the same workdir, on a disk that all of them see.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import itertools
 import os
@@ -146,6 +146,42 @@ def fetch(tree: Any) -> Any:
     tree: of arrays, which may be spread over the devices of several processes.
   """
   return jax.tree.map(np.asarray, jax.device_get(jax.tree.map(_gathered, tree)))
+
+
+def place(tree: Any, sharding: jax.sharding.Sharding | None) -> Any:
+  """Arrays on devices, those of all processes where they share the sharding.
+
+  Each process gives its devices their parts from its own arrays. `jax.device_put` would
+  gather a copy of every process on every device, to refuse arrays that differ in a bit,
+  as what different GPUs computed may.
+
+  Args:
+    tree: of arrays, whole in every process.
+    sharding: of all of them; None is the default device.
+  """
+
+  def put(array: Any) -> jax.Array:
+    spread = isinstance(array, jax.Array) and not array.is_fully_addressable
+    if spread or sharding is None or sharding.is_fully_addressable:
+      return jax.device_put(array, sharding)
+    array = np.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda at: array[at])
+
+  return jax.tree.map(put, tree)
+
+
+def of_first(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+  """The first process's arrays, on every process; all must call it.
+
+  Args:
+    arrays: of one dtype, their first axes of any lengths, the others equal; of the same
+      shapes in every process.
+  """
+  if jax.process_count() == 1 or not arrays:
+    return list(arrays)
+  # As one array: each shape would be compiled for itself.
+  whole = multihost_utils.broadcast_one_to_all(np.concatenate(arrays))
+  return np.split(whole, np.cumsum([len(array) for array in arrays])[:-1])
 
 
 def _gathered(array: Any) -> Any:

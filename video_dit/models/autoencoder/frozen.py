@@ -122,8 +122,8 @@ class Frozen:
     if mesh is not None:
       self._split = NamedSharding(mesh, PartitionSpec(mesh.axis_names))
       whole = NamedSharding(mesh, PartitionSpec())
-    self._params = jax.device_put(params, whole)
-    self._statistics = jax.device_put(statistics, whole)
+    self._params = hosts.place(params, whole)
+    self._statistics = hosts.place(statistics, whole)
     both = programs(graph, dtype)
     platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
     # The cache of each chunk takes the place of the one before.
@@ -218,7 +218,7 @@ class Frozen:
     if size > count:
       more_B = np.broadcast_to(array_B[:1], (size - count, *array_B.shape[1:]))
       array_B = np.concatenate([array_B, more_B])
-    return jax.device_put(array_B, self._split)
+    return hosts.place(array_B, self._split)
 
   def _stream(
     self, program, x_BFHWC: np.ndarray, spans: Iterable[tuple[int, int]], *more: Any
