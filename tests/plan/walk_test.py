@@ -408,6 +408,15 @@ def test_products_without_an_estimate_reach_a_share_of_the_peak(chip, dtype, sha
   assert cost.seconds == {"matrix": pytest.approx(cost.flops / (share * chip.peak))}
 
 
+def test_products_of_whole_float32_take_longer_on_a_gpu():
+  text = _product("f32")
+  asked = "operand_precision={highest,highest}, rhs_contracting"
+  whole = text.replace("rhs_contracting", asked)
+  assert whole != text
+  times = [_walk_on(_GPU, x).seconds["matrix"] for x in (_product("bf16"), whole)]
+  assert times[1] == pytest.approx(16 * times[0])
+
+
 def test_products_that_wait_for_memory_take_as_long_as_it():
   cost = _walk_on(dataclasses.replace(_PLAIN, bandwidth=1e6), _product("bf16"))
   assert cost.seconds == {"matrix": pytest.approx(2 * 35_000 / 1e6)}

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from video_dit.data.batch import members
+from video_dit.parallel import precision
 from video_dit.parallel.attention import local_attention
 from video_dit.parallel.partition import ROWS
 
@@ -50,7 +51,11 @@ def filled_attention(
   def attend(q, k, v, fill_k, fill_v, log_fill, segments, text_segments):
     out, lse_RNA = local_attention(q, k, v, segments, text_segments, kernel=kernel)
     score_RNA = q.shape[-1] ** -0.5 * jnp.einsum(
-      "rnak,ak->rna", q, fill_k, preferred_element_type=jnp.float32
+      "rnak,ak->rna",
+      q,
+      fill_k,
+      precision=precision.of(q, fill_k),
+      preferred_element_type=jnp.float32,
     )
     share = jax.nn.sigmoid(score_RNA + log_fill[..., None] - lse_RNA)
     share = jnp.where(log_fill[..., None] > NONE / 2, share, 0.0)[..., None]

@@ -15,6 +15,11 @@ import re
 
 from video_dit.parallel import peaks
 
+# How much longer than bfloat16's a GPU's products take, by the peaks in NVIDIA's data
+# sheets: a sixteenth in float32 on A100 and 67 of 989 TFLOP/s on H100.
+FLOAT32 = 16
+TENSOR_FLOAT32 = 2
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Chip:

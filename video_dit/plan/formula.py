@@ -1,7 +1,7 @@
 """A plan by formula, for GPUs whose compiler is not installed.
 
 step      sum over matrix products, attention forward, attention backward and elementwise
-          work of FLOPs over a share of the peak (half of it for float32), or bytes over
+          work of FLOPs over a share of the peak (less of it for float32), or bytes over
           memory bandwidth; products are those of whole rows, padding included
 links     parameters gathered forward and backward and gradients scattered, in the dtype
           of the products, over the slowest link that an axis crosses, half hidden; over
@@ -21,7 +21,7 @@ from video_dit.models.dit import flops
 from video_dit.parallel import partition
 from video_dit.plan import checks, programs
 from video_dit.plan import mix as mix_lib
-from video_dit.plan.chips import Chip
+from video_dit.plan.chips import FLOAT32, TENSOR_FLOAT32, Chip
 
 # Passes over the tokens' width that elementwise work makes in a block, forward and
 # backward, in XLA's programs for H100: norms, modulations, rotations, residuals, casts.
@@ -54,7 +54,9 @@ def figures(
   """
   dit = config.dit
   item = 2 if config.train.compute_dtype == "bfloat16" else 4
-  peak = chip.peak * 2 / item  # float32 as TensorFloat-32
+  exact = item == 4  # float32, whose attention is three products of TensorFloat-32
+  peak = chip.peak / (FLOAT32 if exact else 1)
+  attention_peak = chip.peak / (3 * TENSOR_FLOAT32 if exact else 1)
   rows = config.data.rows * config.train.accumulate / partition.row_ways(mesh)
   split = mesh["context"] * mesh["tensor"]
   linear = _linear(config, mix) * rows / split
@@ -64,7 +66,7 @@ def figures(
   tokens = rows * mix.length / mesh["context"]
   moved = _PASSES * tokens * dit.width * item * dit.depth / mesh["tensor"]
   reached = [
-    peak * chip.attention_share(dit.width // dit.heads, backward=backward)
+    attention_peak * chip.attention_share(dit.width // dit.heads, backward=backward)
     for backward in (False, True)
   ]
   seconds = {

@@ -21,7 +21,7 @@ import dataclasses
 import functools
 
 from video_dit.plan import groups, loops, traffic, work
-from video_dit.plan.chips import Chip
+from video_dit.plan.chips import FLOAT32, TENSOR_FLOAT32, Chip
 from video_dit.plan.hlo import Computation, Instruction, Module
 
 COLLECTIVES = {
@@ -204,21 +204,25 @@ class Walker:
       seconds = cycles / self._chip.clock
     else:
       reached = self._chip.peak * (1.0 if self._chip.clock else self._chip.matrix)
-      if self._chip.network and self._in_float32(where, instruction):
-        reached /= 2  # a GPU takes it as TensorFloat-32
+      if self._chip.network:
+        reached /= self._slowdown(where, instruction)
       seconds = max(flops / reached, moved / self._chip.bandwidth)
     cost.seconds["matrix" if flops else "vector"] += seconds
     cost.flops += flops
     cost.bytes += moved
 
-  def _in_float32(self, where, instruction) -> bool:
-    """Whether a product's operands are float32, or those of products in a fusion."""
+  def _slowdown(self, where, instruction) -> int:
+    """A GPU's time for a product, or for those of a fusion, over that in bfloat16."""
     if work.flops(where, instruction):
       given = (where[name] for name in instruction.operands[:2] if name in where)
-      return any(operand.arrays[0].dtype == "f32" for operand in given)
+      if all(operand.arrays[0].dtype != "f32" for operand in given):
+        return 1
+      whole = "highest" in instruction.text.lower()
+      return FLOAT32 if whole else TENSOR_FLOAT32
     names = instruction.calls.get("calls", ())
     inner = (self._module.computations[name] for name in names)
-    return any(self._in_float32(i, product) for i in inner for product in i.values())
+    found = (self._slowdown(i, product) for i in inner for product in i.values())
+    return max(found, default=1)
 
   def _run_kernel(self, cost, where, instruction) -> None:
     chip, found = self._chip, self._kernel(where, instruction)

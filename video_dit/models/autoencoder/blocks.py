@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from video_dit.models.autoencoder.layers import CausalConv, Stream
+from video_dit.parallel import precision
 
 _QUERIES = 1024  # queries that attention computes at a time: bounds its memory
 
@@ -94,7 +95,9 @@ class Dense(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     bias = jnp.expand_dims(self.bias[...].astype(x.dtype), range(x.ndim - 1))
-    return jnp.einsum("...i,io->...o", x, self.kernel[...].astype(x.dtype)) + bias
+    kernel = self.kernel[...].astype(x.dtype)
+    asked = precision.of(x, kernel)
+    return jnp.einsum("...i,io->...o", x, kernel, precision=asked) + bias
 
 
 class Attention(nnx.Module):
@@ -143,6 +146,7 @@ def attend_causally(
   """
   frame_N = jnp.arange(q_BNC.shape[1]) // frame_size
   scale = q_BNC.shape[-1] ** -0.5
+  asked = precision.of(q_BNC, k_BNC, v_BNC)
   inside_BN = None
   if inside is not None:
     inside_BN = einops.repeat(
@@ -151,13 +155,15 @@ def attend_causally(
 
   def one(query: tuple[jax.Array, jax.Array]) -> jax.Array:
     q_BC, frame = query
-    scores_BN = jnp.einsum("bc,bnc->bn", q_BC, k_BNC, preferred_element_type=jnp.float32)
+    scores_BN = jnp.einsum(
+      "bc,bnc->bn", q_BC, k_BNC, precision=asked, preferred_element_type=jnp.float32
+    )
     seen_BN = (frame_N <= frame)[None]
     if inside_BN is not None:
       seen_BN &= inside_BN
     scores_BN = jnp.where(seen_BN, scores_BN * scale, -jnp.inf)
     weights_BN = jax.nn.softmax(scores_BN, axis=-1).astype(v_BNC.dtype)
-    return jnp.einsum("bn,bnc->bc", weights_BN, v_BNC)
+    return jnp.einsum("bn,bnc->bc", weights_BN, v_BNC, precision=asked)
 
   q_NBC = einops.rearrange(q_BNC, "b n c -> n b c")
   out_NBC = jax.lax.map(one, (q_NBC, frame_N), batch_size=_QUERIES)

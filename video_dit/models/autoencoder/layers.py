@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from video_dit.models.autoencoder.inside import Fill, Inside
+from video_dit.parallel import precision
 
 Cache = tuple[jax.Array, ...]
 Pads = tuple[tuple[int, int], tuple[int, int]]  # points before and after rows, columns
@@ -195,6 +196,7 @@ def convolve(
     window_strides=stride,
     padding=[(0, 0), *(pads or centred(kernel))],
     dimension_numbers=("NDHWC", "DHWIO", "NDHWC"),
+    precision=precision.of(x_BFHWC, kernel, whole=precision.CONVOLUTION),
   )
 
 
@@ -227,6 +229,7 @@ def convolve_by_frames(
       window_strides=stride[1:],
       padding=pads or centred(kernel),
       dimension_numbers=("NHWC", "HWIO", "NHWC"),
+      precision=precision.of(part, taps, whole=precision.CONVOLUTION),
     )
     for part, taps in zip(parts, kernels, strict=True)
   ]

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.parallel import precision
 from video_dit.parallel.local import on_gpu, one_cpu
 
 
@@ -36,7 +37,7 @@ class Linear(nnx.Module):
 
   def __call__(self, x: jax.Array) -> jax.Array:
     flat = x.reshape(-1, x.shape[-1]) if one_cpu() else x
-    y = jnp.dot(flat, self.kernel[...].astype(x.dtype))
+    y = _dot(flat, self.kernel[...])
     if self.bias is not None:
       bias = self.bias[...].astype(x.dtype)
       y += jnp.expand_dims(bias, range(y.ndim - 1))
@@ -62,9 +63,7 @@ class Linear(nnx.Module):
         for y in self._parts(x_RND, heads, parts)
       ]
     kernels = einops.rearrange(self.kernel[...], "d (a p k) -> p d a k", a=heads, p=parts)
-    found = [
-      jnp.einsum("rnd,dak->rank", x_RND, kernel.astype(x_RND.dtype)) for kernel in kernels
-    ]
+    found = [_einsum("rnd,dak->rank", x_RND, kernel) for kernel in kernels]
     if self.bias is not None:
       shape = "(a p k) -> p 1 a 1 k"
       biases = einops.rearrange(self.bias[...], shape, a=heads, p=parts)
@@ -75,7 +74,7 @@ class Linear(nnx.Module):
     """A product for each part of all heads, `(R, N, A K)`, as a GPU's kernel reads it."""
     cut = {"a": heads, "p": parts}
     kernels = einops.rearrange(self.kernel[...], "d (a p k) -> p d (a k)", **cut)
-    found = [jnp.dot(x_RND, kernel.astype(x_RND.dtype)) for kernel in kernels]
+    found = [_dot(x_RND, kernel) for kernel in kernels]
     if self.bias is not None:
       biases = einops.rearrange(self.bias[...], "(a p k) -> p 1 1 (a k)", **cut)
       found = [y + b.astype(y.dtype) for y, b in zip(found, biases, strict=True)]
@@ -87,8 +86,18 @@ class Linear(nnx.Module):
       return self(einops.rearrange(x_RNAK, "r n a k -> r n (a k)"))
     heads = x_RNAK.shape[2]
     kernel = einops.rearrange(self.kernel[...], "(a k) d -> a k d", a=heads)
-    y = jnp.einsum("rnak,akd->rnd", x_RNAK, kernel.astype(x_RNAK.dtype))
+    y = _einsum("rnak,akd->rnd", x_RNAK, kernel)
     return y if self.bias is None else y + self.bias[...].astype(y.dtype)[None, None]
+
+
+def _dot(x: jax.Array, kernel: jax.Array) -> jax.Array:
+  kernel = kernel.astype(x.dtype)
+  return jnp.dot(x, kernel, precision=precision.of(x, kernel))
+
+
+def _einsum(form: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+  kernel = kernel.astype(x.dtype)
+  return jnp.einsum(form, x, kernel, precision=precision.of(x, kernel))
 
 
 class HeadNorm(nnx.Module):

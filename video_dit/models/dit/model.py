@@ -16,7 +16,7 @@ from video_dit import config as config_lib
 from video_dit.data.batch import members
 from video_dit.models.dit.layers import HeadNorm, Linear, fourier, layer_norm, sinusoid
 from video_dit.models.dit.rotary import rotate, rotation
-from video_dit.parallel import stripes
+from video_dit.parallel import precision, stripes
 from video_dit.parallel.attention import packed_attention
 from video_dit.parallel.local import SAVED
 from video_dit.parallel.partition import constrain
@@ -110,7 +110,8 @@ class Row:
     if x_RSD.shape[1] == 1:
       return x_RSD  # one segment a row: broadcasting does it
     one_hot = self.members_RNS.astype(x_RSD.dtype)
-    return jnp.einsum("rns,rsd->rnd", one_hot, x_RSD)
+    asked = precision.of(one_hot, x_RSD)
+    return jnp.einsum("rns,rsd->rnd", one_hot, x_RSD, precision=asked)
 
   def modulations(self, table: jax.Array) -> list[jax.Array]:
     """Splits the modulations, `(R, S, 6 D)` or one a token `(R, N, 6 D)`, in six.
@@ -266,7 +267,9 @@ def _pool(text_RLE: jax.Array, segments_RL: jax.Array, count: int) -> jax.Array:
   """Mean of each segment's caption tokens, `(R, S, E)`."""
   members_RLS = members(segments_RL, count).astype(jnp.float32)
   shares_RLS = members_RLS / jnp.maximum(members_RLS.sum(1, keepdims=True), 1.0)
-  return jnp.einsum("rls,rle->rse", shares_RLS.astype(text_RLE.dtype), text_RLE)
+  shares_RLS = shares_RLS.astype(text_RLE.dtype)
+  asked = precision.of(shares_RLS, text_RLE)
+  return jnp.einsum("rls,rle->rse", shares_RLS, text_RLE, precision=asked)
 
 
 def through(blocks, x_RND: jax.Array, rest: tuple, dit: config_lib.DiT) -> jax.Array:

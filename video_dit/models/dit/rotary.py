@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit import config as config_lib
+from video_dit.parallel import precision
 from video_dit.parallel.local import on_gpu
 
 
@@ -58,7 +59,7 @@ def rotate(x_RNAK: jax.Array, cosine: jax.Array, sine: jax.Array) -> jax.Array:
     "rnak,kj->rnaj",
     x_RNAK,
     jnp.asarray(exchange, x_RNAK.dtype),
-    precision="highest" if x_RNAK.dtype == jnp.float32 else None,
+    precision=precision.of(x_RNAK),
     preferred_element_type=jnp.float32,
   )
   cosine = jnp.concatenate([cosine, cosine], axis=-1)[:, :, None]

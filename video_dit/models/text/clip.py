@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from video_dit.parallel import precision
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ClipConfig:
@@ -49,7 +51,9 @@ class Linear(nnx.Module):
 
   def __call__(self, x_BLE: jax.Array) -> jax.Array:
     bias = self.bias[...].astype(x_BLE.dtype)
-    return jnp.dot(x_BLE, self.kernel[...].astype(x_BLE.dtype)) + bias[None, None]
+    kernel = self.kernel[...].astype(x_BLE.dtype)
+    y_BLE = jnp.dot(x_BLE, kernel, precision=precision.of(x_BLE, kernel))
+    return y_BLE + bias[None, None]
 
 
 class LayerNorm(nnx.Module):
@@ -103,11 +107,14 @@ class Block(nnx.Module):
       einops.rearrange(linear(h_BLE), "b l (a k) -> b a l k", a=self.heads)
       for linear in (self.q, self.k, self.v)
     )
-    logits = jnp.einsum("balk,bamk->balm", q, k, preferred_element_type=jnp.float32)
+    asked = precision.of(q, k, v)
+    logits = jnp.einsum(
+      "balk,bamk->balm", q, k, precision=asked, preferred_element_type=jnp.float32
+    )
     before = np.tril(np.ones(logits.shape[-2:], bool))[None, None]
     logits = jnp.where(before, logits * q.shape[-1] ** -0.5, jnp.finfo(jnp.float32).min)
     weights = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-    out = jnp.einsum("balm,bamk->balk", weights, v)
+    out = jnp.einsum("balm,bamk->balk", weights, v, precision=asked)
     return self.out(einops.rearrange(out, "b a l k -> b l (a k)"))
 
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from video_dit import config
+from video_dit.parallel import precision
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -59,7 +60,8 @@ class Matrix(nnx.Module):
     self.kernel = nnx.Param(kernel, axes=axes)
 
   def __call__(self, x: jax.Array) -> jax.Array:
-    return jnp.dot(x, self.kernel[...].astype(x.dtype))
+    kernel = self.kernel[...].astype(x.dtype)
+    return jnp.dot(x, kernel, precision=precision.of(x, kernel))
 
 
 class RMSNorm(nnx.Module):
@@ -113,9 +115,12 @@ class Block(nnx.Module):
       einops.rearrange(matrix(h_BLE), "b l (a k) -> b a l k", a=self.heads)
       for matrix in (self.q, self.k, self.v)
     )
-    logits = jnp.einsum("balk,bamk->balm", q, k, preferred_element_type=jnp.float32)
+    asked = precision.of(q, k, v)
+    logits = jnp.einsum(
+      "balk,bamk->balm", q, k, precision=asked, preferred_element_type=jnp.float32
+    )
     weights = jax.nn.softmax(logits + bias_BALL, axis=-1).astype(v.dtype)
-    out = jnp.einsum("balm,bamk->balk", weights, v)
+    out = jnp.einsum("balm,bamk->balk", weights, v, precision=asked)
     return self.out(einops.rearrange(out, "b a l k -> b l (a k)"))
 
 

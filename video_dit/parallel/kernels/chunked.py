@@ -9,6 +9,7 @@ import einops
 import jax
 import jax.numpy as jnp
 
+from video_dit.parallel import precision
 from video_dit.parallel.kernels import blocks
 from video_dit.parallel.kernels.dense import NO_KEYS
 
@@ -44,12 +45,7 @@ def counted(
       new = jnp.maximum(most, scores.max(-1))
       weights = jnp.exp(scores - new[..., None])
       old = jnp.exp(most - new)
-      part = jnp.einsum(
-        "abm,amk->abk",
-        weights.astype(v.dtype),
-        v[r, j],
-        preferred_element_type=jnp.float32,
-      )
+      part = _product("abm,amk->abk", weights.astype(v.dtype), v[r, j])
       total = total * old + weights.sum(-1)
       return new, total, acc * old[..., None] + part, count + 1
 
@@ -83,18 +79,12 @@ def gradients(
       dq, dk, dv = carry
       scores = _scores(q_ABK, k[r, j], segments_B, cut.key_segments[r, j])
       weights = jnp.exp(scores - lse_AB[..., None])
-      of_weights = jnp.einsum(
-        "abk,amk->abm", dout_ABK, v[r, j], preferred_element_type=jnp.float32
-      )
+      of_weights = _product("abk,amk->abm", dout_ABK, v[r, j])
       of_scores = (weights * (of_weights - delta_AB[..., None]) * scale).astype(k.dtype)
       weights = weights.astype(v.dtype)
-
-      def product(form, a, b):
-        return jnp.einsum(form, a, b, preferred_element_type=jnp.float32)
-
-      dq += product("abm,amk->abk", of_scores, k[r, j])
-      dk = dk.at[r, j].add(product("abm,abk->amk", of_scores, q_ABK))
-      dv = dv.at[r, j].add(product("abm,abk->amk", weights, dout_ABK))
+      dq += _product("abm,amk->abk", of_scores, k[r, j])
+      dk = dk.at[r, j].add(_product("abm,abk->amk", of_scores, q_ABK))
+      dv = dv.at[r, j].add(_product("abm,abk->amk", weights, dout_ABK))
       return dq, dk, dv
 
     dq, *sums = jax.lax.fori_loop(
@@ -155,11 +145,14 @@ class _Cut:
     return x[:, : like.shape[1]].astype(like.dtype)
 
 
+def _product(form: str, a: jax.Array, b: jax.Array) -> jax.Array:
+  asked = precision.of(a, b)
+  return jnp.einsum(form, a, b, precision=asked, preferred_element_type=jnp.float32)
+
+
 def _scores(q_ABK, k_AMK, segments_B, key_segments_M):
   scale = q_ABK.shape[-1] ** -0.5
-  scores_ABM = scale * jnp.einsum(
-    "abk,amk->abm", q_ABK, k_AMK, preferred_element_type=jnp.float32
-  )
+  scores_ABM = scale * _product("abk,amk->abm", q_ABK, k_AMK)
   seen_BM = segments_B[:, None] == key_segments_M[None]
   seen_BM &= (segments_B > 0)[:, None]
   return jnp.where(seen_BM[None], scores_ABM, NO_KEYS)

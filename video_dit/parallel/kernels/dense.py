@@ -3,6 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from video_dit.parallel import precision
+
 NO_KEYS = -1e30  # the log-sum-exp of a query that sees no key: no weight in a merge
 
 
@@ -24,7 +26,7 @@ def attention(
   any_RAN = seen_RNM.any(-1)[:, None]
   sum_RAN = jnp.where(any_RAN, sum_RAN, 1.0)
   weights_RANM /= sum_RAN[..., None]
-  out_RNAK = jnp.einsum("ranm,rmak->rnak", weights_RANM.astype(v_RMAK.dtype), v_RMAK)
+  out_RNAK = _product("ranm,rmak->rnak", weights_RANM.astype(v_RMAK.dtype), v_RMAK)
   lse_RAN = jnp.where(any_RAN, most_RAN + jnp.log(sum_RAN), NO_KEYS)
   return out_RNAK.astype(q_RNAK.dtype), lse_RAN.swapaxes(1, 2)
 
@@ -38,24 +40,25 @@ def gradients(
   weights_RANM = jnp.where(
     seen_RNM[:, None], jnp.exp(scores_RANM - lse_RAN[..., None]), 0
   )
-  of_weights_RANM = jnp.einsum(
-    "rnak,rmak->ranm", dout_RNAK, v_RMAK, preferred_element_type=jnp.float32
-  )
+  of_weights_RANM = _product("rnak,rmak->ranm", dout_RNAK, v_RMAK, jnp.float32)
   of_scores_RANM = weights_RANM * (of_weights_RANM - delta_RAN[..., None])
   of_scores_RANM = (of_scores_RANM * q_RNAK.shape[-1] ** -0.5).astype(q_RNAK.dtype)
-  dq = jnp.einsum("ranm,rmak->rnak", of_scores_RANM, k_RMAK)
-  dk = jnp.einsum("ranm,rnak->rmak", of_scores_RANM, q_RNAK)
-  dv = jnp.einsum("ranm,rnak->rmak", weights_RANM.astype(v_RMAK.dtype), dout_RNAK)
+  dq = _product("ranm,rmak->rnak", of_scores_RANM, k_RMAK)
+  dk = _product("ranm,rnak->rmak", of_scores_RANM, q_RNAK)
+  dv = _product("ranm,rnak->rmak", weights_RANM.astype(v_RMAK.dtype), dout_RNAK)
   return dq, dk, dv
+
+
+def _product(form: str, a: jax.Array, b: jax.Array, dtype=None) -> jax.Array:
+  asked = precision.of(a, b)
+  return jnp.einsum(form, a, b, precision=asked, preferred_element_type=dtype)
 
 
 def _scores(q_RNAK, k_RMAK, segments_RN, key_segments_RM):
   """Scaled scores, -1e30 where unseen, and which pairs see each other."""
   scale = q_RNAK.shape[-1] ** -0.5
   # The scale comes after the product: it would round half-precision queries.
-  scores_RANM = scale * jnp.einsum(
-    "rnak,rmak->ranm", q_RNAK, k_RMAK, preferred_element_type=jnp.float32
-  )
+  scores_RANM = scale * _product("rnak,rmak->ranm", q_RNAK, k_RMAK, jnp.float32)
   seen_RNM = segments_RN[:, :, None] == key_segments_RM[:, None, :]
   seen_RNM &= (segments_RN > 0)[:, :, None]
   return jnp.where(seen_RNM[:, None], scores_RANM, NO_KEYS), seen_RNM
