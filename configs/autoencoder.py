@@ -16,7 +16,8 @@ def get_config(preset: str = "") -> ml_collections.ConfigDict:
   c = config.template(name="autoencoder", objective="reconstruction")
   c.data.window_frames = 17
   c.data.window_side = 256
-  c.data.rows = 32
+  c.data.rows = 8
+  c.train.accumulate = 4
   c.train.steps = 200_000
   c.train.ema_decay = 0.999
   c.optimizer.learning_rate = 1e-4
@@ -45,11 +46,13 @@ def _demo(c: ml_collections.ConfigDict, *, quick: bool) -> None:
   c.data.window_frames = 9
   c.data.window_side = 32
   c.data.rows = 8
+  c.train.accumulate = 1
   c.data.threads = 1
   c.reconstruction.l2 = 1.0
   c.reconstruction.gradient = 0.5
   c.reconstruction.kl = 2e-3
   c.reconstruction.noise = 0.5
+  c.reconstruction.remat = False
   c.optimizer.learning_rate = 2e-3
   c.optimizer.warmup_steps = 20
   c.optimizer.final_fraction = 0.02

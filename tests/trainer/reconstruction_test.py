@@ -12,6 +12,7 @@ import pytest
 
 from video_dit import config as config_lib
 from video_dit.data.batch import Windows
+from video_dit.models.autoencoder.model import Autoencoder
 from video_dit.train import statistics
 from video_dit.trainer import reconstruction
 
@@ -29,10 +30,10 @@ class _Fake(nnx.Module):
     self.scale = nnx.Param(jnp.ones(()))
     self.shift, self.variance = shift, variance
 
-  def encode(self, x):
+  def encode(self, x, *, remat=False):
     return x * self.scale[...], jnp.full_like(x, math.log(self.variance))
 
-  def decode(self, z):
+  def decode(self, z, *, remat=False):
     return z - self.shift
 
 
@@ -189,3 +190,34 @@ def test_statistics_are_those_of_all_latents():
   x = np.concatenate([3 * (b.clips / 127.5 - 1.0) for b in batches])
   np.testing.assert_allclose(mean, x.mean((0, 1, 2, 3)), rtol=1e-4, atol=1e-5)
   np.testing.assert_allclose(std, x.std((0, 1, 2, 3)), rtol=1e-4)
+
+
+def test_rematerialised_blocks_change_no_gradient_and_keep_less():
+  arch = config_lib.Autoencoder(channels=3, space=2, time=2, widths=(4, 6), blocks=2)
+  config = dataclasses.replace(_CONFIG, autoencoder=arch)
+  graph, shapes = nnx.split(nnx.eval_shape(lambda: Autoencoder(arch, rngs=nnx.Rngs(0))))
+  rng = np.random.default_rng(0)
+
+  def draw(leaf):
+    fan_in = np.prod(leaf.shape[:-1] or (10,), dtype=np.float32)
+    return (rng.normal(size=leaf.shape) / fan_in**0.5).astype(np.float32)
+
+  params = jax.tree.map(draw, nnx.to_pure_dict(shapes))
+
+  def total(params, remat: bool):
+    terms = config_lib.Reconstruction(remat=remat)
+    own = dataclasses.replace(config, reconstruction=terms)
+    model = nnx.merge(graph, params)
+    return reconstruction.loss(model, _windows(), jnp.int32(0), jnp.int32(0), own).loss
+
+  def kept(remat: bool) -> int:
+    """Numbers that the backward pass is given."""
+    pull = jax.eval_shape(lambda p: jax.vjp(lambda p: total(p, remat), p)[1], params)
+    return sum(x.size for x in jax.tree.leaves(pull))
+
+  gradient = jax.jit(jax.grad(total), static_argnums=1)
+  again, plain = gradient(params, True), gradient(params, False)
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), again, plain
+  )
+  assert kept(True) < 0.5 * kept(False)

@@ -286,7 +286,9 @@ class Optimizer:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Reconstruction:
-  """Weights of the autoencoder's loss; a plain autoencoder has `kl` 0 and no sampling.
+  """The autoencoder's loss and how it is computed.
+
+  A plain autoencoder has `kl` 0 and no sampling.
 
   Attributes:
     sample: draw the latent from the posterior (VAE) or take its mean (AE).
@@ -299,6 +301,8 @@ class Reconstruction:
       errors. 0 adds none.
     noise_from: share of the training after which it is added, and the encoder, whose
       latents the generator has to learn, gets no more gradient from the decoder.
+    remat: keep only the inputs of residual blocks for the backward pass, which computes
+      the blocks again.
   """
 
   sample: bool = True
@@ -308,6 +312,7 @@ class Reconstruction:
   kl: float = 1e-6
   noise: float = 0.0
   noise_from: float = 0.5
+  remat: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

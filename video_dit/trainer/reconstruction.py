@@ -40,7 +40,8 @@ def loss(
   """
   terms = config.reconstruction
   pixels = to_unit(windows.clips)
-  mean, logvar = model.encode(pixels.astype(config.train.compute_dtype))
+  dtype, remat = config.train.compute_dtype, terms.remat
+  mean, logvar = model.encode(pixels.astype(dtype), remat=remat)
   # From then on the encoder is frozen and the decoder learns to repair.
   mending = step >= mends_from(config)
   if terms.noise:
@@ -53,7 +54,7 @@ def loss(
   if terms.noise:
     disturbance = _disturbance(windows.keys, seed, step, mean)
     latent += jnp.where(mending, terms.noise, 0.0) * disturbance
-  decoded = model.decode(latent.astype(config.train.compute_dtype))
+  decoded = model.decode(latent.astype(dtype), remat=remat)
   measured = measure(decoded, pixels)
   divergence = 0.5 * (jnp.square(mean) + jnp.exp(logvar) - 1.0 - logvar)
   measured["kl"] = jnp.sum(divergence, (1, 2, 3, 4)) / math.prod(pixels.shape[1:4])

@@ -31,6 +31,8 @@ class Stream:
     first: this chunk is the clip's beginning (or the whole clip).
     before: what precedes the clip's first frame: zeros, or that frame again.
     inside: which part of their buffer the clips fill; None for all of it.
+    remat: the backward pass computes layers again that were `run`. Nothing is kept of
+      them for a next chunk: it is for training, which takes whole clips.
   """
 
   def __init__(
@@ -38,8 +40,11 @@ class Stream:
     cache: Cache | None = None,
     before: Fill = "constant",
     inside: Inside | None = None,
+    *,
+    remat: bool = False,
   ):
-    self.first = cache is None
+    assert cache is None or not remat
+    self.first, self.remat = cache is None, remat
     self.before = before
     self.inside = inside
     self._old: Iterator[jax.Array] = iter(cache or ())
@@ -67,6 +72,19 @@ class Stream:
       x_BFHWC = jnp.concatenate([next(self._old).astype(x_BFHWC.dtype), x_BFHWC], axis=1)
     self._new.append(x_BFHWC[:, x_BFHWC.shape[1] - (reach + 1 - stride) :])
     return x_BFHWC
+
+  def run(
+    self, layers: Callable[[jax.Array, "Stream"], jax.Array], x_BFHWC: jax.Array
+  ) -> jax.Array:
+    """Runs layers; where `remat`, only their input is kept for the backward pass."""
+    if not self.remat:
+      return layers(x_BFHWC, self)
+
+    @jax.checkpoint
+    def again(x_BFHWC: jax.Array) -> jax.Array:
+      return layers(x_BFHWC, Stream(None, self.before, self.inside))
+
+    return again(x_BFHWC)
 
   def by_frames(
     self, layers: Callable[[jax.Array, "Stream"], jax.Array], x_BFHWC: jax.Array

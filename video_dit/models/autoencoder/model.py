@@ -78,9 +78,9 @@ class Encoder(nnx.Module):
     x = self.conv_in(x, stream)
     for i, level in enumerate(self.levels):
       for block in level:
-        x = block(x, stream)
+        x = stream.run(block, x)
       if i < len(self.downs):
-        x = self.downs[i](x, stream)
+        x = stream.run(self.downs[i], x)
     return self.conv_out(x, stream), self.conv_logvar(x, stream)
 
 
@@ -109,10 +109,10 @@ class Decoder(nnx.Module):
     x = self.conv_in(z_BFHWC, stream)
     for i, level in enumerate(self.levels):
       for block in level:
-        x = block(x, stream)
+        x = stream.run(block, x)
       if i < len(self.ups):
-        x = self.ups[i](x, stream)
-    x = self.conv_out(x, stream)
+        x = stream.run(self.ups[i], x)
+    x = stream.run(self.conv_out, x)
     return einops.rearrange(
       x, "b f h w (p q c) -> b f (h p) (w q) c", p=self.patch, q=self.patch
     )
@@ -143,14 +143,18 @@ class Autoencoder(nnx.Module):
     """Latent frame by latent frame."""
     return [(i, i + 1) for i in range(latents)]
 
-  def encode(self, x_BFHWC: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips."""
-    mean, logvar, _ = self.encode_chunk(x_BFHWC, None)
-    return mean, logvar
+  def encode(
+    self, x_BFHWC: jax.Array, *, remat: bool = False
+  ) -> tuple[jax.Array, jax.Array]:
+    """Mean and log-variance `(B, t, h, w, c)` float32 of whole clips.
 
-  def decode(self, z_BFHWC: jax.Array) -> jax.Array:
+    Where `remat`, a backward pass computes each block again from its input.
+    """
+    return self._posterior(x_BFHWC, Stream(remat=remat))
+
+  def decode(self, z_BFHWC: jax.Array, *, remat: bool = False) -> jax.Array:
     """Pixels `(B, F, H, W, 3)` float32 of whole latents, about [-1, 1]."""
-    return self.decode_chunk(z_BFHWC, None)[0]
+    return self.decoder(z_BFHWC, Stream(remat=remat)).astype(jnp.float32)
 
   def encode_chunk(
     self, x_BFHWC: jax.Array, cache: Cache | None, inside: Inside | None = None
@@ -166,8 +170,11 @@ class Autoencoder(nnx.Module):
       Mean, log-variance (clipped to [-30, 20]), and the cache for the next chunk.
     """
     stream = Stream(cache, inside=inside)
+    return *self._posterior(x_BFHWC, stream), stream.cache()
+
+  def _posterior(self, x_BFHWC: jax.Array, stream: Stream) -> tuple[jax.Array, jax.Array]:
     mean, logvar = (x.astype(jnp.float32) for x in self.encoder(x_BFHWC, stream))
-    return mean, jnp.clip(logvar, -30.0, 20.0), stream.cache()
+    return mean, jnp.clip(logvar, -30.0, 20.0)
 
   def decode_chunk(
     self, z_BFHWC: jax.Array, cache: Cache | None
