@@ -11,6 +11,8 @@ from collections.abc import MutableMapping
 import os
 import re
 
+SHARE = 0.92  # of a GPU's memory that JAX may take
+
 _FRACTION = "XLA_CLIENT_MEM_FRACTION"
 _OLD_FRACTION = "XLA_PYTHON_CLIENT_MEM_FRACTION"  # jaxlib refuses both together
 _HOST_GB = "XLA_PJRT_GPU_HOST_MEMORY_LIMIT_GB"
@@ -28,7 +30,7 @@ def set_limits(environment: MutableMapping[str, str]) -> None:
     environment: in which what is not set yet is set.
   """
   if not environment.get(_FRACTION) and not environment.get(_OLD_FRACTION):
-    environment[_FRACTION] = "0.92"
+    environment[_FRACTION] = str(SHARE)
   if not environment.get(_HOST_GB):
     ours = _host_bytes() * 3 // 4 // _local_processes(environment)
     environment[_HOST_GB] = str(max(_LEAST_HOST_GB, ours // 2**30))

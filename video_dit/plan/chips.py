@@ -14,6 +14,7 @@ import difflib
 import re
 
 from video_dit.parallel import peaks
+from video_dit.parallel.gpu import SHARE
 
 # How much longer than bfloat16's a GPU's products take, by the peaks in NVIDIA's data
 # sheets: a sixteenth in float32 on A100 and 67 of 989 TFLOP/s on H100.
@@ -127,7 +128,7 @@ CHIPS = {
     Chip(
       name="h100",
       peak=peaks.FLOPS["NVIDIA H100 80GB HBM3"],
-      memory=79.1 * _GIB,
+      memory=SHARE * 79.1 * _GIB,
       bandwidth=3.35e12,
       link=450e9,
       network=_NETWORK,
@@ -140,7 +141,7 @@ CHIPS = {
     Chip(
       name="h200",
       peak=peaks.FLOPS["NVIDIA H200"],
-      memory=140.0 * _GIB,
+      memory=SHARE * 140.0 * _GIB,
       bandwidth=4.8e12,
       link=450e9,
       network=_NETWORK,
@@ -153,7 +154,7 @@ CHIPS = {
     Chip(
       name="a100",
       peak=peaks.FLOPS["NVIDIA A100-SXM4-80GB"],
-      memory=79.1 * _GIB,
+      memory=SHARE * 79.1 * _GIB,
       bandwidth=2.0e12,
       link=300e9,
       network=_NETWORK,
