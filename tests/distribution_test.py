@@ -14,7 +14,7 @@ import pytest
 
 import video_dit
 from video_dit import config
-from video_dit.interop import registry
+from video_dit.interop import own_dit, registry
 
 _ROOT = pathlib.Path(__file__).resolve().parent.parent
 _PAGES = [
@@ -62,6 +62,8 @@ def test_the_keys_that_pages_set_exist(page):
 def test_every_format_that_is_read_has_its_notice():
   notices = "".join(p.read_text() for p in _ROOT.glob("third_party/*/README.md"))
   for module in registry.FORMATS:
+    if module is own_dit:  # this project's own
+      continue
     assert f"interop/{module.__name__.rsplit('.', 1)[-1]}.py" in notices
 
 
